@@ -1,0 +1,70 @@
+package lane
+
+import "time"
+
+// This file holds what is told to operators: the values that every operator
+// surface shows the same way.
+
+// Imported says what an import did.
+type Imported struct {
+	Added     []HostID `json:"added"`
+	Changed   []HostID `json:"changed"`
+	Unchanged []HostID `json:"unchanged"`
+}
+
+// Provisioning is an operator's wish to install a host.
+type Provisioning struct {
+	Bundle    string        `json:"bundle,omitempty"` // NAME-VERSION; empty: the record's
+	For       time.Duration `json:"for,omitempty"`    // nanoseconds until the deadline; 0: two hours
+	Boots     int           `json:"boots,omitempty"`  // network boots granted; 0: two
+	Reinstall bool          `json:"reinstall,omitempty"`
+	Check     bool          `json:"check,omitempty"` // preflight only: nothing is granted
+	By        string        `json:"-"`
+}
+
+// Verdict is the answer to "why": where a machine's lane stopped, the rule that
+// says so, the evidence, and what to check next.
+type Verdict struct {
+	Subject  string    `json:"subject"`
+	State    State     `json:"state,omitempty"`
+	Run      RunID     `json:"run,omitempty"`
+	Stage    Stage     `json:"stage,omitempty"` // the last stage reached
+	StageAt  time.Time `json:"stageAt,omitzero"`
+	Rule     string    `json:"rule"`
+	Because  string    `json:"because"`
+	Evidence *Event    `json:"evidence,omitempty"`
+	Mismatch []Signal  `json:"mismatch,omitempty"`
+	Next     string    `json:"next"`
+}
+
+// Foresight is what one surface would answer if it were asked now.
+type Foresight struct {
+	Surface Surface `json:"surface"`
+	Speaker Speaker `json:"speaker"`
+	Asks    string  `json:"asks"`
+	Action  Action  `json:"action"`
+	Reason  Reason  `json:"reason"`
+	Detail  string  `json:"detail,omitempty"`
+}
+
+// Erased is one host that would lose its disk if it rebooted now.
+type Erased struct {
+	Host     HostID       `json:"host"`
+	Run      RunID        `json:"run"`
+	Bundle   string       `json:"bundle"`
+	Disk     DiskSelector `json:"disk"`
+	Deadline time.Time    `json:"deadline"`
+}
+
+// Census is the answer to "what if everything rebooted now".
+type Census struct {
+	Hosts  int            `json:"hosts"`
+	Counts map[Reason]int `json:"counts"`
+	Erased []Erased       `json:"erased"`
+}
+
+// Rendered is one file that would be served: its path below an output directory, and its text.
+type Rendered struct {
+	Path string `json:"path"`
+	Body string `json:"body"`
+}

@@ -1,0 +1,228 @@
+package lane
+
+import (
+	"fmt"
+	"time"
+)
+
+// Action is what a boot surface may do for a machine. The zero value is the safe one.
+type Action uint8
+
+// The actions, from the safest on.
+const (
+	Hold      Action = iota // give nothing; show why
+	LocalBoot               // send the machine to its own disk
+	Install                 // give bytes that lead to a disk being written
+)
+
+// Actions returns every action.
+func Actions() []Action { return []Action{Hold, LocalBoot, Install} }
+
+// String returns the name used in events, scripts and documents.
+func (a Action) String() string {
+	switch a {
+	case LocalBoot:
+		return "local-boot"
+	case Install:
+		return "install"
+	}
+	return "hold"
+}
+
+// MarshalText writes the action's name.
+func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads an action's name; any other text is an error and leaves Hold.
+func (a *Action) UnmarshalText(b []byte) error {
+	*a = Hold
+	for _, v := range Actions() {
+		if v.String() == string(b) {
+			*a = v
+			return nil
+		}
+	}
+	return Errorf(Invalid, "unknown action %q", b)
+}
+
+// Reason says why a decision came out as it did. The set is closed.
+type Reason string
+
+// The reasons. [Reasons] describes each one.
+const (
+	UnknownMachine    Reason = "unknown-machine"
+	IdentityAmbiguous Reason = "identity-ambiguous"
+	IdentityMismatch  Reason = "identity-mismatch"
+	IdentityMissing   Reason = "identity-missing"
+	HostQuarantined   Reason = "host-quarantined"
+	HostNew           Reason = "host-new"
+	HostInstalled     Reason = "host-installed"
+	HostFailed        Reason = "host-failed"
+	HostRetired       Reason = "host-retired"
+	StateUnknown      Reason = "state-unknown"
+	NoRun             Reason = "no-open-run"
+	RunExpired        Reason = "run-expired"
+	ClockBackwards    Reason = "clock-backwards"
+	DiskWritten       Reason = "disk-written"
+	BootsSpent        Reason = "boots-spent"
+	BundleMissing     Reason = "bundle-missing"
+	BundleMismatch    Reason = "bundle-mismatch"
+	ArchMismatch      Reason = "arch-mismatch"
+	Granted           Reason = "granted"
+	StoreUnavailable  Reason = "store-unavailable"
+	DiskMismatch      Reason = "disk-mismatch"
+)
+
+// ReasonDoc describes one reason for people: the table of docs/decisions.md.
+type ReasonDoc struct {
+	Reason Reason
+	Action Action
+	When   string // the condition, in words
+	Next   string // what an operator does about it
+}
+
+// Reasons returns every reason in the order in which [Decide] looks at them.
+func Reasons() []ReasonDoc {
+	return []ReasonDoc{
+		{UnknownMachine, Hold, "no inventory record has this UUID or boot MAC", "add the machine to the inventory with `bootlane host import`"},
+		{IdentityAmbiguous, Hold, "the machine's signals point at more than one inventory record", "compare the records shown and correct the inventory"},
+		{IdentityMismatch, Hold, "a signal the machine showed contradicts its inventory record", "check the machine; then `bootlane host accept HOST --board|--nic`, or correct the inventory and `bootlane release HOST`"},
+		{HostQuarantined, Hold, "the record is in quarantine", "`bootlane why HOST`, then `bootlane host accept` or `bootlane release`"},
+		{HostRetired, LocalBoot, "the record is retired", "nothing; import the host again to bring it back"},
+		{HostNew, LocalBoot, "the machine is known, and nobody asked to install it", "`bootlane provision HOST` when it should be installed"},
+		{HostInstalled, LocalBoot, "the machine is installed", "nothing"},
+		{HostFailed, LocalBoot, "the last run failed", "`bootlane why HOST`, mend, then `bootlane provision HOST`"},
+		{StateUnknown, Hold, "the record is in a state this version does not know", "run the Bootlane version that wrote the record"},
+		{NoRun, LocalBoot, "the state is provisioning, but no run is open", "`bootlane provision HOST`"},
+		{ClockBackwards, LocalBoot, "the server's clock reads earlier than the run's start", "set the server's clock, then try again"},
+		{RunExpired, LocalBoot, "the run's deadline has passed", "`bootlane provision HOST` again, if need be with a longer --deadline"},
+		{DiskWritten, LocalBoot, "this run has already written the disk", "nothing; first boot follows from the disk"},
+		{BootsSpent, LocalBoot, "every network boot of the grant has been used", "`bootlane why HOST`, then `bootlane provision HOST`"},
+		{IdentityMissing, Hold, "the stage must know the machine's UUID, and none was given", "update the boot loader: every iPXE sends its UUID"},
+		{BundleMissing, LocalBoot, "the run's bundle is not in the store, or damaged", "import the bundle again, then `bootlane provision HOST`"},
+		{BundleMismatch, LocalBoot, "the bundle found is not the one the run is bound to", "`bootlane provision HOST` with the bundle you mean"},
+		{ArchMismatch, LocalBoot, "the bundle has no files for the machine's architecture", "choose a bundle for this architecture"},
+		{Granted, Install, "the host is provisioning, its run is open, and everything the stage can know agrees", "nothing; the machine installs"},
+		{DiskMismatch, Hold, "the agent's disks do not include exactly the one that the inventory selects (the agent's order, never Decide)", "compare the disks in `bootlane events HOST` with the record, correct it, then `bootlane provision HOST`"},
+		{StoreUnavailable, Hold, "the decision could not be read or recorded (never returned by Decide; the surfaces use it)", "see the server's log and `bootlane serve --check`"},
+	}
+}
+
+// Signal is one thing a machine showed that does not agree with the inventory.
+type Signal struct {
+	Name     string `json:"name"`           // uuid, mac, serial, assetTag
+	Expected string `json:"expected"`       // what the record says
+	Seen     string `json:"seen"`           // what the machine showed
+	Host     HostID `json:"host,omitempty"` // the record this line speaks of
+}
+
+// String returns the signal on one line, both values shown.
+func (s Signal) String() string {
+	return fmt.Sprintf("%s: inventory %s says %q, the machine shows %q", s.Name, s.Host, s.Expected, s.Seen)
+}
+
+// Decision answers the one question. The zero Decision holds.
+type Decision struct {
+	Action   Action   `json:"action"`
+	Reason   Reason   `json:"reason"`
+	Detail   string   `json:"detail,omitempty"` // one line for people
+	Host     HostID   `json:"host,omitempty"`   // the record found, if exactly one
+	Claims   []HostID `json:"claims,omitempty"` // every record a signal points at, when the identity is disputed
+	Mismatch []Signal `json:"mismatch,omitempty"`
+	Run      RunID    `json:"run,omitempty"`
+	Bundle   Digest   `json:"bundle,omitempty"`
+}
+
+// Disputed reports whether the machine's identity contradicts the inventory:
+// every record it claims goes to quarantine.
+func (d Decision) Disputed() bool {
+	return d.Reason == IdentityMismatch || d.Reason == IdentityAmbiguous
+}
+
+// Policy is the site's rules, from its configuration. The zero Policy is usable and strict.
+type Policy struct {
+	// Retry is how long after a counted network boot the same script may be fetched
+	// again without counting: iPXE repeats a request whose answer was lost.
+	// Zero: 30 s.
+	Retry time.Duration
+}
+
+// RetryWindow returns Retry, or its default.
+func (p Policy) RetryWindow() time.Duration {
+	if p.Retry > 0 {
+		return p.Retry
+	}
+	return 30 * time.Second
+}
+
+// Decide answers what a machine that said f may be given now.
+//
+// hosts is every inventory record that any signal of f points at: by UUID in
+// either byte order, by any MAC, by serial number or asset tag. bundle is the
+// one that the run of the single record is bound to. A record that is missing
+// is simply absent, a bundle that is missing is the zero Bundle.
+//
+// Decide is total and never fails. Every guard below takes something away;
+// Install is what remains when nothing did.
+func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) Decision {
+	host, dispute := resolve(hosts, f)
+	if dispute.Reason != "" {
+		return dispute
+	}
+	d := Decision{Host: host.ID, Run: host.Run.ID, Bundle: host.Run.Bundle}
+	answer := func(a Action, r Reason, format string, args ...any) Decision {
+		d.Action, d.Reason, d.Detail = a, r, fmt.Sprintf(format, args...)
+		return d
+	}
+	switch host.State {
+	case StateQuarantine:
+		d.Mismatch = host.Dispute
+		return answer(Hold, HostQuarantined, "%s is in quarantine: %s", host.ID, host.Note)
+	case StateRetired:
+		return answer(LocalBoot, HostRetired, "%s is retired", host.ID)
+	case StateNew:
+		return answer(LocalBoot, HostNew, "%s is known, and nobody asked to install it", host.ID)
+	case StateInstalled:
+		return answer(LocalBoot, HostInstalled, "%s is installed", host.ID)
+	case StateFailed:
+		return answer(LocalBoot, HostFailed, "the last run of %s failed: %s", host.ID, host.Note)
+	case StateProvisioning:
+		// the only state that may go on
+	default:
+		return answer(Hold, StateUnknown, "%s is in the unknown state %q", host.ID, host.State)
+	}
+	run := host.Run
+	switch {
+	case run.ID == "" || !run.Open:
+		return answer(LocalBoot, NoRun, "%s has no open run", host.ID)
+	case now.Before(run.Armed):
+		return answer(LocalBoot, ClockBackwards, "the clock reads %s, before the run was armed at %s", stamp(now), stamp(run.Armed))
+	case !now.Before(run.Deadline):
+		return answer(LocalBoot, RunExpired, "the run's deadline was %s", stamp(run.Deadline))
+	case run.Stage.AtLeast(StageDiskWritten):
+		return answer(LocalBoot, DiskWritten, "this run has written the disk")
+	case f.Speaker.countsBoots() && !run.bootLeft(now, policy):
+		return answer(LocalBoot, BootsSpent, "all %d network boots of the grant are used", run.Boots)
+	case f.Speaker.mustKnowUUID() && f.UUID == "":
+		return answer(Hold, IdentityMissing, "the %s gave no UUID", f.Speaker)
+	case bundle.Digest == "":
+		return answer(LocalBoot, BundleMissing, "the bundle %s is not in the store", run.Bundle)
+	case bundle.Digest != run.Bundle:
+		return answer(LocalBoot, BundleMismatch, "the run is bound to %s, the store gave %s", run.Bundle, bundle.Digest)
+	case f.Arch != "" && !bundle.Fits(f.Arch):
+		return answer(LocalBoot, ArchMismatch, "the bundle %s has nothing for %s", bundle.Name, f.Arch)
+	}
+	return answer(Install, Granted, "run %s may write the disk %s", run.ID, run.Disk)
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
+
+// Asset names what a machine asks for under its run's capability.
+type Asset string
+
+// The assets of a run.
+const (
+	AssetFile   Asset = "file"   // a file of the bundle, by digest
+	AssetSeed   Asset = "seed"   // an installer document
+	AssetOrder  Asset = "order"  // the agent's order
+	AssetReport Asset = "report" // a report posted back
+)

@@ -1,0 +1,152 @@
+package lane
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"time"
+)
+
+// Kind says what an event is about.
+type Kind string
+
+// The kinds of events.
+const (
+	KindEnrolled    Kind = "enrolled"    // a record was added to the inventory
+	KindUpdated     Kind = "updated"     // its inventory data changed
+	KindArmed       Kind = "armed"       // a run was granted
+	KindStage       Kind = "stage"       // a run reached a stage
+	KindProgress    Kind = "progress"    // a run reports bytes done
+	KindInstalled   Kind = "installed"   // first boot proved itself
+	KindFailed      Kind = "failed"      // the run ended badly
+	KindCancelled   Kind = "cancelled"   // an operator ended the run
+	KindExpired     Kind = "expired"     // the deadline ended the run
+	KindQuarantined Kind = "quarantined" // the record was set aside
+	KindAccepted    Kind = "accepted"    // an operator accepted a replaced board or NIC
+	KindReleased    Kind = "released"    // an operator ended the quarantine
+	KindRetired     Kind = "retired"     // taken out of service
+	KindAsked       Kind = "asked"       // a surface asked, and was answered
+	KindServed      Kind = "served"      // bytes were sent
+	KindRefused     Kind = "refused"     // something was asked that is not allowed
+	KindLease       Kind = "lease"       // an address was leased, refused or given back
+	KindGap         Kind = "gap"         // evidence was shed under load; Count says how much
+)
+
+// Event is one line of evidence. Subject is the host's id, or "mac:" and the
+// address of a machine that no record describes.
+type Event struct {
+	Subject  string    `json:"subject"`
+	Seq      int64     `json:"seq"` // from 1, without gaps, per subject
+	At       time.Time `json:"at"`
+	LastAt   time.Time `json:"lastAt,omitzero"` // of the last repetition
+	Count    int       `json:"count"`           // repetitions within a minute are one event
+	Kind     Kind      `json:"kind"`
+	By       string    `json:"by"` // who: op:NAME, dhcp, tftp, http, agent, server
+	Surface  Surface   `json:"surface,omitempty"`
+	Speaker  Speaker   `json:"speaker,omitempty"`
+	Action   string    `json:"action,omitempty"` // of an answer
+	Reason   Reason    `json:"reason,omitempty"`
+	Run      RunID     `json:"run,omitempty"`
+	Stage    Stage     `json:"stage,omitempty"`
+	State    State     `json:"state,omitempty"` // the record's state after the event
+	Message  string    `json:"message,omitempty"`
+	Name     string    `json:"name,omitempty"`   // file or document
+	Digest   Digest    `json:"digest,omitempty"` // of the bytes served
+	Bytes    int64     `json:"bytes,omitempty"`
+	Facts    *Facts    `json:"facts,omitempty"` // what the machine said
+	Mismatch []Signal  `json:"mismatch,omitempty"`
+	Prev     string    `json:"prev,omitempty"` // Hash of the event before it
+	Hash     string    `json:"hash,omitempty"`
+}
+
+// UnknownSubject is the subject of evidence about a machine without a record.
+func UnknownSubject(m MAC) string {
+	if m == "" {
+		return "mac:none"
+	}
+	return "mac:" + string(m)
+}
+
+// Seal numbers the event after prev and chains it to it by hash. The count and
+// the time of the last repetition are left out of the hash: they still grow.
+func Seal(prev, e Event) Event {
+	e.Seq, e.Prev = prev.Seq+1, prev.Hash
+	if e.Count == 0 {
+		e.Count = 1
+	}
+	e.Hash = e.sum()
+	return e
+}
+
+func (e Event) sum() string {
+	e.Hash, e.Count, e.LastAt = "", 0, time.Time{}
+	e.At = e.At.UTC()
+	b, err := json.Marshal(e)
+	if err != nil {
+		return ""
+	}
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:16])
+}
+
+// VerifyChain checks events of one subject in ascending order, and returns the
+// first that was changed, or whose predecessor is missing; ok is true when none is.
+// The first event given is taken on trust as the chain's beginning unless its Seq is 1.
+func VerifyChain(events []Event) (bad Event, ok bool) {
+	for i, e := range events {
+		switch {
+		case e.Hash != e.sum():
+			return e, false
+		case i == 0 && e.Seq == 1 && e.Prev != "":
+			return e, false
+		case i > 0 && (e.Prev != events[i-1].Hash || e.Seq != events[i-1].Seq+1):
+			return e, false
+		}
+	}
+	return Event{}, true
+}
+
+// coalesceWindow is how long repetitions count as one event.
+const coalesceWindow = time.Minute
+
+// Coalesce merges next into prev when it only repeats it: the same answer to the
+// same question within a minute of the first.
+func Coalesce(prev, next Event) (Event, bool) {
+	if prev.Kind != next.Kind || next.At.Before(prev.At) || next.At.Sub(prev.At) >= coalesceWindow || !repeats(prev, next) {
+		return prev, false
+	}
+	prev.Count += max(next.Count, 1)
+	prev.LastAt = next.At
+	return prev, true
+}
+
+func repeats(a, b Event) bool {
+	switch a.Kind {
+	case KindAsked, KindServed, KindRefused, KindLease:
+	default:
+		return false // a change of state is never a repetition
+	}
+	same := a.Subject == b.Subject && a.Surface == b.Surface && a.Speaker == b.Speaker && a.Action == b.Action &&
+		a.Reason == b.Reason && a.Run == b.Run && a.Stage == b.Stage && a.Name == b.Name && a.Digest == b.Digest && a.Message == b.Message
+	return same && sameFacts(a.Facts, b.Facts)
+}
+
+func sameFacts(a, b *Facts) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.MAC == b.MAC && a.UUID == b.UUID && a.Serial == b.Serial && a.AssetTag == b.AssetTag &&
+		a.Arch == b.Arch && a.Firmware == b.Firmware && slices.Equal(a.MACs, b.MACs)
+}
+
+// CoalesceKey groups events that may be repetitions of each other: two events
+// with different keys never coalesce.
+func (e Event) CoalesceKey() string {
+	k := e.Subject + "\x00" + string(e.Kind) + "\x00" + string(e.Surface) + "\x00" + string(e.Speaker) + "\x00" + e.Action +
+		"\x00" + string(e.Reason) + "\x00" + e.Name + "\x00" + string(e.Digest)
+	if e.Facts != nil {
+		k += "\x00" + string(e.Facts.UUID) + "\x00" + e.Facts.Serial
+	}
+	return k
+}

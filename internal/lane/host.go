@@ -1,0 +1,191 @@
+package lane
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// State is where a machine's record stands.
+type State string
+
+// The states of a record.
+const (
+	StateNew          State = "new"          // known, never asked to install
+	StateQuarantine   State = "quarantine"   // disputed or set aside: nothing destructive until an operator decides
+	StateProvisioning State = "provisioning" // a run is open: the only state in which a disk may be written
+	StateInstalled    State = "installed"    // first boot proved itself; network boots go to the disk
+	StateFailed       State = "failed"       // the last run ended badly
+	StateRetired      State = "retired"      // out of service; kept for its evidence
+)
+
+// States returns every state.
+func States() []State {
+	return []State{StateNew, StateQuarantine, StateProvisioning, StateInstalled, StateFailed, StateRetired}
+}
+
+// Stage is how far a run has come.
+type Stage string
+
+// The stages of a run, in order.
+const (
+	StageArmed       Stage = "armed"        // granted; the machine has not been heard of yet
+	StageAddress     Stage = "address"      // its firmware asked for an address and was offered a loader
+	StageLoader      Stage = "loader"       // the loader was fetched
+	StageScript      Stage = "script"       // the loader fetched the install script: one boot of the grant is counted
+	StageKernel      Stage = "kernel"       // the installer or agent runs and made its first report
+	StageInstaller   Stage = "installer"    // it passed the identity and disk gates and works
+	StageDiskWritten Stage = "disk-written" // the disk is written and verified: from here on, every boot is local
+	StageFirstBoot   Stage = "first-boot"   // the installed system runs and reported
+	StageReady       Stage = "ready"        // its checks passed: the host is installed
+)
+
+// Stages returns every stage, in order.
+func Stages() []Stage {
+	return []Stage{StageArmed, StageAddress, StageLoader, StageScript, StageKernel, StageInstaller, StageDiskWritten, StageFirstBoot, StageReady}
+}
+
+func (s Stage) rank() int {
+	for i, v := range Stages() {
+		if v == s {
+			return i
+		}
+	}
+	return -1
+}
+
+// AtLeast reports whether s is t or a later stage. An unknown stage is before all others.
+func (s Stage) AtLeast(t Stage) bool { return s.rank() >= t.rank() }
+
+// Known reports whether s is one of [Stages].
+func (s Stage) Known() bool { return s.rank() >= 0 }
+
+// Host is the record of one machine.
+type Host struct {
+	ID       HostID            `json:"id"`
+	State    State             `json:"state"`
+	Rev      int64             `json:"rev"` // optimistic lock: grows by one with every change
+	Identity Identity          `json:"identity"`
+	Arch     Arch              `json:"arch"`
+	Role     string            `json:"role,omitempty"`
+	Hostname string            `json:"hostname"`
+	Bundle   string            `json:"bundle,omitempty"` // name of the bundle this host is meant to get
+	Disk     DiskSelector      `json:"disk,omitzero"`
+	Network  Network           `json:"network,omitzero"`
+	Labels   map[string]string `json:"labels,omitempty"`
+
+	Run     Run       `json:"run,omitzero"`      // the open run, or the last one
+	Note    string    `json:"note,omitempty"`    // why the record is in its state
+	Dispute []Signal  `json:"dispute,omitempty"` // both sides, while in quarantine for its identity
+	Seen    *Facts    `json:"seen,omitempty"`    // what the disputing machine said: what `accept` would record
+	Resume  State     `json:"resume,omitempty"`  // state to return to when quarantine ends
+	Changed time.Time `json:"changed"`           // when the state last changed
+}
+
+// Network is how a host is addressed.
+type Network struct {
+	// Address is reserved for this host in DHCP.
+	Address netip.Addr `json:"address,omitzero"`
+}
+
+// Run is one authorised attempt to install one bundle on one host: the grant,
+// and how far it has come.
+type Run struct {
+	ID         RunID         `json:"id"`
+	Open       bool          `json:"open"`
+	Outcome    string        `json:"outcome,omitempty"` // once closed: ready, failed, cancelled, expired
+	By         string        `json:"by"`                // who asked for it
+	Bundle     Digest        `json:"bundle"`            // exactly these bytes
+	BundleName string        `json:"bundleName"`
+	Disk       DiskSelector  `json:"disk"` // exactly this disk
+	Armed      time.Time     `json:"armed"`
+	Deadline   time.Time     `json:"deadline"`
+	Boots      int           `json:"boots"`             // network boots granted
+	BootsUsed  int           `json:"bootsUsed"`         // network boots counted
+	From       State         `json:"from,omitempty"`    // the record's state before the run
+	LastBoot   time.Time     `json:"lastBoot,omitzero"` // when the last one was counted
+	Stage      Stage         `json:"stage"`
+	StageAt    time.Time     `json:"stageAt"`
+	Reports    map[Stage]int `json:"reports,omitempty"` // highest report sequence seen, per stage
+	Done       int64         `json:"done,omitempty"`    // bytes, of the stage's progress
+	Total      int64         `json:"total,omitempty"`
+	// Capability is the unguessable path element of this run's URLs. It never
+	// leaves the server but in what the run's own machine is given.
+	Capability string `json:"capability,omitempty"`
+}
+
+// bootLeft reports whether one more network boot fits into the grant, or the
+// last counted one is so recent that this is the same boot asking again.
+func (r Run) bootLeft(now time.Time, p Policy) bool {
+	return r.BootsUsed < r.Boots || r.sameBoot(now, p)
+}
+
+func (r Run) sameBoot(now time.Time, p Policy) bool {
+	return r.BootsUsed > 0 && !now.Before(r.LastBoot) && now.Sub(r.LastBoot) < p.RetryWindow() && r.Stage == StageScript
+}
+
+// Bundle is an immutable, verified set of files that a host installs from. The
+// files themselves are in the bundle store, named by digest.
+type Bundle struct {
+	Digest   Digest                `json:"digest"` // of the canonical manifest
+	Name     string                `json:"name"`
+	Version  string                `json:"version"`
+	OS       string                `json:"os"`
+	Release  string                `json:"release,omitempty"`
+	Arch     Arch                  `json:"arch"`
+	Seed     string                `json:"seed"`               // seed template and version: debian-preseed/1, nocloud/1, image/1
+	Kernel   string                `json:"kernel"`             // file names, keys of Files
+	Initrd   string                `json:"initrd"`             //
+	Args     string                `json:"args,omitempty"`     // kernel arguments, after those that the seed adds
+	Image    *BundleImage          `json:"image,omitempty"`    // set for image flows
+	Mirror   string                `json:"mirror,omitempty"`   // pinned package mirror: http://HOST/DIRECTORY
+	Security string                `json:"security,omitempty"` // pinned security mirror
+	Files    map[string]BundleFile `json:"files"`
+	Loaders  map[string]string     `json:"loaders,omitempty"` // platform name to file name, in place of the site's loader
+}
+
+// The seed templates, with their versions: what a bundle's installer is fed with.
+const (
+	SeedImage   = "image/1"          // bootlane-agent writes a disk image
+	SeedPreseed = "debian-preseed/1" // the Debian installer
+	SeedNoCloud = "nocloud/1"        // Ubuntu's installer, by cloud-init's NoCloud
+)
+
+// Seeds returns every seed template.
+func Seeds() []string { return []string{SeedImage, SeedPreseed, SeedNoCloud} }
+
+// BundleFile is one file of a bundle.
+type BundleFile struct {
+	Digest    Digest `json:"digest"`
+	SizeBytes int64  `json:"sizeBytes"`
+}
+
+// BundleImage describes the disk image of an image flow.
+type BundleImage struct {
+	File        string `json:"file"`        // key of Files
+	Compression string `json:"compression"` // zstd or none
+	RawDigest   Digest `json:"rawDigest"`   // of the uncompressed bytes
+	RawBytes    int64  `json:"rawBytes"`
+	RootLabel   string `json:"rootPartLabel"` // GPT partition name of the root file system
+}
+
+// Fits reports whether the bundle can run on the architecture.
+func (b Bundle) Fits(a Arch) bool { return b.Arch == a }
+
+// Ref returns the name people use: NAME-VERSION.
+func (b Bundle) Ref() string { return b.Name + "-" + b.Version }
+
+// FileByDigest returns the name of the bundle's file with digest d.
+func (b Bundle) FileByDigest(d Digest) (string, bool) {
+	for _, name := range sortedKeys(b.Files) {
+		if b.Files[name].Digest == d {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
+}

@@ -1,0 +1,153 @@
+package lane
+
+import (
+	"strings"
+)
+
+// The path grammar. Every name that Bootlane advertises is built here, and every
+// name that a machine asks for is parsed here; nothing else knows a path.
+//
+//	boot/MAC/PLATFORM/FILE      a loader, or autoexec.ipxe beside it (TFTP and HTTP)
+//	FILE                        the same without a MAC: gets a script that asks again with one
+//	boot/script?uuid=...        the per-machine script (HTTP)
+//	run/CAPABILITY/file/DIGEST/NAME   a file of the run's bundle
+//	run/CAPABILITY/seed/NAME          an installer document
+//	run/CAPABILITY/order|report
+//
+// MAC is hyphenated lower case or "any"; PLATFORM is [Platform.String].
+
+// EntryScript is the name under which iPXE looks for its script beside itself.
+const EntryScript = "autoexec.ipxe"
+
+// FailedScript is the file that a boot loader asks for, beside its entry script,
+// when it could not load what its script named.
+const FailedScript = "failed.ipxe"
+
+// ScriptPath is the path of the per-machine script.
+const ScriptPath = "/boot/script"
+
+// BootPath is a parsed boot/… name.
+type BootPath struct {
+	MAC      MAC // empty for "any"
+	Platform Platform
+	File     string // no slash in it
+}
+
+// String returns the name, without a leading slash: TFTP sends it as it stands,
+// HTTP puts a slash before it.
+func (p BootPath) String() string {
+	mac := "any"
+	if p.MAC != "" {
+		mac = p.MAC.Hyphens()
+	}
+	return "boot/" + mac + "/" + p.Platform.String() + "/" + p.File
+}
+
+// ParseBootPath reads a boot/… name or a bare file name. Doubled slashes and a
+// leading one do not matter: shim asks for "dir//file".
+func ParseBootPath(s string) (BootPath, bool) {
+	parts := fields(s)
+	switch {
+	case len(parts) == 1 && FileName(parts[0]):
+		return BootPath{File: parts[0]}, true
+	case len(parts) != 4 || parts[0] != "boot" || !FileName(parts[3]):
+		return BootPath{}, false
+	}
+	platform, ok := ParsePlatform(parts[2])
+	if !ok {
+		return BootPath{}, false
+	}
+	var mac MAC
+	if parts[1] != "any" {
+		m, err := ParseMAC(parts[1])
+		if err != nil {
+			return BootPath{}, false
+		}
+		mac = m
+	}
+	return BootPath{MAC: mac, Platform: platform, File: parts[3]}, true
+}
+
+// RunPath is a parsed run/… path.
+type RunPath struct {
+	Capability string
+	Asset      Asset
+	Digest     Digest // of AssetFile
+	Name       string // of AssetFile and AssetSeed
+}
+
+// RunBase returns the path under which everything of a run is found, without a
+// trailing slash.
+func RunBase(capability string) string { return "/run/" + capability }
+
+// String returns the absolute path.
+func (p RunPath) String() string {
+	s := RunBase(p.Capability) + "/" + string(p.Asset)
+	switch p.Asset {
+	case AssetFile:
+		s += "/" + strings.TrimPrefix(string(p.Digest), "sha256:") + "/" + p.Name
+	case AssetSeed:
+		s += "/" + p.Name
+	}
+	return s
+}
+
+// ParseRunPath reads what [RunPath.String] writes.
+func ParseRunPath(s string) (RunPath, bool) {
+	parts := fields(s)
+	if len(parts) < 3 || parts[0] != "run" || !capabilityForm(parts[1]) {
+		return RunPath{}, false
+	}
+	p := RunPath{Capability: parts[1], Asset: Asset(parts[2])}
+	rest := parts[3:]
+	switch p.Asset {
+	case AssetOrder, AssetReport:
+		return p, len(rest) == 0
+	case AssetSeed:
+		if len(rest) != 1 || !FileName(rest[0]) {
+			return RunPath{}, false
+		}
+		p.Name = rest[0]
+		return p, true
+	case AssetFile:
+		if len(rest) != 2 || !FileName(rest[1]) {
+			return RunPath{}, false
+		}
+		d, err := ParseDigest("sha256:" + rest[0])
+		p.Digest, p.Name = d, rest[1]
+		return p, err == nil
+	}
+	return RunPath{}, false
+}
+
+// ParseDigest reads "sha256:" and 64 lower-case hex digits.
+func ParseDigest(s string) (Digest, error) {
+	hexs, ok := strings.CutPrefix(s, "sha256:")
+	if !ok || len(hexs) != 64 || strings.Trim(hexs, "0123456789abcdef") != "" {
+		return "", Errorf(Invalid, "%q is not a digest: sha256: and 64 lower-case hex digits", s)
+	}
+	return Digest(s), nil
+}
+
+func capabilityForm(s string) bool {
+	return len(s) >= 20 && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
+}
+
+// FileName reports whether s can be a file of a bundle: one path element of
+// letters, digits, dot, underscore, hyphen and plus, not hidden, at most 128 bytes.
+func FileName(s string) bool {
+	if s == "" || len(s) > 128 || s[0] == '.' {
+		return false
+	}
+	for _, c := range s {
+		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("._-+", c)
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func fields(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == '/' })
+}

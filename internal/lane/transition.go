@@ -1,0 +1,482 @@
+package lane
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Verb names a transition.
+type Verb string
+
+// The verbs that change a record.
+const (
+	VerbEnrol      Verb = "enrol"
+	VerbUpdate     Verb = "update"
+	VerbArm        Verb = "provision"
+	VerbAdvance    Verb = "advance"
+	VerbReady      Verb = "ready"
+	VerbFail       Verb = "fail"
+	VerbExpire     Verb = "expire"
+	VerbCancel     Verb = "cancel"
+	VerbQuarantine Verb = "quarantine"
+	VerbAccept     Verb = "accept"
+	VerbRelease    Verb = "release"
+	VerbRetire     Verb = "retire"
+)
+
+// Transition is one arrow of the state diagram. An empty From means no record;
+// an empty To means the state that the record had before.
+type Transition struct {
+	From State
+	Verb Verb
+	To   State
+	Who  string // operator, machine or server
+	Text string
+}
+
+// Transitions returns the whole state diagram: what is not in it is refused.
+func Transitions() []Transition {
+	return []Transition{
+		{"", VerbEnrol, StateNew, "operator", "`host import` adds the record"},
+		{StateNew, VerbUpdate, StateNew, "operator", "`host import` changes it"},
+		{StateInstalled, VerbUpdate, StateInstalled, "operator", "`host import` changes it"},
+		{StateFailed, VerbUpdate, StateFailed, "operator", "`host import` changes it"},
+		{StateQuarantine, VerbUpdate, StateQuarantine, "operator", "`host import` corrects it"},
+		{StateRetired, VerbUpdate, StateNew, "operator", "`host import` brings it back"},
+		{StateNew, VerbArm, StateProvisioning, "operator", "`provision` grants one install"},
+		{StateFailed, VerbArm, StateProvisioning, "operator", "`provision` grants one install"},
+		{StateInstalled, VerbArm, StateProvisioning, "operator", "`provision --reinstall` grants one install"},
+		{StateProvisioning, VerbAdvance, StateProvisioning, "machine", "the run reaches a stage"},
+		{StateProvisioning, VerbReady, StateInstalled, "machine", "first boot proved itself"},
+		{StateProvisioning, VerbFail, StateFailed, "machine", "the machine reports a failure, or asks for more boots than granted"},
+		{StateProvisioning, VerbExpire, StateFailed, "server", "the deadline passes"},
+		{StateProvisioning, VerbCancel, "", "operator", "`cancel` before any boot was counted; after one: failed"},
+		{StateNew, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
+		{StateProvisioning, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
+		{StateInstalled, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
+		{StateFailed, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
+		{StateQuarantine, VerbExpire, StateQuarantine, "server", "the deadline of a run that quarantine interrupted passes"},
+		{StateQuarantine, VerbAccept, "", "operator", "`host accept` records the replaced board or NIC"},
+		{StateQuarantine, VerbRelease, "", "operator", "`release` ends it, nothing recorded"},
+		{StateNew, VerbRetire, StateRetired, "operator", "`retire`"},
+		{StateQuarantine, VerbRetire, StateRetired, "operator", "`retire`"},
+		{StateInstalled, VerbRetire, StateRetired, "operator", "`retire`"},
+		{StateFailed, VerbRetire, StateRetired, "operator", "`retire`"},
+	}
+}
+
+// Allowed reports whether the state diagram has an arrow for the verb from the state.
+func Allowed(from State, verb Verb) bool {
+	return slices.ContainsFunc(Transitions(), func(t Transition) bool { return t.From == from && t.Verb == verb })
+}
+
+// begin checks the arrow and returns a copy of h that shares nothing with it.
+func (h Host) begin(verb Verb) (Host, error) {
+	if !Allowed(h.State, verb) {
+		return Host{}, Errorf(Refused, "%s is %s: cannot %s it now; %s", h.ID, h.State, verb, h.State.hint(verb))
+	}
+	h.Labels = maps.Clone(h.Labels)
+	h.Identity.MACs = slices.Clone(h.Identity.MACs)
+	h.Run.Reports = maps.Clone(h.Run.Reports)
+	h.Dispute = slices.Clone(h.Dispute)
+	return h, nil
+}
+
+func (s State) hint(verb Verb) string {
+	switch {
+	case s == StateProvisioning:
+		return "`bootlane cancel` its run first"
+	case s == StateQuarantine:
+		return "`bootlane why` shows the dispute; end it with `bootlane host accept` or `bootlane release`"
+	case s == StateRetired:
+		return "`bootlane host import` brings it back"
+	case verb == VerbCancel:
+		return "there is no open run"
+	}
+	return "docs/states.md shows what is allowed"
+}
+
+func (h *Host) to(s State, note string, now time.Time) {
+	if h.State != s {
+		h.Changed = now
+	}
+	h.State, h.Note = s, note
+}
+
+func (h Host) event(kind Kind, by string, now time.Time, format string, args ...any) Event {
+	return Event{Subject: string(h.ID), At: now, Kind: kind, By: by, Run: h.Run.ID, Stage: h.Run.Stage, State: h.State,
+		Message: Clean(fmt.Sprintf(format, args...), 1000)}
+}
+
+// Enrol makes a new record from inventory data.
+func Enrol(spec Host, by string, now time.Time) (Host, Event) {
+	h := Host{ID: spec.ID}
+	h.inventory(spec)
+	h.to(StateNew, "", now)
+	return h, h.event(KindEnrolled, by, now, "added to the inventory: %s", h.Identity)
+}
+
+// Update takes over changed inventory data. It reports false when nothing
+// changed. A retired record comes back as new.
+func Update(h, spec Host, by string, now time.Time) (Host, Event, bool, error) {
+	was := h
+	h.inventory(spec)
+	if was.sameInventory(h) && h.State != StateRetired {
+		return was, Event{}, false, nil
+	}
+	next, err := was.begin(VerbUpdate)
+	if err != nil {
+		return Host{}, Event{}, false, err
+	}
+	next.inventory(spec)
+	if next.State == StateRetired {
+		next.Run = Run{}
+		next.to(StateNew, "", now)
+	}
+	return next, next.event(KindUpdated, by, now, "inventory changed: %s", next.Identity), true, nil
+}
+
+func (h *Host) inventory(spec Host) {
+	h.Identity, h.Arch, h.Role, h.Hostname = spec.Identity, spec.Arch, spec.Role, spec.Hostname
+	h.Bundle, h.Disk, h.Network, h.Labels = spec.Bundle, spec.Disk, spec.Network, spec.Labels
+}
+
+func (h Host) sameInventory(o Host) bool {
+	return h.Identity.equal(o.Identity) && h.Arch == o.Arch && h.Role == o.Role && h.Hostname == o.Hostname &&
+		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network == o.Network && maps.Equal(h.Labels, o.Labels)
+}
+
+func (i Identity) equal(o Identity) bool {
+	macs := slices.Equal(i.MACs, o.MACs)
+	i.MACs, o.MACs = nil, nil
+	return macs && i.UUID == o.UUID && i.Serial == o.Serial && i.AssetTag == o.AssetTag && i.Chassis == o.Chassis &&
+		i.Rack == o.Rack && i.Unit == o.Unit && i.BMC == o.BMC
+}
+
+// String lists the signals that identify the machine, on one line.
+func (i Identity) String() string {
+	s := "uuid " + orDash(string(i.UUID)) + ", macs " + orDash(joinMACs(i.MACs)) + ", serial " + orDash(i.Serial)
+	if i.AssetTag != "" {
+		s += ", asset tag " + i.AssetTag
+	}
+	return s
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// Grant is what an operator allows: one install of one bundle on one host.
+type Grant struct {
+	Run        RunID
+	Capability string
+	By         string
+	For        time.Duration // until the deadline; must be positive
+	Boots      int           // network boots; must be positive
+	Reinstall  bool          // must be said for a host that is installed
+}
+
+// Arm opens a run: the only transition into provisioning.
+func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
+	h, err := h.begin(VerbArm)
+	if err != nil {
+		return Host{}, Event{}, err
+	}
+	switch {
+	case h.State == StateInstalled && !g.Reinstall:
+		return Host{}, Event{}, Errorf(Refused, "%s is installed: give --reinstall to erase its disk", h.ID)
+	case g.For <= 0 || g.Boots <= 0 || g.Run == "" || len(g.Capability) < 20:
+		return Host{}, Event{}, Errorf(Invalid, "a grant needs a run id, a capability, a positive deadline and at least one boot")
+	case b.Digest == "":
+		return Host{}, Event{}, Errorf(Invalid, "a grant needs a bundle")
+	case !h.Disk.Stable():
+		return Host{}, Event{}, Errorf(Invalid, "a grant needs a disk selector: give %s disk.byID, disk.wwn or disk.serial", h.ID)
+	}
+	from := h.State
+	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Armed: now, Deadline: now.Add(g.For),
+		Boots: g.Boots, Stage: StageArmed, StageAt: now, Capability: g.Capability, From: from}
+	h.to(StateProvisioning, "", now)
+	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Disk, stamp(h.Run.Deadline), g.Boots)
+	e.Digest = b.Digest
+	return h, e, nil
+}
+
+// Observe notes that the server itself saw the machine reach an early stage
+// (address, loader). It reports false when that is no news.
+func Observe(h Host, stage Stage, message string, now time.Time) (Host, Event, bool) {
+	if h.State != StateProvisioning || !h.Run.Open || h.Run.Stage.AtLeast(stage) || stage.AtLeast(StageScript) {
+		return h, Event{}, false
+	}
+	h, err := h.begin(VerbAdvance)
+	if err != nil {
+		return h, Event{}, false
+	}
+	h.Run.Stage, h.Run.StageAt = stage, now
+	return h, h.event(KindStage, "server", now, "%s", message), true
+}
+
+// CountBoot takes one network boot from the grant: the install script is about
+// to be served. A request that only repeats the last counted boot takes nothing.
+func CountBoot(h Host, p Policy, now time.Time) (Host, Event, error) {
+	again := h.Run.sameBoot(now, p)
+	h, err := h.begin(VerbAdvance)
+	if err != nil {
+		return Host{}, Event{}, err
+	}
+	if !h.Run.Open || !h.Run.bootLeft(now, p) {
+		return Host{}, Event{}, Errorf(Refused, "%s has no network boot left", h.ID)
+	}
+	if !again {
+		h.Run.BootsUsed++
+		h.Run.LastBoot, h.Run.StageAt = now, now
+		h.Run.Stage, h.Run.Reports, h.Run.Done, h.Run.Total = StageScript, nil, 0, 0
+	}
+	return h, h.event(KindStage, "server", now, "install script served: network boot %d of %d", h.Run.BootsUsed, h.Run.Boots), nil
+}
+
+// Report is what an installer, the agent or the first-boot script tells.
+type Report struct {
+	Run     RunID
+	Stage   Stage
+	Seq     int
+	Status  string // ok, progress, failed
+	Message string
+	Done    int64
+	Total   int64
+	Facts   Facts
+}
+
+// The states of a Report.
+const (
+	StatusOK       = "ok"
+	StatusProgress = "progress"
+	StatusFailed   = "failed"
+)
+
+// Apply takes in a report. It is idempotent: a report that was seen before, or
+// that speaks of a stage already passed, changes nothing and reports false. A
+// report that skips the disk, or belongs to another run, is refused.
+func Apply(h Host, r Report, now time.Time) (Host, Event, bool, error) {
+	if r.Run != h.Run.ID {
+		return h, Event{}, false, Errorf(Refused, "the run %s is not the present run of %s", r.Run, h.ID)
+	}
+	if !r.Stage.AtLeast(StageKernel) || r.Seq < 1 {
+		return h, Event{}, false, Errorf(Invalid, "a report needs a stage from %s on and a sequence from 1 on", StageKernel)
+	}
+	if !h.Run.Open {
+		if r.Seq <= h.Run.Reports[r.Stage] {
+			return h, Event{}, false, nil // the answer to the closing report was lost; it is sent again
+		}
+		return h, Event{}, false, Errorf(Refused, "the run %s is closed: %s", r.Run, h.Run.Outcome)
+	}
+	if err := h.reportFits(r); err != nil {
+		return h, Event{}, false, err
+	}
+	if r.Seq <= h.Run.Reports[r.Stage] || !r.Stage.AtLeast(h.Run.Stage) && r.Status != StatusFailed {
+		return h, Event{}, false, nil
+	}
+	next, err := h.begin(VerbAdvance)
+	if err != nil {
+		return h, Event{}, false, err
+	}
+	if next.Run.Reports == nil {
+		next.Run.Reports = map[Stage]int{}
+	}
+	next.Run.Reports[r.Stage] = r.Seq
+	e := next.take(r, now)
+	return next, e, true, nil
+}
+
+// reportFits refuses reports that jump over the disk: first boot without a
+// written disk, a written disk without an installer.
+func (h Host) reportFits(r Report) error {
+	need := StageScript
+	switch r.Stage {
+	case StageDiskWritten:
+		need = StageKernel
+	case StageFirstBoot, StageReady:
+		need = StageDiskWritten
+	}
+	if !h.Run.Stage.AtLeast(need) {
+		return Errorf(Refused, "out of order: %s was reported, but the run only reached %s", r.Stage, h.Run.Stage)
+	}
+	return nil
+}
+
+func (h *Host) take(r Report, now time.Time) Event {
+	by := string(SpeakerInstaller)
+	if r.Stage.AtLeast(StageFirstBoot) {
+		by = string(SpeakerFirstBoot)
+	}
+	kind, message := KindStage, Clean(r.Message, 500)
+	switch {
+	case r.Status == StatusFailed:
+		kind = KindFailed
+		h.close("failed", now)
+		h.to(StateFailed, "at "+string(r.Stage)+": "+message, now)
+	case r.Status == StatusProgress:
+		kind = KindProgress
+		h.reach(r.Stage, now)
+		h.Run.Done, h.Run.Total = r.Done, r.Total
+	case r.Stage == StageReady:
+		kind = KindInstalled
+		h.reach(StageReady, now)
+		h.close("ready", now)
+		h.to(StateInstalled, "", now)
+	default:
+		h.reach(r.Stage, now)
+	}
+	e := h.event(kind, by, now, "%s", message)
+	e.Stage = r.Stage
+	return e
+}
+
+func (h *Host) reach(s Stage, now time.Time) {
+	if h.Run.Stage != s {
+		h.Run.Stage, h.Run.StageAt, h.Run.Done, h.Run.Total = s, now, 0, 0
+	}
+}
+
+func (h *Host) close(outcome string, now time.Time) {
+	h.Run.Open, h.Run.Outcome, h.Run.StageAt = false, outcome, now
+}
+
+// Fail ends the run because of something the server saw.
+func Fail(h Host, reason Reason, message string, now time.Time) (Host, Event, error) {
+	h, err := h.begin(VerbFail)
+	if err != nil {
+		return Host{}, Event{}, err
+	}
+	h.close("failed", now)
+	h.to(StateFailed, message, now)
+	e := h.event(KindFailed, "server", now, "%s", message)
+	e.Reason = reason
+	return h, e, nil
+}
+
+// Expire ends the run because its deadline has passed. In quarantine the record
+// stays there, and will return to failed.
+func Expire(h Host, now time.Time) (Host, Event, error) {
+	h, err := h.begin(VerbExpire)
+	if err != nil {
+		return Host{}, Event{}, err
+	}
+	if !h.Run.Open || now.Before(h.Run.Deadline) {
+		return Host{}, Event{}, Errorf(Refused, "the run of %s has not expired", h.ID)
+	}
+	note := fmt.Sprintf("the deadline passed at stage %s", h.Run.Stage)
+	h.close("expired", now)
+	if h.State == StateQuarantine {
+		h.Resume = StateFailed
+	} else {
+		h.to(StateFailed, note, now)
+	}
+	e := h.event(KindExpired, "server", now, "%s", note)
+	e.Reason = RunExpired
+	return h, e, nil
+}
+
+// Cancel ends the run at an operator's wish. A host whose grant was not touched
+// returns to the state it came from.
+func Cancel(h Host, by, why string, now time.Time) (Host, Event, error) {
+	h, err := h.begin(VerbCancel)
+	if err != nil {
+		return Host{}, Event{}, err
+	}
+	h.close("cancelled", now)
+	if h.Run.BootsUsed == 0 {
+		h.to(h.Run.From, "", now)
+	} else {
+		h.to(StateFailed, "cancelled at stage "+string(h.Run.Stage)+": the disk may be half written", now)
+	}
+	return h, h.event(KindCancelled, by, now, "cancelled: %s", why), nil
+}
+
+// Quarantine sets a record aside, with both sides of the dispute when there is one.
+func Quarantine(h Host, dispute []Signal, seen *Facts, by, why string, now time.Time) (Host, Event, error) {
+	from := h.State
+	h, err := h.begin(VerbQuarantine)
+	if err != nil {
+		return Host{}, Event{}, err
+	}
+	h.Resume, h.Dispute, h.Seen = from, dispute, seen
+	h.to(StateQuarantine, why, now)
+	e := h.event(KindQuarantined, by, now, "%s", why)
+	e.Mismatch, e.Facts = dispute, seen
+	return h, e, nil
+}
+
+// Replacement is what an operator accepts as replaced.
+type Replacement string
+
+// The replacements.
+const (
+	ReplacedBoard Replacement = "board" // new UUID, serial number, asset tag and on-board NICs
+	ReplacedNIC   Replacement = "nic"   // new MACs
+)
+
+// Accept records a replaced board or NIC from what the disputing machine showed,
+// and ends the quarantine. It is refused when that would not settle the dispute.
+func Accept(h Host, what Replacement, by, why string, now time.Time) (Host, Event, error) {
+	h, err := h.begin(VerbAccept)
+	if err != nil {
+		return Host{}, Event{}, err
+	}
+	if h.Seen == nil {
+		return Host{}, Event{}, Errorf(Refused, "%s is in quarantine, but no machine disputes its identity: `bootlane release %s`", h.ID, h.ID)
+	}
+	seen, was := *h.Seen, h.Identity.String()
+	if what == ReplacedBoard {
+		h.Identity.UUID = seen.UUID
+		if seen.Serial != "" || seen.Speaker == SpeakerLoader {
+			h.Identity.Serial = seen.Serial
+		}
+		if seen.AssetTag != "" {
+			h.Identity.AssetTag = seen.AssetTag
+		}
+	}
+	for _, m := range seen.AllMACs() {
+		if !slices.Contains(h.Identity.MACs, m) {
+			h.Identity.MACs = append(h.Identity.MACs, m)
+		}
+	}
+	if left := h.contradictions(seen); len(left) > 0 {
+		return Host{}, Event{}, Errorf(Refused, "accepting the %s does not settle it: %s; use --board if the board was replaced", what, left[0])
+	}
+	h.leaveQuarantine(now)
+	return h, h.event(KindAccepted, by, now, "replaced %s accepted: was %s, is %s; %s", what, was, h.Identity, why), nil
+}
+
+// Release ends the quarantine and records nothing new about the machine.
+func Release(h Host, by, why string, now time.Time) (Host, Event, error) {
+	h, err := h.begin(VerbRelease)
+	if err != nil {
+		return Host{}, Event{}, err
+	}
+	h.leaveQuarantine(now)
+	return h, h.event(KindReleased, by, now, "released: %s", why), nil
+}
+
+func (h *Host) leaveQuarantine(now time.Time) {
+	h.to(h.Resume, "", now)
+	h.Resume, h.Dispute, h.Seen = "", nil, nil
+}
+
+// Retire takes a machine out of service. A run that quarantine interrupted is closed.
+func Retire(h Host, by, why string, now time.Time) (Host, Event, error) {
+	h, err := h.begin(VerbRetire)
+	if err != nil {
+		return Host{}, Event{}, err
+	}
+	if h.Run.Open {
+		h.close("cancelled", now)
+	}
+	h.Resume, h.Dispute, h.Seen = "", nil, nil
+	h.to(StateRetired, why, now)
+	return h, h.event(KindRetired, by, now, "retired: %s", why), nil
+}

@@ -1,0 +1,220 @@
+package lane
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Problem is one finding about one field of a record, with its mend.
+type Problem struct {
+	Field   string `json:"field"` // path within the record: identity.macs[1]
+	Message string `json:"message"`
+}
+
+// String returns "field: message".
+func (p Problem) String() string { return p.Field + ": " + p.Message }
+
+var (
+	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	allDigits = regexp.MustCompile(`^[0-9.]+$`)
+	bundleRef = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,126}$`)
+)
+
+// Validate returns every problem of the record's inventory data.
+func (h Host) Validate() []Problem {
+	var out []Problem
+	bad := func(field, format string, args ...any) {
+		out = append(out, Problem{field, fmt.Sprintf(format, args...)})
+	}
+	if !dnsLabel.MatchString(string(h.ID)) {
+		bad("id", "%q is not a DNS label: lower-case letters, digits and inner hyphens, at most 63", h.ID)
+	}
+	if msg := badHostname(h.Hostname); msg != "" {
+		bad("hostname", "%s", msg)
+	}
+	if _, err := ParseArch(string(h.Arch)); err != nil {
+		bad("arch", "%v", err)
+	}
+	out = append(out, h.Identity.validate()...)
+	for _, p := range h.Disk.Validate() {
+		field, msg, _ := strings.Cut(p, ": ")
+		bad(field, "%s", msg)
+	}
+	if a := h.Network.Address; a.IsValid() && (!a.Is4() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback()) {
+		bad("network.address", "%s is not a host's IPv4 address", a)
+	}
+	if h.Bundle != "" && !bundleRef.MatchString(h.Bundle) {
+		bad("bundle", "%q is not a bundle's NAME-VERSION", h.Bundle)
+	}
+	for _, k := range sortedKeys(h.Labels) {
+		if k == "" || len(k) > 63 || len(h.Labels[k]) > 63 || strings.ContainsFunc(k+h.Labels[k], unprintable) {
+			bad("labels."+k, "key and value are at most 63 printable characters each")
+		}
+	}
+	return out
+}
+
+func badHostname(s string) string {
+	switch {
+	case s == "":
+		return "is missing"
+	case len(s) > 64:
+		return fmt.Sprintf("%q is longer than 64 characters, the kernel's limit", s)
+	case allDigits.MatchString(s):
+		return fmt.Sprintf("%q is all digits: Kubernetes and YAML take it for a number", s)
+	case slices.Contains([]string{"localhost", "localhost.localdomain", "debian", "ubuntu-server"}, s):
+		return fmt.Sprintf("%q is an installer's default, not a name", s)
+	}
+	for _, l := range strings.Split(s, ".") {
+		if !dnsLabel.MatchString(l) {
+			return fmt.Sprintf("%q is not a host name: labels of lower-case letters, digits and inner hyphens, joined by dots (RFC 1123)", s)
+		}
+	}
+	return ""
+}
+
+func (i Identity) validate() []Problem {
+	var out []Problem
+	bad := func(field, format string, args ...any) {
+		out = append(out, Problem{"identity." + field, fmt.Sprintf(format, args...)})
+	}
+	if i.UUID != "" {
+		if u, err := ParseUUID(string(i.UUID)); err != nil {
+			bad("uuid", "%v", err)
+		} else if u.Placeholder() {
+			bad("uuid", "%s is a factory default that many machines share: leave it out", u)
+		}
+	}
+	seen := map[MAC]bool{}
+	for n, m := range i.MACs {
+		c, err := ParseMAC(string(m))
+		switch {
+		case err != nil:
+			bad(fmt.Sprintf("macs[%d]", n), "%v", err)
+		case seen[c]:
+			bad(fmt.Sprintf("macs[%d]", n), "%s stands twice", c)
+		}
+		seen[c] = true
+	}
+	if i.UUID == "" && len(i.MACs) == 0 {
+		bad("macs", "give a uuid or at least one boot MAC: nothing else can recognise the machine")
+	}
+	for _, f := range []struct{ name, v string }{{"serial", i.Serial}, {"assetTag", i.AssetTag}, {"chassis", i.Chassis}, {"rack", i.Rack}, {"unit", i.Unit}} {
+		if f.v != Clean(f.v, 128) {
+			bad(f.name, "%q has blanks at an end, control characters, or more than 128 bytes", f.v)
+		}
+	}
+	if i.Serial != "" && PlaceholderText(i.Serial) {
+		bad("serial", "%q is a factory default: leave it out", i.Serial)
+	}
+	if i.BMC != "" {
+		if _, err := netip.ParseAddr(i.BMC); err != nil && badHostname(i.BMC) != "" {
+			bad("bmc", "%q is neither an address nor a host name", i.BMC)
+		}
+	}
+	return out
+}
+
+// Canonical returns the record with its MACs, UUID and architecture in their one form.
+// Fields that cannot be read are left as they are: [Host.Validate] names them.
+func (h Host) Canonical() Host {
+	if u, err := ParseUUID(string(h.Identity.UUID)); err == nil {
+		h.Identity.UUID = u
+	}
+	macs := make([]MAC, 0, len(h.Identity.MACs))
+	for _, m := range h.Identity.MACs {
+		if c, err := ParseMAC(string(m)); err == nil {
+			m = c
+		}
+		macs = append(macs, m)
+	}
+	h.Identity.MACs = macs
+	if len(macs) == 0 {
+		h.Identity.MACs = nil
+	}
+	if h.Arch == "" {
+		h.Arch = X86_64
+	}
+	if a, err := ParseArch(string(h.Arch)); err == nil {
+		h.Arch = a
+	}
+	if h.Hostname == "" {
+		h.Hostname = string(h.ID)
+	}
+	return h
+}
+
+// Claims returns the values that must be unique among all records that are not
+// retired, "kind:value": its identity keys, its host name and its address.
+func (h Host) Claims() []string {
+	keys := h.Identity.Keys()
+	short, _, _ := strings.Cut(h.Hostname, ".")
+	if short != "" {
+		keys = append(keys, "hostname:"+short)
+	}
+	if h.Network.Address.IsValid() {
+		keys = append(keys, "address:"+h.Network.Address.String())
+	}
+	return keys
+}
+
+// Collisions names every claim of h that another of the records makes too.
+func Collisions(h Host, others []Host) []Problem {
+	var out []Problem
+	mine := h.Claims()
+	for _, o := range others {
+		if o.ID == h.ID || o.State == StateRetired {
+			continue
+		}
+		theirs := o.Claims()
+		for _, c := range mine {
+			if !contains(theirs, c) || c == "uuid:"+string(h.Identity.UUID.Swapped()) && h.Identity.UUID.Swapped() != h.Identity.UUID && o.Identity.UUID == h.Identity.UUID {
+				continue
+			}
+			kind, v, _ := strings.Cut(c, ":")
+			out = append(out, Problem{claimField(kind), fmt.Sprintf("%s is also claimed by %s", v, o.ID)})
+		}
+	}
+	return out
+}
+
+func claimField(kind string) string {
+	switch kind {
+	case "mac":
+		return "identity.macs"
+	case "asset":
+		return "identity.assetTag"
+	case "hostname":
+		return "hostname"
+	case "address":
+		return "network.address"
+	}
+	return "identity." + kind
+}
+
+// Preflight returns everything that forbids to provision h with b, besides
+// collisions: the things that only show once an install is wanted.
+func Preflight(h Host, b Bundle) []Problem {
+	out := h.Validate()
+	bad := func(field, format string, args ...any) {
+		out = append(out, Problem{field, fmt.Sprintf(format, args...)})
+	}
+	if !h.Disk.Stable() {
+		bad("disk", "no disk selector: set disk.byID, disk.wwn or disk.serial, so that exactly one disk can be written")
+	}
+	if len(h.Identity.MACs) == 0 {
+		bad("identity.macs", "no boot MAC: firmware that sends no UUID could not be recognised")
+	}
+	switch {
+	case h.Bundle == "" && b.Digest == "":
+		bad("bundle", "no bundle: set `bundle` in the inventory or give --bundle")
+	case b.Digest == "":
+		bad("bundle", "the bundle %q is not in the store: `bootlane bundle list` shows those that are", h.Bundle)
+	case !b.Fits(h.Arch):
+		bad("arch", "the machine is %s, the bundle %s is made for %s", h.Arch, b.Ref(), b.Arch)
+	}
+	return out
+}
