@@ -1,0 +1,320 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"bootlane/internal/lane"
+)
+
+// op is one write. run may be called twice, when its group could not be
+// committed as a whole: it must not keep anything from the first time.
+type op struct {
+	run  func(ctx context.Context, tx *sql.Tx) error
+	err  error
+	done chan struct{}
+}
+
+// Append stores a changed record together with the event that says why, in one
+// transaction, and returns the event as sealed. h.Rev is the revision the change
+// was made from; when somebody else changed the record since, nothing is stored
+// and the error is a Conflict. It returns after the commit.
+func (s *Store) Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error) {
+	next, sealed := h, e
+	err := s.do(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		next = h
+		next.Rev++
+		if err := s.putHost(ctx, tx, next, h.Rev); err != nil {
+			return err
+		}
+		var err error
+		sealed, err = s.putEvent(ctx, tx, e)
+		return err
+	})
+	if err != nil {
+		return h, e, err
+	}
+	return next, sealed, nil
+}
+
+// Witness stores one event and returns after the commit: for answers that must
+// be on record before they leave.
+func (s *Store) Witness(ctx context.Context, e lane.Event) error {
+	return s.do(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := s.putEvent(ctx, tx, e)
+		return err
+	})
+}
+
+// Record queues one event and returns at once. Repetitions are counted, not
+// queued. When the queue is full the event is shed, and the number of shed
+// events becomes an event of its own.
+func (s *Store) Record(e lane.Event) {
+	if e.Count == 0 {
+		e.Count = 1
+	}
+	key := e.CoalesceKey()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i, ok := s.byKey[key]; ok {
+		if merged, ok := lane.Coalesce(s.pending[i], e); ok {
+			s.pending[i] = merged
+			return
+		}
+	}
+	if len(s.pending) >= maxPending {
+		s.gap.Add(1)
+		return
+	}
+	s.byKey[key] = len(s.pending)
+	s.pending = append(s.pending, e)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Flush returns when everything recorded before the call is written.
+func (s *Store) Flush(ctx context.Context) error {
+	return s.do(ctx, func(context.Context, *sql.Tx) error { return nil })
+}
+
+// do hands a write to the group-commit goroutine and waits for its commit.
+func (s *Store) do(ctx context.Context, run func(context.Context, *sql.Tx) error) error {
+	o := &op{run: run, done: make(chan struct{})}
+	select {
+	case s.ops <- o:
+	case <-s.done:
+		return lane.Errorf(lane.Unavailable, "the store is stopped")
+	case <-ctx.Done():
+		return broken("queue a write", ctx.Err())
+	}
+	// Once queued, the write may be committed: the caller waits for its fate even
+	// when its own context ends, or it would not know.
+	select {
+	case <-o.done:
+		return o.err
+	case <-s.done:
+		return lane.Errorf(lane.Unavailable, "the store stopped before the write was confirmed")
+	}
+}
+
+// Run commits writes until ctx ends, then writes what is queued and returns.
+func (s *Store) Run(ctx context.Context) error {
+	defer close(s.done)
+	// Writes that are queued when ctx ends are still owed an answer.
+	work := context.WithoutCancel(ctx)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	waiting := false
+	for {
+		select {
+		case o := <-s.ops:
+			s.commit(work, s.gather(o))
+		case <-s.wake:
+			if !waiting { // let evidence gather: it is not what anybody waits for
+				timer.Reset(100 * time.Millisecond)
+				waiting = true
+			}
+		case <-timer.C:
+			waiting = false
+			s.commit(work, s.gather(nil))
+		case <-ctx.Done():
+			s.commit(work, s.gather(nil))
+			return nil
+		}
+	}
+}
+
+func (s *Store) gather(first *op) []*op {
+	var batch []*op
+	if first != nil {
+		batch = append(batch, first)
+	}
+	for len(batch) < maxBatch {
+		select {
+		case o := <-s.ops:
+			batch = append(batch, o)
+			continue
+		default:
+		}
+		break
+	}
+	return batch
+}
+
+// commit writes the queued evidence and the batch in one transaction. When that
+// fails, each write gets a transaction of its own, so that one bad write spoils
+// no other.
+func (s *Store) commit(ctx context.Context, batch []*op) {
+	events := s.takePending()
+	evidence := func(ctx context.Context, tx *sql.Tx) error { return s.putEvents(ctx, tx, events) }
+	all := append([]*op{{run: evidence, done: make(chan struct{})}}, batch...)
+	if err := s.transact(ctx, all); err != nil {
+		s.recent = map[string]lane.Event{} // may hold what was rolled back
+		for i, o := range all {
+			o.err = s.transact(ctx, all[i:i+1])
+			if o.err != nil {
+				s.recent = map[string]lane.Event{}
+			}
+		}
+		if all[0].err != nil {
+			s.gap.Add(int64(len(events)))
+		}
+	}
+	for _, o := range all {
+		close(o.done)
+	}
+}
+
+func (s *Store) takePending() []lane.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	events := s.pending
+	s.pending, s.byKey = nil, map[string]int{}
+	if n := s.gap.Swap(0); n > 0 {
+		events = append(events, lane.Event{Subject: "server", At: s.now(), Kind: lane.KindGap, By: "server", Count: int(n),
+			Message: "evidence was shed: more came in than could be written"})
+	}
+	return events
+}
+
+func (s *Store) transact(ctx context.Context, ops []*op) error {
+	tx, err := s.engine.Write.BeginTx(ctx, nil)
+	if err != nil {
+		return broken("begin a transaction", err)
+	}
+	for _, o := range ops {
+		if err := o.run(ctx, tx); err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return broken("commit", err)
+	}
+	return nil
+}
+
+func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, events []lane.Event) error {
+	for _, e := range events {
+		if strings.HasPrefix(e.Subject, "mac:") && !s.unknown[e.Subject] {
+			if len(s.unknown) >= maxUnknown {
+				s.gap.Add(1)
+				continue
+			}
+			s.unknown[e.Subject] = true
+		}
+		if _, err := s.putEvent(ctx, tx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) putHost(ctx context.Context, tx *sql.Tx, h lane.Host, was int64) error {
+	doc, err := json.Marshal(h)
+	if err != nil {
+		return broken("encode the record of "+string(h.ID), err)
+	}
+	var deadline int64
+	if h.Run.Open {
+		deadline = h.Run.Deadline.UnixMicro()
+	}
+	var res sql.Result
+	if was == 0 {
+		res, err = tx.ExecContext(ctx, `INSERT INTO hosts (id, state, rev, capability, deadline, doc) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (id) DO NOTHING`, string(h.ID), string(h.State), h.Rev, h.Run.Capability, deadline, string(doc))
+	} else {
+		res, err = tx.ExecContext(ctx, `UPDATE hosts SET state = $1, rev = $2, capability = $3, deadline = $4, doc = $5 WHERE id = $6 AND rev = $7`,
+			string(h.State), h.Rev, h.Run.Capability, deadline, string(doc), string(h.ID), was)
+	}
+	if err != nil {
+		return broken("write the record of "+string(h.ID), err)
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return broken("count written rows", err)
+	}
+	if n == 0 {
+		return lane.Errorf(lane.Conflict, "the record of %s was changed by somebody else: read it again and retry", h.ID)
+	}
+	return s.putClaims(ctx, tx, h)
+}
+
+func (s *Store) putClaims(ctx context.Context, tx *sql.Tx, h lane.Host) error {
+	rows, err := tx.QueryContext(ctx, `SELECT claim FROM claims WHERE host = $1`, string(h.ID))
+	if err != nil {
+		return broken("read claims", err)
+	}
+	have, err := collect(rows, scanString)
+	if err != nil {
+		return err
+	}
+	old := map[string]bool{}
+	for _, c := range have {
+		old[c] = true
+	}
+	for _, c := range h.Claims() {
+		if old[c] {
+			delete(old, c)
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO claims (claim, host) VALUES ($1, $2) ON CONFLICT (claim, host) DO NOTHING`, c, string(h.ID)); err != nil {
+			return broken("write a claim", err)
+		}
+	}
+	for c := range old {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM claims WHERE claim = $1 AND host = $2`, c, string(h.ID)); err != nil {
+			return broken("remove a claim", err)
+		}
+	}
+	return nil
+}
+
+// putEvent seals the event behind the last one of its subject, or counts it as
+// a repetition of a recent one.
+func (s *Store) putEvent(ctx context.Context, tx *sql.Tx, e lane.Event) (lane.Event, error) {
+	e.At = e.At.UTC().Truncate(time.Microsecond)
+	if e.Count == 0 {
+		e.Count = 1
+	}
+	key := e.CoalesceKey()
+	if prev, ok := s.recent[key]; ok {
+		if merged, ok := lane.Coalesce(prev, e); ok {
+			_, err := tx.ExecContext(ctx, `UPDATE events SET count = $1, last_at = $2 WHERE subject = $3 AND seq = $4`,
+				merged.Count, merged.LastAt.UnixMicro(), merged.Subject, merged.Seq)
+			if err != nil {
+				return e, broken("count an event", err)
+			}
+			s.recent[key] = merged
+			return merged, nil
+		}
+	}
+	var prev lane.Event
+	err := tx.QueryRowContext(ctx, `SELECT seq, hash FROM events WHERE subject = $1 ORDER BY seq DESC LIMIT 1`, e.Subject).Scan(&prev.Seq, &prev.Hash)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return e, broken("read the last event", err)
+	}
+	e = lane.Seal(prev, e)
+	doc, err := json.Marshal(e)
+	if err != nil {
+		return e, broken("encode an event", err)
+	}
+	var last int64
+	if !e.LastAt.IsZero() {
+		last = e.LastAt.UnixMicro()
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO events (subject, seq, at, last_at, count, hash, doc) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		e.Subject, e.Seq, e.At.UnixMicro(), last, e.Count, e.Hash, string(doc)); err != nil {
+		return e, broken("write an event", err)
+	}
+	if len(s.recent) >= maxRecent {
+		s.recent = map[string]lane.Event{}
+	}
+	s.recent[key] = e
+	return e, nil
+}
