@@ -1,0 +1,143 @@
+// Package diagnose says where a machine's lane stopped, why, and what to check
+// next. It is pure: a record and its evidence go in, a verdict comes out. It
+// always starts from the last stage that succeeded.
+package diagnose
+
+import (
+	"fmt"
+	"time"
+
+	"bootlane/internal/lane"
+)
+
+// Host judges a machine with a record. Events are its evidence, ascending.
+func Host(h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
+	v := lane.Verdict{Subject: string(h.ID), State: h.State, Run: h.Run.ID, Stage: h.Run.Stage, StageAt: h.Run.StageAt}
+	switch h.State {
+	case lane.StateNew:
+		v.Rule, v.Because = "never-asked", "the machine is known, and nobody asked to install it"
+		v.Next = "`bootlane provision " + string(h.ID) + "` when it should be installed"
+		v.Evidence = last(events, func(lane.Event) bool { return true })
+	case lane.StateInstalled:
+		v.Rule, v.Because = "installed", "first boot proved itself; network boots go to the disk"
+		v.Next = "nothing"
+		v.Evidence = last(events, isKind(lane.KindInstalled))
+	case lane.StateRetired:
+		v.Rule, v.Because, v.Next = "retired", "the record is out of service: "+h.Note, "`bootlane host import` brings it back"
+		v.Evidence = last(events, isKind(lane.KindRetired))
+	case lane.StateQuarantine:
+		return quarantined(v, h, events)
+	case lane.StateFailed:
+		return failed(v, h, events)
+	case lane.StateProvisioning:
+		return underWay(v, h, events, now)
+	default:
+		v.Rule, v.Because, v.Next = "state-unknown", fmt.Sprintf("the state %q is not known to this version", h.State), "run the Bootlane version that wrote the record"
+	}
+	return v
+}
+
+// Unknown judges a machine without a record, by its evidence.
+func Unknown(subject string, events []lane.Event) lane.Verdict {
+	v := lane.Verdict{Subject: subject, Rule: string(lane.UnknownMachine), Because: "no inventory record has this machine's UUID or MAC; it is held, and nothing is installed",
+		Next: "add it to the inventory with `bootlane host import`; the evidence shows what it said of itself"}
+	v.Evidence = last(events, func(e lane.Event) bool { return e.Facts != nil })
+	if e := v.Evidence; e != nil && e.Reason != lane.UnknownMachine {
+		v.Rule, v.Because, v.Mismatch = string(e.Reason), e.Message, e.Mismatch
+	}
+	return v
+}
+
+func quarantined(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
+	v.Mismatch = h.Dispute
+	v.Evidence = last(events, isKind(lane.KindQuarantined))
+	v.Because = "the record is set aside: " + h.Note
+	if len(h.Dispute) == 0 {
+		v.Rule, v.Next = string(lane.HostQuarantined), "`bootlane release "+string(h.ID)+"` when the reason is gone"
+		return v
+	}
+	v.Rule = string(lane.IdentityMismatch)
+	v.Next = "look at the machine: was its board or a NIC replaced? Then `bootlane host accept " + string(h.ID) + " --board` or `--nic`; else correct the inventory and `bootlane release " + string(h.ID) + "`"
+	return v
+}
+
+func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
+	v.Evidence = last(events, func(e lane.Event) bool {
+		return e.Kind == lane.KindFailed || e.Kind == lane.KindExpired || e.Kind == lane.KindCancelled
+	})
+	v.Because = h.Note
+	v.Rule = "reported-failure"
+	if v.Evidence != nil {
+		switch {
+		case v.Evidence.Kind == lane.KindExpired:
+			v.Rule = string(lane.RunExpired)
+		case v.Evidence.Kind == lane.KindCancelled:
+			v.Rule = "cancelled"
+		case v.Evidence.Reason != "":
+			v.Rule = string(v.Evidence.Reason)
+		}
+	}
+	v.Next = stalled(h.Run.Stage).next + "; then `bootlane provision " + string(h.ID) + "`"
+	if v.Rule == string(lane.RunExpired) {
+		v.Because += ": " + stalled(h.Run.Stage).because
+		if e := last(events, refusal); e != nil && e.Run == h.Run.ID {
+			v.Because += "; last refusal: " + string(e.Reason) + " " + e.Message
+		}
+	}
+	if v.Rule == string(lane.DiskMismatch) {
+		v.Next = "compare the disks named above with `bootlane host show " + string(h.ID) + "`, correct the record's disk; then `bootlane provision " + string(h.ID) + "`"
+	}
+	return v
+}
+
+func underWay(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
+	v.Evidence = last(events, func(e lane.Event) bool {
+		return e.Run == h.Run.ID && (e.Kind == lane.KindStage || e.Kind == lane.KindArmed || e.Kind == lane.KindProgress)
+	})
+	s := stalled(h.Run.Stage)
+	quiet := now.Sub(h.Run.StageAt).Round(time.Second)
+	v.Rule = "waiting-after-" + string(h.Run.Stage)
+	v.Because = fmt.Sprintf("the run is open until %s and has been at stage %s for %s: %s", h.Run.Deadline.UTC().Format(time.RFC3339), h.Run.Stage, quiet, s.because)
+	v.Next = s.next
+	return v
+}
+
+// stall is what it means when nothing follows a stage, and what to look at.
+type stall struct{ because, next string }
+
+func stalled(s lane.Stage) stall {
+	switch s {
+	case lane.StageArmed:
+		return stall{"the machine has not asked for anything yet", "is it powered, set to boot by network, and its link up on the boot VLAN? Look at the BMC's boot order and at `tcpdump -ni IFACE port 67`"}
+	case lane.StageAddress:
+		return stall{"it was offered an address and a boot loader, and has not fetched the loader", "TFTP reaches the machine? Look at firewalls, MTU, and the file name in option 67"}
+	case lane.StageLoader:
+		return stall{"the boot loader was fetched, and has not asked for its script", "under Secure Boot an unsigned loader is refused after download: look at the console; else look at iPXE's DHCP and at HTTP from the machine"}
+	case lane.StageScript:
+		return stall{"the install script was served, and the installer has not reported", "look at the console: did the kernel and initrd load, and did the installer's network come up?"}
+	case lane.StageKernel:
+		return stall{"the installer runs and reported, but has not passed its disk gate", "look at the installer's console: can it reach its package mirror, and does it wait for an answer?"}
+	case lane.StageInstaller:
+		return stall{"the disk gate passed, and the disk is not reported as written", "look at the installer's console and the progress in `bootlane events`"}
+	case lane.StageDiskWritten:
+		return stall{"the disk is written, and the installed system has not reported", "does the machine boot its disk? Look at the firmware's boot order and the console"}
+	case lane.StageFirstBoot:
+		return stall{"the installed system runs, and its checks have not all passed", "on the machine: `journalctl -u bootlane-firstboot`"}
+	}
+	return stall{"nothing more is expected", "nothing"}
+}
+
+func isKind(k lane.Kind) func(lane.Event) bool {
+	return func(e lane.Event) bool { return e.Kind == k }
+}
+
+func refusal(e lane.Event) bool { return e.Kind == lane.KindRefused && e.Reason != "" }
+
+func last(events []lane.Event, ok func(lane.Event) bool) *lane.Event {
+	for i := len(events) - 1; i >= 0; i-- {
+		if ok(events[i]) {
+			return &events[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+// Package script writes what boot loaders run. It is pure: a decision and a few
+// addresses go in, bytes come out, and the same input gives the same bytes.
+//
+// Scripts are written for the oldest iPXE in the field (Debian's build of 2019):
+// plain HTTP, GET, no params, no imgverify. Whatever came from a machine is
+// reduced to harmless characters before it enters a script: iPXE expands ${...}
+// and splits at &&, || and ; wherever they stand.
+package script
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"bootlane/internal/lane"
+)
+
+// MaxNICs is how many NICs the entry script reports.
+const MaxNICs = 8
+
+// Entry returns the script that every iPXE runs first: it tells the server what
+// the machine is, and runs the answer. base is the server's URL without a
+// trailing slash. It can destroy nothing.
+func Entry(base string) []byte {
+	var macs []string
+	for i := range MaxNICs {
+		macs = append(macs, fmt.Sprintf("${net%d/mac:hexhyp}", i))
+	}
+	// The BIOS build says i386 on every machine; the CPU's long-mode flag tells the truth.
+	lines := []string{
+		"#!ipxe",
+		"# Bootlane entry script: says what this machine is, and runs the answer.",
+		"isset ${ip} || dhcp || goto unreachable",
+		"set bl-arch ${buildarch}",
+		"iseq ${bl-arch} i386 && cpuid --ext 29 && set bl-arch x86_64 ||",
+		"set bl-tries:int32 0",
+		":ask",
+		"chain --replace --autofree " + base + lane.ScriptPath +
+			"?uuid=${uuid}&mac=${netX/mac:hexhyp}&macs=" + strings.Join(macs, ",") +
+			"&serial=${serial:uristring}&asset=${asset:uristring}&manufacturer=${manufacturer:uristring}&product=${product:uristring}" +
+			"&buildarch=${bl-arch}&platform=${platform} ||",
+		"inc bl-tries",
+		"iseq ${bl-tries} 30 && goto unreachable ||",
+		"echo Bootlane: no answer from " + base + ", asking again in 10 s",
+		"sleep 10",
+		"goto ask",
+		":unreachable",
+		"echo Bootlane: " + base + " cannot be reached; booting the local disk",
+	}
+	return join(lines, localBoot("${platform}")...)
+}
+
+// Machine is what a script may show of a machine.
+type Machine struct {
+	Facts  lane.Facts
+	Server string // the server's URL
+}
+
+// Install is everything the install script needs.
+type Install struct {
+	Machine
+	Decision   lane.Decision
+	Hostname   string
+	Boot       int // this network boot, from 1
+	Boots      int // granted
+	BundleName string
+	KernelURL  string // ends in the kernel's file name
+	InitrdURL  string // ends in the initrd's file name
+	Args       string // kernel arguments without initrd=
+	AgainURL   string // asked when the files cannot be loaded: reports it
+}
+
+// InstallScript returns the script that starts an installer.
+func InstallScript(in Install) []byte {
+	initrd := in.InitrdURL[strings.LastIndexByte(in.InitrdURL, '/')+1:]
+	return join([]string{
+		"#!ipxe",
+		"# Bootlane: installs " + clean(in.BundleName) + " on " + clean(string(in.Decision.Host)) + ", run " + clean(string(in.Decision.Run)),
+		"echo",
+		"echo Bootlane: " + clean(in.Hostname) + " installs " + clean(in.BundleName) + fmt.Sprintf(", network boot %d of %d", in.Boot, in.Boots),
+		"set bl-tries:int32 0",
+		":load",
+		"imgfree",
+		// UEFI kernels before 5.18 find the initrd only by this argument.
+		"kernel " + in.KernelURL + " initrd=" + initrd + " " + in.Args + " || goto failed",
+		"initrd " + in.InitrdURL + " || goto failed",
+		"boot || goto failed",
+		":failed",
+		"inc bl-tries",
+		"iseq ${bl-tries} 4 && goto giveup ||",
+		"echo Bootlane: could not load the installer, trying again in 10 s",
+		"sleep 10",
+		"goto load",
+		":giveup",
+		"imgfree",
+		"echo Bootlane: the installer could not be loaded; telling the server",
+		"chain --replace --autofree " + in.AgainURL + " || goto local",
+		":local",
+	}, localBoot(string(in.Facts.Firmware))...)
+}
+
+// LocalBootScript returns the script that leaves the machine to its own disk.
+func LocalBootScript(m Machine, d lane.Decision) []byte {
+	return join([]string{
+		"#!ipxe",
+		"# Bootlane: local boot, " + clean(string(d.Reason)),
+		"echo",
+		"echo Bootlane: local boot: " + clean(string(d.Reason)) + ": " + clean(d.Detail),
+	}, localBoot(string(m.Facts.Firmware))...)
+}
+
+// Hold says how a held machine waits.
+type Hold struct {
+	Wait time.Duration // how long the screen stands
+	Then string        // "local-boot", or "ask" to ask the server again
+}
+
+// HoldScript returns the diagnosis screen: what the machine shows, what the
+// server decided and why, and both sides of every disagreement.
+func HoldScript(m Machine, d lane.Decision, h Hold, again string) []byte {
+	f := m.Facts
+	lines := []string{"#!ipxe", "# Bootlane: held, " + clean(string(d.Reason)), "echo", "echo Bootlane holds this machine: nothing is installed, no disk is touched."}
+	show := func(label, value string) {
+		if value == "" {
+			value = "-"
+		}
+		lines = append(lines, fmt.Sprintf("echo   %-14s %s", label, clean(value)))
+	}
+	show("decision", d.Action.String())
+	show("reason", string(d.Reason))
+	show("detail", d.Detail)
+	show("host", string(d.Host))
+	var macs []string
+	for _, mac := range f.AllMACs() {
+		macs = append(macs, string(mac))
+	}
+	show("MAC", strings.Join(macs, " "))
+	show("UUID", string(f.UUID))
+	show("serial", f.Serial)
+	show("asset tag", f.AssetTag)
+	show("product", strings.TrimSpace(f.Manufacturer+" "+f.Product))
+	show("architecture", string(f.Arch)+" "+string(f.Firmware))
+	show("boot server", m.Server)
+	if len(d.Mismatch) > 0 {
+		lines = append(lines, "echo", fmt.Sprintf("echo   %-10s %-18s %-40s %s", "signal", "record", "inventory says", "the machine shows"))
+		for _, s := range d.Mismatch {
+			lines = append(lines, fmt.Sprintf("echo   %-10s %-18s %-40s %s", clean(s.Name), clean(string(s.Host)), orDash(clean(s.Expected)), orDash(clean(s.Seen))))
+		}
+	}
+	for _, r := range lane.Reasons() {
+		if r.Reason == d.Reason {
+			lines = append(lines, "echo", "echo   next: "+clean(r.Next))
+		}
+	}
+	seconds := int(h.Wait.Seconds())
+	if h.Then == "ask" {
+		lines = append(lines, fmt.Sprintf("echo   This machine asks again every %d s.", seconds), fmt.Sprintf("sleep %d", seconds),
+			"chain --replace --autofree "+again+" || goto local", ":local")
+	} else {
+		lines = append(lines, fmt.Sprintf("echo   Local boot in %d s.", seconds), fmt.Sprintf("sleep %d", seconds))
+	}
+	return join(lines, localBoot(string(f.Firmware))...)
+}
+
+// Unavailable returns the script for a machine that asked while the decision
+// could not be made or recorded: it waits and asks again, and ends at the disk.
+func Unavailable(base string, f lane.Facts) []byte {
+	return join([]string{
+		"#!ipxe",
+		"# Bootlane: cannot answer now",
+		"echo Bootlane: " + base + " cannot decide now (store unavailable); asking again in 15 s",
+		"sleep 15",
+		"isset ${bl-down} && inc bl-down || set bl-down:int32 1",
+		"iseq ${bl-down} 20 && goto local ||",
+		"chain --replace --autofree " + base + "/" + lane.EntryScript + " || goto local",
+		":local",
+	}, localBoot(string(f.Firmware))...)
+}
+
+// localBoot leaves iPXE the way the firmware wants it: under UEFI a failing
+// image sends the firmware to its next boot option, a successful one to its
+// menu. Under BIOS the first disk is started at once, or the boot order goes on.
+// firmware is "bios", "uefi", or iPXE's own ${platform} when it is not known yet.
+func localBoot(firmware string) []string {
+	bios := []string{"sanboot --no-describe --drive 0x80 ||", "exit"}
+	switch firmware {
+	case string(lane.BIOS):
+		return bios
+	case string(lane.UEFI):
+		return []string{"exit 1"}
+	}
+	return append([]string{"iseq ${platform} efi && goto uefi ||"}, append(bios, ":uefi", "exit 1")...)
+}
+
+// clean reduces text to what an iPXE echo shows and nothing more: no expansion,
+// no command separator, no control character, at most 160 bytes.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		ok := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(" ._:/@+-,()=?", r)
+		switch {
+		case ok:
+			return r
+		case r < ' ' || r == 0x7f:
+			return -1
+		case r == '`' || r == '"' || r == '\'':
+			return -1
+		}
+		return '?'
+	}, s)
+	if len(s) > 160 {
+		s = s[:160]
+	}
+	return strings.TrimSpace(s)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// join ends every line with LF and drops blanks at line ends: both old and new
+// iPXE read that.
+func join(lines []string, more ...string) []byte {
+	var b strings.Builder
+	for _, l := range append(lines, more...) {
+		b.WriteString(strings.TrimRight(l, " "))
+		b.WriteByte('\n')
+	}
+	return []byte(b.String())
+}

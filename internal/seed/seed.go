@@ -1,0 +1,289 @@
+// Package seed writes what an installer and a first boot read: preseed, NoCloud
+// documents, the agent's files, and the first-boot script. It is pure, and
+// deterministic to the byte: host, bundle and site go in, text comes out.
+//
+// Identity and disk are checked again on the machine by these texts, because an
+// installer whose early hook fails may go on regardless: on any doubt the
+// script itself reports and powers the machine off.
+package seed
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"strings"
+	"text/template"
+
+	"bootlane/internal/lane"
+)
+
+//go:embed templates/*
+var templates embed.FS
+
+// Site is what all hosts share.
+type Site struct {
+	Domain       string   `yaml:"domain"`
+	User         string   `yaml:"user"`         // the one administrator, with sudo
+	PasswordHash string   `yaml:"passwordHash"` // crypt(3) hash: $6$… or $y$…; empty locks the password
+	SSHKeys      []string `yaml:"sshKeys"`
+	Locale       string   `yaml:"locale"`
+	Keyboard     string   `yaml:"keyboard"`
+	Timezone     string   `yaml:"timezone"`
+	NTP          []string `yaml:"ntp"`
+}
+
+// WithDefaults fills in what is not set.
+func (s Site) WithDefaults() Site {
+	set := func(v *string, d string) {
+		if *v == "" {
+			*v = d
+		}
+	}
+	set(&s.User, "ops")
+	set(&s.Locale, "en_US.UTF-8")
+	set(&s.Keyboard, "us")
+	set(&s.Timezone, "Etc/UTC")
+	return s
+}
+
+// Input is everything a document is made of.
+type Input struct {
+	Host   lane.Host
+	Bundle lane.Bundle
+	Site   Site
+	Base   string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
+}
+
+// Document is one named text.
+type Document struct {
+	Name string
+	Type string // media type
+	Body []byte
+}
+
+// The document types.
+const (
+	typeText  = "text/plain; charset=utf-8"
+	typeShell = "text/x-shellscript; charset=utf-8"
+	typeYAML  = "text/yaml; charset=utf-8"
+)
+
+// Documents returns everything that the bundle's installer reads for this host,
+// by name. An error means that the input cannot be rendered safely.
+func Documents(in Input) ([]Document, error) {
+	in.Site = in.Site.WithDefaults()
+	if err := in.check(); err != nil {
+		return nil, err
+	}
+	switch in.Bundle.Seed {
+	case lane.SeedPreseed:
+		return in.render([]part{
+			{"preseed.cfg", "preseed.cfg", typeText}, {"early.sh", "preseed-early.sh", typeShell},
+			{"partman.sh", "preseed-partman.sh", typeShell}, {"late.sh", "preseed-late.sh", typeShell},
+			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+	case lane.SeedNoCloud:
+		return in.render([]part{
+			{"user-data", "nocloud-user-data", typeYAML}, {"meta-data", "nocloud-meta-data", typeYAML},
+			// cloud-init asks for these two eleven times when they are missing, ten seconds each.
+			{"vendor-data", "", typeYAML}, {"network-config", "", typeYAML},
+			{"gate.sh", "nocloud-gate.sh", typeShell}, {"late.sh", "nocloud-late.sh", typeShell},
+			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+	case lane.SeedImage:
+		return in.render([]part{{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+	}
+	return nil, lane.Errorf(lane.Invalid, "the seed template %q is not known to this version", in.Bundle.Seed)
+}
+
+// KernelArgs returns the kernel arguments that lead the installer to its
+// documents, without initrd=. boot is the MAC the machine booted from.
+func KernelArgs(in Input, boot lane.MAC) string {
+	in.Site = in.Site.WithDefaults()
+	bootif := ""
+	if boot != "" {
+		bootif = " BOOTIF=01-" + boot.Hyphens()
+	}
+	short, domain := in.names()
+	var args string
+	switch in.Bundle.Seed {
+	case lane.SeedPreseed:
+		args = "auto=true priority=critical preseed/url=" + in.Base + "/seed/preseed.cfg netcfg/choose_interface=auto" + bootif +
+			" hostname=" + short + " domain=" + domain + " " + in.Bundle.Args + " ---"
+	case lane.SeedNoCloud:
+		// iPXE has no quoting: the semicolon stands bare, it is inside a token.
+		args = "autoinstall cloud-config-url=/dev/null ip=dhcp" + bootif + " ds=nocloud;s=" + in.Base + "/seed/ " + in.Bundle.Args + " ---"
+	default:
+		args = "bootlane.url=" + in.Base + bootif + " " + in.Bundle.Args
+	}
+	return strings.Join(strings.Fields(args), " ")
+}
+
+// AgentFiles returns what the agent places into the root file system of a
+// freshly written image: the host's name and its first boot.
+func AgentFiles(in Input) ([]lane.File, error) {
+	docs, err := Documents(in)
+	if err != nil {
+		return nil, err
+	}
+	short, domain := in.names()
+	fqdn := short
+	if domain != "" {
+		fqdn = short + "." + domain
+	}
+	files := []lane.File{
+		{Path: "/etc/hostname", Mode: 0o644, Content: short + "\n"},
+		{Path: "/etc/hosts", Mode: 0o644, Content: "127.0.0.1 localhost\n127.0.1.1 " + strings.TrimSpace(strings.Join(unique(fqdn, short), " ")) + "\n::1 localhost ip6-localhost\n"},
+		// Empty, not missing: systemd then makes a new one, and no two machines share the image's.
+		{Path: "/etc/machine-id", Mode: 0o444},
+		{Path: "/etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service", Link: "/etc/systemd/system/bootlane-firstboot.service"},
+	}
+	for _, d := range docs {
+		switch d.Name {
+		case "firstboot.sh":
+			files = append(files, lane.File{Path: "/usr/local/lib/bootlane/firstboot", Mode: 0o700, Content: string(d.Body)})
+		case "firstboot.service":
+			files = append(files, lane.File{Path: "/etc/systemd/system/bootlane-firstboot.service", Mode: 0o644, Content: string(d.Body)})
+		}
+	}
+	return files, nil
+}
+
+func unique(a, b string) []string {
+	if a == b {
+		return []string{a}
+	}
+	return []string{a, b}
+}
+
+type part struct{ name, template, mediaType string }
+
+func (in Input) render(parts []part) ([]Document, error) {
+	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "lower": lower}).ParseFS(templates, "templates/*")
+	if err != nil {
+		return nil, fmt.Errorf("parse the seed templates: %w", err)
+	}
+	short, domain := in.names()
+	view := view{Input: in, Short: short, Domain: domain, Mirror: splitMirror(in.Bundle.Mirror), Security: splitMirror(in.Bundle.Security)}
+	var out []Document
+	for _, p := range parts {
+		var b bytes.Buffer
+		if p.template != "" {
+			if err := t.ExecuteTemplate(&b, p.template, view); err != nil {
+				return nil, fmt.Errorf("render %s: %w", p.name, err)
+			}
+		}
+		out = append(out, Document{p.name, p.mediaType, b.Bytes()})
+	}
+	return out, nil
+}
+
+// view is what templates see.
+type view struct {
+	Input
+	Short, Domain    string
+	Mirror, Security mirror
+}
+
+type mirror struct{ Host, Directory string }
+
+func splitMirror(url string) mirror {
+	rest := strings.TrimPrefix(url, "http://")
+	host, dir, _ := strings.Cut(rest, "/")
+	return mirror{host, "/" + strings.TrimSuffix(dir, "/")}
+}
+
+func (in Input) names() (short, domain string) {
+	short, domain, _ = strings.Cut(in.Host.Hostname, ".")
+	if domain == "" {
+		domain = in.Site.Domain
+	}
+	return short, domain
+}
+
+// UUIDs returns the host's UUID in both byte orders, for scripts that compare.
+func (v view) UUIDs() string {
+	u := v.Host.Identity.UUID
+	if u.Placeholder() {
+		return ""
+	}
+	return string(u) + " " + string(u.Swapped())
+}
+
+// MACs returns the host's MACs, separated by blanks.
+func (v view) MACs() string {
+	var out []string
+	for _, m := range v.Host.Identity.MACs {
+		out = append(out, string(m))
+	}
+	return strings.Join(out, " ")
+}
+
+// Serial returns the host's serial number, or nothing when it says nothing.
+func (v view) Serial() string {
+	if lane.PlaceholderText(v.Host.Identity.Serial) {
+		return ""
+	}
+	return v.Host.Identity.Serial
+}
+
+// Sectors returns the bounds of the disk's size in 512-byte sectors, or zeros.
+func (v view) Sectors() [2]int64 {
+	gb := v.Host.Run.Disk.SizeGB
+	if gb == 0 {
+		return [2]int64{}
+	}
+	return [2]int64{int64(gb * 1e9 * 0.99 / 512), int64(gb * 1e9 * 1.01 / 512)}
+}
+
+// check refuses what no quoting could carry: the formats differ, but none of
+// them takes control characters.
+func (in Input) check() error {
+	var problems []string
+	for _, f := range []struct{ name, v string }{
+		{"site.domain", in.Site.Domain}, {"site.user", in.Site.User}, {"site.passwordHash", in.Site.PasswordHash}, {"site.locale", in.Site.Locale},
+		{"site.keyboard", in.Site.Keyboard}, {"site.timezone", in.Site.Timezone}, {"site.sshKeys", strings.Join(in.Site.SSHKeys, "")},
+		{"serial", in.Host.Identity.Serial}} {
+		if f.v != lane.Clean(f.v, len(f.v)) {
+			problems = append(problems, f.name+": has control characters or blanks at an end")
+		}
+	}
+	problems = append(problems, in.Site.Validate()...)
+	for _, m := range []struct{ name, v string }{{"mirror", in.Bundle.Mirror}, {"security", in.Bundle.Security}} {
+		if m.v != "" && !mirrorURL.MatchString(m.v) {
+			problems = append(problems, "bundle."+m.name+": "+m.v+" is not http://HOST/DIRECTORY")
+		}
+	}
+	if in.Bundle.Seed == lane.SeedPreseed && in.Bundle.Mirror == "" {
+		problems = append(problems, "bundle.mirror: the Debian installer needs a pinned http:// mirror")
+	}
+	if len(problems) > 0 {
+		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
+	}
+	return nil
+}
+
+func lower(s any) string { return strings.ToLower(fmt.Sprint(s)) }
+
+// shellQuote makes one word of s for any POSIX shell.
+func shellQuote(s any) string {
+	return "'" + strings.ReplaceAll(fmt.Sprint(s), "'", `'\''`) + "'"
+}
+
+// yamlQuote makes a double-quoted YAML scalar: PyYAML would take many bare words
+// and all-digit MACs for other types.
+func yamlQuote(s any) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range fmt.Sprint(s) {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < ' ' || r == 0x7f || r > 0x7e:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}

@@ -1,0 +1,62 @@
+#!/bin/sh
+# Bootlane first boot of {{.Host.ID}}, run {{.Host.Run.ID}}: proves that this is
+# the machine, the disk and the name that the inventory means, then reports.
+# Every step may be repeated; a reboot at any point is harmless.
+{{template "common.sh" .}}
+want_host={{sq .Short}}
+
+mkdir -p /var/lib/bootlane
+exec 9>/var/lib/bootlane/lock
+flock -n 9 || { echo "bootlane: another first boot runs"; exit 0; }
+
+# root_disk: the whole disk under the root file system.
+root_disk() {
+	dev=$(findmnt -n -o SOURCE /)
+	lsblk -n -r -s -o NAME,TYPE "$dev" | awk '$2 == "disk" { print $1 }' | sort -u
+}
+
+# clock: seconds between this machine's clock and the server's.
+clock() {
+	there=$(curl -fsSI -m 20 "${base%%/run/*}/healthz" | tr -d '\r' | sed -n 's/^[Dd]ate: //p')
+	there=$(date -d "$there" +%s) || return 1
+	here=$(date +%s)
+	off=$((here - there))
+	echo "${off#-}"
+}
+
+checks() {
+	bad=
+	if ! why=$(identity); then bad="$bad identity:$why"; fi
+	have=$(cat /proc/sys/kernel/hostname)
+	[ "$have" = "$want_host" ] || bad="$bad hostname: expected $want_host, it is $have."
+	disk=$(root_disk)
+	if [ "$(echo "$disk" | wc -w)" != 1 ] || ! matches "$disk" || ! size_fits "$disk"; then
+		bad="$bad disk: the root file system is on ${disk:-nothing}, not on $want_disk."
+	fi
+	id=$(cat /etc/machine-id 2>/dev/null)
+	case $id in
+	*[!0-9a-f]* | "") bad="$bad machine-id: ${id:-missing}." ;;
+	esac
+	if ! off=$(clock); then
+		bad="$bad time: the server's clock cannot be read."
+	elif [ "$off" -gt 5 ] && [ "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)" != yes ]; then
+		bad="$bad time: the clock is $off s off, and not synchronised."
+	fi
+	[ -z "$bad" ] || { echo "$bad"; return 1; }
+	echo "identity $uuid, hostname $have, disk $disk, machine-id $id, clock $off s off"
+}
+
+[ -e /var/lib/bootlane/done ] && exit 0
+report first-boot 1 ok "$(. /etc/os-release && echo "$PRETTY_NAME"), kernel $(uname -r)" || exit 1
+n=0
+until result=$(checks); do
+	n=$((n + 1))
+	echo "bootlane: not ready:$result"
+	if [ "$n" -ge 12 ]; then
+		report ready 1 failed "first boot:$result"
+		exit 0
+	fi
+	sleep 10
+done
+report ready 1 ok "$result" || exit 1
+echo "$result" > /var/lib/bootlane/done
