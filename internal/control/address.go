@@ -1,0 +1,45 @@
+package control
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"bootlane/internal/lane"
+)
+
+// Reserved returns the address that the inventory reserves for a NIC, or the zero Addr.
+func (c *Control) Reserved(ctx context.Context, m lane.MAC) (netip.Addr, error) {
+	hosts, err := c.Store.Claimants(ctx, []string{"mac:" + string(m)})
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	hosts = slices.DeleteFunc(hosts, func(h lane.Host) bool { return h.State == lane.StateRetired })
+	if len(hosts) != 1 {
+		return netip.Addr{}, nil // nobody's, or disputed: no reservation
+	}
+	return hosts[0].Network.Address, nil
+}
+
+// Holder reports whether the inventory reserves an address for any host.
+func (c *Control) Holder(ctx context.Context, a netip.Addr) (bool, error) {
+	hosts, err := c.Store.Claimants(ctx, []string{"address:" + a.String()})
+	return slices.ContainsFunc(hosts, func(h lane.Host) bool { return h.State != lane.StateRetired }), err
+}
+
+// Lease puts on record what became of an address, under the host that owns the
+// NIC, or under the NIC itself.
+func (c *Control) Lease(f lane.Facts, message, text string) {
+	c.Store.Record(lane.Event{Subject: c.owner(f.MAC), At: c.Now(), Kind: lane.KindLease, By: "dhcp", Surface: f.Surface, Speaker: f.Speaker,
+		Name: message, Message: text, Facts: &f})
+}
+
+// owner returns whose evidence a NIC's is: its host's, or its own. A store that
+// does not answer makes it its own: the line is not lost for that.
+func (c *Control) owner(m lane.MAC) string {
+	hosts, err := c.Store.Claimants(context.Background(), []string{"mac:" + string(m)})
+	if err == nil && len(hosts) == 1 {
+		return string(hosts[0].ID)
+	}
+	return lane.UnknownSubject(m)
+}

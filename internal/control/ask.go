@@ -1,0 +1,120 @@
+package control
+
+import (
+	"context"
+	"strings"
+
+	"bootlane/internal/lane"
+)
+
+// Ask answers what a machine that said f may be given, and puts question and
+// answer on record. The answer is final for the surface that asked: it only
+// translates it. An error means that nothing could be decided or recorded: the
+// surface stays silent or says "try again", and never installs.
+func (c *Control) Ask(ctx context.Context, f lane.Facts) (lane.Decision, error) {
+	d, host, err := c.decide(ctx, f)
+	if err != nil {
+		return lane.Decision{Reason: lane.StoreUnavailable, Detail: "the inventory cannot be read"}, err
+	}
+	if err := c.aftermath(ctx, d, host, f); err != nil {
+		return lane.Decision{Reason: lane.StoreUnavailable, Detail: "the decision cannot be recorded"}, err
+	}
+	c.Store.Record(c.answered(lane.KindAsked, d, f))
+	if d.Action == lane.Install {
+		if err := c.observe(ctx, host, f); err != nil {
+			return lane.Decision{Reason: lane.StoreUnavailable, Detail: "the run's progress cannot be recorded"}, err
+		}
+	}
+	return d, nil
+}
+
+// decide gathers what Decide needs, and asks it.
+func (c *Control) decide(ctx context.Context, f lane.Facts) (lane.Decision, lane.Host, error) {
+	hosts, err := c.Store.Claimants(ctx, f.Keys())
+	if err != nil {
+		return lane.Decision{}, lane.Host{}, err
+	}
+	d, h := c.judge(hosts, f)
+	return d, h, nil
+}
+
+func (c *Control) judge(hosts []lane.Host, f lane.Facts) (lane.Decision, lane.Host) {
+	var b lane.Bundle
+	for _, h := range hosts {
+		if h.State == lane.StateProvisioning && h.Run.Open {
+			// A bundle that is gone is the zero Bundle: Decide has a reason for that.
+			b, _ = c.Bundles.Get(h.Run.Bundle)
+		}
+	}
+	d := lane.Decide(hosts, f, b, c.Policy, c.Now())
+	for _, h := range hosts {
+		if h.ID == d.Host {
+			return d, h
+		}
+	}
+	return d, lane.Host{}
+}
+
+// aftermath does what a decision brings about in the records: a dispute sets
+// every claimed one aside, a grant that is used up ends its run.
+func (c *Control) aftermath(ctx context.Context, d lane.Decision, h lane.Host, f lane.Facts) error {
+	for _, id := range d.Claims {
+		_, err := c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
+			if !lane.Allowed(h.State, lane.VerbQuarantine) {
+				return h, lane.Event{}, nil
+			}
+			return lane.Quarantine(h, d.Mismatch, &f, "server", disputeText(d), c.Now())
+		})
+		if err != nil {
+			return err
+		}
+	}
+	switch d.Reason {
+	case lane.BootsSpent:
+		_, err := c.change(ctx, h.ID, func(h lane.Host) (lane.Host, lane.Event, error) {
+			if h.State != lane.StateProvisioning || !h.Run.Open {
+				return h, lane.Event{}, nil
+			}
+			return lane.Fail(h, lane.BootsSpent, "the machine asked for another network boot after all of its grant, and had not written the disk: it reached "+string(h.Run.Stage), c.Now())
+		})
+		return err
+	case lane.RunExpired:
+		return c.expire(ctx, h.ID)
+	}
+	return nil
+}
+
+func disputeText(d lane.Decision) string {
+	var parts []string
+	for _, s := range d.Mismatch {
+		parts = append(parts, s.String())
+	}
+	return d.Detail + ": " + strings.Join(parts, "; ")
+}
+
+// observe notes the early stages, which only the server can see.
+func (c *Control) observe(ctx context.Context, h lane.Host, f lane.Facts) error {
+	var stage lane.Stage
+	var message string
+	switch {
+	case f.Surface == lane.SurfaceDHCP && f.Speaker == lane.SpeakerROM:
+		stage, message = lane.StageAddress, "firmware asked for an address and was offered a boot loader"
+	case f.Surface != lane.SurfaceDHCP && f.Speaker == lane.SpeakerROM:
+		stage, message = lane.StageLoader, "firmware fetches the boot loader "+f.Name
+	case f.Speaker == lane.SpeakerLoader:
+		stage, message = lane.StageLoader, "the boot loader asks"
+	default:
+		return nil
+	}
+	if h.Run.Stage.AtLeast(stage) {
+		return nil
+	}
+	_, err := c.change(ctx, h.ID, func(h lane.Host) (lane.Host, lane.Event, error) {
+		next, e, news := lane.Observe(h, stage, message, c.Now())
+		if !news {
+			return h, lane.Event{}, nil
+		}
+		return next, e, nil
+	})
+	return err
+}

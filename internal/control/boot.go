@@ -1,0 +1,76 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/script"
+)
+
+// BootFile is an open boot loader or script.
+type BootFile interface {
+	io.ReadSeekCloser
+	io.ReaderAt
+}
+
+type scriptFile struct{ *bytes.Reader }
+
+func (scriptFile) Close() error { return nil }
+
+// Boot answers a boot/… name, by TFTP or HTTP. The entry script is given to
+// anybody: it only asks again, with more facts. A loader is given to a machine
+// that may install, and to a held one so that its screen can show why. Everybody
+// else gets a Refused error that says why.
+func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (BootFile, error) {
+	f.MAC, f.Arch, f.Firmware, f.Name = p.MAC, p.Platform.Arch, p.Platform.Firmware, p.String()
+	switch p.File {
+	case lane.EntryScript:
+		return c.served(f, script.Entry(c.BaseURL)), nil
+	case lane.FailedScript:
+		f.Speaker = lane.SpeakerLoader
+		body, _, err := c.Script(ctx, f, true)
+		return scriptFile{bytes.NewReader(body)}, err
+	}
+	if p.MAC == "" {
+		return nil, lane.Errorf(lane.NotFound, "%s: only %s is served without a MAC in the path", p.File, lane.EntryScript)
+	}
+	f.Speaker = lane.SpeakerROM
+	d, err := c.Ask(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	if d.Action == lane.LocalBoot || d.Action == lane.Hold && !c.HoldScreen {
+		return nil, lane.Errorf(lane.Refused, "%s: %s: %s", d.Action, d.Reason, d.Detail)
+	}
+	return c.loader(d, p)
+}
+
+func (c *Control) served(f lane.Facts, body []byte) BootFile {
+	f.Speaker = lane.SpeakerLoader
+	c.Store.Record(lane.Event{Subject: c.owner(f.MAC), At: c.Now(), Kind: lane.KindServed, By: string(f.Surface), Surface: f.Surface,
+		Speaker: f.Speaker, Name: f.Name, Digest: digest(body), Bytes: int64(len(body)), Message: "entry script", Facts: &f})
+	return scriptFile{bytes.NewReader(body)}
+}
+
+// loader opens the loader of a platform: the one of the run's bundle where it
+// has one, else the site's.
+func (c *Control) loader(d lane.Decision, p lane.BootPath) (BootFile, error) {
+	path, ok := c.Loaders[p.Platform]
+	if !ok || filepath.Base(path) != p.File {
+		return nil, lane.Errorf(lane.NotFound, "no boot loader %s for %s: `loaders` in the configuration names them", p.File, p.Platform)
+	}
+	if d.Action == lane.Install {
+		if b, err := c.Bundles.Get(d.Bundle); err == nil && b.Loaders[p.Platform.String()] != "" {
+			return c.Bundles.Open(b.Files[b.Loaders[p.Platform.String()]])
+		}
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, &lane.Error{Code: lane.Unavailable, Message: "open the boot loader of " + p.Platform.String(), Err: err}
+	}
+	return file, nil
+}

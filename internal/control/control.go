@@ -1,0 +1,136 @@
+// Package control holds everything that can happen: one verb a file. It reads
+// and writes through the store, asks the pure packages, and is the one place
+// where the clock, randomness and new ids enter. It does not log: what an
+// operator may need is an event.
+package control
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/script"
+	"bootlane/internal/seed"
+)
+
+// Store is what control needs of a store. Host, ByCapability: NotFound when
+// missing. Append: Conflict when the record was changed since it was read. Every
+// method: Unavailable when the database does not answer.
+type Store interface {
+	Host(ctx context.Context, id lane.HostID) (lane.Host, error)
+	Hosts(ctx context.Context, after lane.HostID, limit int) ([]lane.Host, error)
+	Claimants(ctx context.Context, claims []string) ([]lane.Host, error)
+	ByCapability(ctx context.Context, capability string) (lane.Host, error)
+	Due(ctx context.Context, t time.Time) ([]lane.Host, error)
+	Events(ctx context.Context, subject string, after int64, limit int) ([]lane.Event, error)
+	LastEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
+	UnknownSubjects(ctx context.Context) ([]string, error)
+	Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error)
+	Witness(ctx context.Context, e lane.Event) error
+	Record(e lane.Event)
+	Flush(ctx context.Context) error
+}
+
+// Bundles is what control needs of the bundle store. Get, Find: NotFound when missing.
+type Bundles interface {
+	Get(d lane.Digest) (lane.Bundle, error)
+	Find(ref string) (lane.Bundle, error)
+	List() []lane.Bundle
+	Import(ctx context.Context, dir string) (lane.Bundle, error)
+	Open(f lane.BundleFile) (*os.File, error)
+}
+
+// Config is what a Control is made of.
+type Config struct {
+	Store   Store
+	Bundles Bundles
+	Now     func() time.Time
+	Rand    io.Reader // source of ids and capabilities
+	Policy  lane.Policy
+	Site    seed.Site
+	BaseURL string // of the machines' HTTP listener: http://10.0.0.1:8080
+	Hold    script.Hold
+	// HoldScreen gives held machines a boot loader, so that their screen shows why.
+	HoldScreen bool
+	Loaders    map[lane.Platform]string // path of each platform's boot loader
+	Network    Network                  // for `render` only
+}
+
+// Network describes the boot network to the text that `render` writes.
+type Network struct {
+	Interface, Server, Subnet, RangeFirst, RangeLast, Router string
+}
+
+// Control answers surfaces and operators. It is safe for concurrent use.
+type Control struct {
+	Config
+}
+
+// New returns a Control.
+func New(cfg Config) *Control { return &Control{cfg} }
+
+// conflicts is how often a verb starts over when somebody else changed the record.
+const conflicts = 5
+
+// change reads a record, applies a transition and stores the result, and starts
+// over when the record was changed in between.
+func (c *Control) change(ctx context.Context, id lane.HostID, transition func(lane.Host) (lane.Host, lane.Event, error)) (lane.Host, error) {
+	var last error
+	for range conflicts {
+		h, err := c.Store.Host(ctx, id)
+		if err != nil {
+			return lane.Host{}, err
+		}
+		next, e, err := transition(h)
+		if err != nil {
+			return h, err
+		}
+		if e.Kind == "" {
+			return h, nil // nothing to change
+		}
+		e.Surface = lane.SurfaceAPI
+		stored, _, err := c.Store.Append(ctx, next, e)
+		if lane.CodeOf(err) != lane.Conflict {
+			return stored, err
+		}
+		last = err
+	}
+	return lane.Host{}, last
+}
+
+// random returns n random bytes as lower-case base32: letters and digits only,
+// so that it needs no escaping in any path or script.
+func (c *Control) random(n int) (string, error) {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(c.Rand, b); err != nil {
+		return "", fmt.Errorf("read randomness: %w", err)
+	}
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b)), nil
+}
+
+func digest(b []byte) lane.Digest {
+	s := sha256.Sum256(b)
+	return lane.Digest("sha256:" + hex.EncodeToString(s[:]))
+}
+
+// subject returns whose evidence a decision is: the record it found, or the
+// machine's address.
+func subject(d lane.Decision, f lane.Facts) string {
+	if d.Host != "" {
+		return string(d.Host)
+	}
+	return lane.UnknownSubject(f.MAC)
+}
+
+// answered makes the evidence of an answer.
+func (c *Control) answered(kind lane.Kind, d lane.Decision, f lane.Facts) lane.Event {
+	return lane.Event{Subject: subject(d, f), At: c.Now(), Kind: kind, By: string(f.Surface), Surface: f.Surface, Speaker: f.Speaker,
+		Action: d.Action.String(), Reason: d.Reason, Run: d.Run, Message: d.Detail, Name: f.Name, Facts: &f, Mismatch: d.Mismatch}
+}

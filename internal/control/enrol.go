@@ -1,0 +1,115 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"bootlane/internal/lane"
+)
+
+// Import adds and changes records. It is all or nothing as far as the input
+// goes: any problem refuses the whole of it, and every problem is returned.
+// Problem fields begin with hosts[N]. With check, nothing is stored.
+func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, check bool) (lane.Imported, []lane.Problem, error) {
+	for i := range specs {
+		specs[i] = specs[i].Canonical()
+	}
+	problems := problemsWithin(specs)
+	have := map[lane.HostID]lane.Host{}
+	for i, s := range specs {
+		field := fmt.Sprintf("hosts[%d]", i)
+		h, err := c.Store.Host(ctx, s.ID)
+		switch lane.CodeOf(err) {
+		case "":
+			if err != nil {
+				return lane.Imported{}, nil, err
+			}
+			have[s.ID] = h
+			if _, _, _, err := lane.Update(h, s, by, c.Now()); err != nil {
+				problems = append(problems, lane.Problem{Field: field + ".id", Message: err.Error()})
+			}
+		case lane.NotFound:
+		default:
+			return lane.Imported{}, nil, err
+		}
+		others, err := c.Store.Claimants(ctx, s.Claims())
+		if err != nil {
+			return lane.Imported{}, nil, err
+		}
+		// A record that this import changes is judged by its new data, above.
+		others = slices.DeleteFunc(others, func(o lane.Host) bool {
+			return slices.ContainsFunc(specs, func(n lane.Host) bool { return n.ID == o.ID })
+		})
+		for _, p := range lane.Collisions(s, others) {
+			problems = append(problems, lane.Problem{Field: field + "." + p.Field, Message: p.Message})
+		}
+	}
+	if len(problems) > 0 || check {
+		return lane.Imported{}, problems, nil
+	}
+	out, err := c.store(ctx, specs, have, by)
+	return out, nil, err
+}
+
+// problemsWithin returns what is wrong with the records themselves and between them.
+func problemsWithin(specs []lane.Host) []lane.Problem {
+	var out []lane.Problem
+	claims := map[string]int{}
+	ids := map[lane.HostID]int{}
+	for i, s := range specs {
+		field := fmt.Sprintf("hosts[%d]", i)
+		for _, p := range s.Validate() {
+			out = append(out, lane.Problem{Field: field + "." + p.Field, Message: p.Message})
+		}
+		if first, dup := ids[s.ID]; dup {
+			out = append(out, lane.Problem{Field: field + ".id", Message: fmt.Sprintf("%q is also the id of hosts[%d]", s.ID, first)})
+			continue
+		}
+		ids[s.ID] = i
+		rivals := map[int]bool{}
+		for _, c := range s.Claims() {
+			if first, dup := claims[c]; dup && first != i {
+				rivals[first] = true
+			} else {
+				claims[c] = i
+			}
+		}
+		for first := range rivals {
+			for _, p := range lane.Collisions(s, specs[first:first+1]) {
+				out = append(out, lane.Problem{Field: field + "." + p.Field, Message: p.Message})
+			}
+		}
+	}
+	return out
+}
+
+func (c *Control) store(ctx context.Context, specs []lane.Host, have map[lane.HostID]lane.Host, by string) (lane.Imported, error) {
+	var out lane.Imported
+	for _, s := range specs {
+		h, known := have[s.ID]
+		if !known {
+			next, e := lane.Enrol(s, by, c.Now())
+			e.Surface = lane.SurfaceAPI
+			if _, _, err := c.Store.Append(ctx, next, e); err != nil {
+				return out, err
+			}
+			out.Added = append(out.Added, s.ID)
+			continue
+		}
+		next, e, changed, err := lane.Update(h, s, by, c.Now())
+		if err != nil {
+			return out, err
+		}
+		if !changed {
+			out.Unchanged = append(out.Unchanged, s.ID)
+			continue
+		}
+		e.Surface = lane.SurfaceAPI
+		if _, _, err := c.Store.Append(ctx, next, e); err != nil {
+			return out, err
+		}
+		out.Changed = append(out.Changed, s.ID)
+	}
+	return out, nil
+}

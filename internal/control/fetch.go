@@ -1,0 +1,139 @@
+package control
+
+import (
+	"context"
+	"slices"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/seed"
+)
+
+// redeem finds the host of a capability and decides what its machine may have
+// now. A refusal is an error with the reason, and is put on record.
+func (c *Control) redeem(ctx context.Context, capability string, f lane.Facts) (lane.Host, lane.Bundle, lane.Decision, error) {
+	h, err := c.Store.ByCapability(ctx, capability)
+	if lane.CodeOf(err) == lane.NotFound {
+		c.Store.Record(lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindRefused, By: string(f.Surface), Surface: f.Surface,
+			Message: "a capability that no run has was tried from " + f.From})
+	}
+	if err != nil {
+		return lane.Host{}, lane.Bundle{}, lane.Decision{}, err
+	}
+	f.Run = h.Run.ID
+	hosts, err := c.Store.Claimants(ctx, f.Keys())
+	if err != nil {
+		return lane.Host{}, lane.Bundle{}, lane.Decision{}, err
+	}
+	// The capability alone points at h; any signal it did not come with may point elsewhere.
+	if i := slices.IndexFunc(hosts, func(o lane.Host) bool { return o.ID == h.ID }); i >= 0 {
+		hosts[i] = h
+	} else {
+		hosts = append(hosts, h)
+	}
+	d, _ := c.judge(hosts, f)
+	if err := c.aftermath(ctx, d, h, f); err != nil {
+		return h, lane.Bundle{}, d, err
+	}
+	if d.Action != lane.Install {
+		e := c.answered(lane.KindRefused, d, f)
+		e.Subject = string(h.ID)
+		c.Store.Record(e)
+		refusal := lane.Errorf(lane.Refused, "%s: %s", d.Reason, d.Detail)
+		for _, s := range d.Mismatch {
+			refusal.Problems = append(refusal.Problems, s.String())
+		}
+		return h, lane.Bundle{}, d, refusal
+	}
+	b, err := c.Bundles.Get(h.Run.Bundle)
+	return h, b, d, err
+}
+
+// File answers a request for a file of a run's bundle. The answer is on record
+// before it is returned.
+func (c *Control) File(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.BundleFile, error) {
+	f.Name = p.Name
+	_, b, d, err := c.redeem(ctx, p.Capability, f)
+	if err != nil {
+		return lane.BundleFile{}, err
+	}
+	file, ok := b.Files[p.Name]
+	if !ok || file.Digest != p.Digest {
+		return lane.BundleFile{}, lane.Errorf(lane.NotFound, "the bundle %s has no file %s with digest %s", b.Ref(), p.Name, p.Digest)
+	}
+	e := c.answered(lane.KindServed, d, f)
+	e.Digest, e.Bytes, e.Message = file.Digest, file.SizeBytes, "file of "+b.Ref()
+	return file, c.Store.Witness(ctx, e)
+}
+
+// Seed answers a request for an installer document. The answer is on record
+// before it is returned.
+func (c *Control) Seed(ctx context.Context, p lane.RunPath, f lane.Facts) (seed.Document, error) {
+	f.Name = "seed/" + p.Name
+	h, b, d, err := c.redeem(ctx, p.Capability, f)
+	if err != nil {
+		return seed.Document{}, err
+	}
+	docs, err := seed.Documents(c.input(h, b))
+	if err != nil {
+		return seed.Document{}, err
+	}
+	for _, doc := range docs {
+		if doc.Name != p.Name {
+			continue
+		}
+		e := c.answered(lane.KindServed, d, f)
+		e.Digest, e.Bytes, e.Message = digest(doc.Body), int64(len(doc.Body)), "installer document"
+		return doc, c.Store.Witness(ctx, e)
+	}
+	return seed.Document{}, lane.Errorf(lane.NotFound, "the seed %s has no document %s", b.Seed, p.Name)
+}
+
+// Order answers the agent: what it told about its machine is cross-checked with
+// the inventory, and only then is it ordered to write the one disk. An order is
+// on record before it is returned.
+func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware, f lane.Facts) (lane.Order, error) {
+	f = hardwareFacts(hw, f)
+	h, b, d, err := c.redeem(ctx, capability, f)
+	if lane.CodeOf(err) == lane.Refused {
+		return lane.Order{Action: d.Action, Reason: d.Reason, Detail: err.Error(), Host: h.ID, Run: h.Run.ID}, nil
+	}
+	if err != nil {
+		return lane.Order{}, err
+	}
+	if b.Image == nil {
+		return lane.Order{}, lane.Errorf(lane.Refused, "the bundle %s has no disk image: its seed is %s", b.Ref(), b.Seed)
+	}
+	disk, err := h.Run.Disk.Resolve(hw.Disks)
+	if err != nil {
+		// The agent would refuse it too. Ending the run here leaves no second try to chance.
+		_, failed := c.change(ctx, h.ID, func(h lane.Host) (lane.Host, lane.Event, error) {
+			return lane.Fail(h, lane.DiskMismatch, err.Error(), c.Now())
+		})
+		return lane.Order{Action: lane.Hold, Reason: lane.DiskMismatch, Detail: err.Error(), Host: h.ID, Run: h.Run.ID}, failed
+	}
+	files, err := seed.AgentFiles(c.input(h, b))
+	if err != nil {
+		return lane.Order{}, err
+	}
+	img := b.Files[b.Image.File]
+	o := lane.Order{Action: d.Action, Reason: d.Reason, Detail: "write " + b.Ref() + " to " + disk.Name, Host: h.ID, Run: h.Run.ID, Disk: h.Run.Disk, Files: files, UnixTime: c.Now().Unix(),
+		Image: &lane.Image{Path: filePath(h, b, b.Image.File), Digest: img.Digest, SizeBytes: img.SizeBytes, Compression: b.Image.Compression,
+			RawDigest: b.Image.RawDigest, RawBytes: b.Image.RawBytes, RootLabel: b.Image.RootLabel}}
+	e := c.answered(lane.KindServed, d, f)
+	e.Name, e.Message, e.Digest = "order", o.Detail, img.Digest
+	return o, c.Store.Witness(ctx, e)
+}
+
+func hardwareFacts(hw lane.Hardware, f lane.Facts) lane.Facts {
+	f.UUID, f.Serial, f.AssetTag = hw.UUID, lane.Clean(hw.Serial, 128), lane.Clean(hw.AssetTag, 128)
+	f.Manufacturer, f.Product = lane.Clean(hw.Manufacturer, 128), lane.Clean(hw.Product, 128)
+	f.MAC, f.Name = hw.BootMAC, "order"
+	for _, n := range hw.NICs {
+		f.MACs = append(f.MACs, n.MAC)
+	}
+	if a, err := lane.ParseArch(hw.Machine); err == nil {
+		f.Arch = a
+	}
+	f.Firmware = lane.Firmware(lane.Clean(hw.Firmware, 8))
+	return f
+}

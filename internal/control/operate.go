@@ -1,0 +1,99 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"bootlane/internal/lane"
+)
+
+// Cancel ends the open run of a host.
+func (c *Control) Cancel(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error) {
+	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) { return lane.Cancel(h, by, why, c.Now()) })
+}
+
+// Quarantine sets a host aside.
+func (c *Control) Quarantine(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error) {
+	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
+		return lane.Quarantine(h, nil, nil, by, why, c.Now())
+	})
+}
+
+// Release ends a quarantine.
+func (c *Control) Release(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error) {
+	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) { return lane.Release(h, by, why, c.Now()) })
+}
+
+// Retire takes a host out of service.
+func (c *Control) Retire(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error) {
+	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) { return lane.Retire(h, by, why, c.Now()) })
+}
+
+// Accept records a replaced board or NIC. It is refused when another record
+// claims what would be recorded.
+func (c *Control) Accept(ctx context.Context, id lane.HostID, what lane.Replacement, by, why string) (lane.Host, error) {
+	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
+		next, e, err := lane.Accept(h, what, by, why, c.Now())
+		if err != nil {
+			return next, e, err
+		}
+		others, err := c.Store.Claimants(ctx, next.Claims())
+		if err != nil {
+			return next, e, err
+		}
+		if problems := lane.Collisions(next, others); len(problems) > 0 {
+			return next, e, refuse("accepting it would give two records the same identity", problems)
+		}
+		return next, e, nil
+	})
+}
+
+func refuse(message string, problems []lane.Problem) error {
+	e := lane.Errorf(lane.Refused, "%s", message)
+	for _, p := range problems {
+		e.Problems = append(e.Problems, p.String())
+	}
+	return e
+}
+
+// Expire closes every run whose deadline has passed.
+func (c *Control) Expire(ctx context.Context) error {
+	due, err := c.Store.Due(ctx, c.Now())
+	if err != nil {
+		return err
+	}
+	for _, h := range due {
+		if err := c.expire(ctx, h.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Control) expire(ctx context.Context, id lane.HostID) error {
+	_, err := c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
+		if !h.Run.Open || c.Now().Before(h.Run.Deadline) || !lane.Allowed(h.State, lane.VerbExpire) {
+			return h, lane.Event{}, nil
+		}
+		return lane.Expire(h, c.Now())
+	})
+	return err
+}
+
+// Run closes expired runs, once a second, until ctx ends. A store that does not
+// answer is tried again: Decide looks at the deadline itself, so that a late
+// closing lets nothing through.
+func (c *Control) Run(ctx context.Context) error {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if err := c.Expire(ctx); err != nil && lane.CodeOf(err) == "" {
+				return err
+			}
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"bootlane/internal/lane"
+)
+
+// Defaults of a grant.
+const (
+	DefaultDeadline = 2 * time.Hour
+	DefaultBoots    = 2
+)
+
+// Provision grants one install, after a preflight that returns all problems at
+// once as the Problems of a Refused error.
+func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisioning) (lane.Host, error) {
+	if p.For == 0 {
+		p.For = DefaultDeadline
+	}
+	if p.Boots == 0 {
+		p.Boots = DefaultBoots
+	}
+	if p.For < time.Minute || p.For > 7*24*time.Hour || p.Boots < 1 || p.Boots > 20 {
+		return lane.Host{}, lane.Errorf(lane.Invalid, "a grant lasts from one minute to seven days, and has 1 to 20 network boots")
+	}
+	run, err := c.random(6)
+	if err != nil {
+		return lane.Host{}, err
+	}
+	capability, err := c.random(20)
+	if err != nil {
+		return lane.Host{}, err
+	}
+	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
+		b, err := c.preflight(ctx, h, p.Bundle)
+		if err != nil || p.Check {
+			return h, lane.Event{}, err
+		}
+		return lane.Arm(h, b, lane.Grant{Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
+	})
+}
+
+func (c *Control) preflight(ctx context.Context, h lane.Host, ref string) (lane.Bundle, error) {
+	if ref != "" {
+		h.Bundle = ref
+	}
+	var b lane.Bundle
+	if h.Bundle != "" {
+		found, err := c.Bundles.Find(h.Bundle)
+		if err != nil && lane.CodeOf(err) != lane.NotFound {
+			return b, err
+		}
+		b = found
+	}
+	others, err := c.Store.Claimants(ctx, h.Claims())
+	if err != nil {
+		return b, err
+	}
+	problems := append(lane.Preflight(h, b), lane.Collisions(h, others)...)
+	if b.Digest != "" {
+		problems = append(problems, c.seedProblems(h, b)...)
+	}
+	if len(problems) > 0 {
+		return b, refuse("preflight refuses to provision "+string(h.ID), problems)
+	}
+	return b, nil
+}

@@ -1,0 +1,156 @@
+package control
+
+import (
+	"context"
+
+	"bootlane/internal/diagnose"
+	"bootlane/internal/lane"
+)
+
+// Host returns one record.
+func (c *Control) Host(ctx context.Context, id lane.HostID) (lane.Host, error) {
+	return c.Store.Host(ctx, id)
+}
+
+// Hosts returns up to limit records after the given id.
+func (c *Control) Hosts(ctx context.Context, after lane.HostID, limit int) ([]lane.Host, error) {
+	return c.Store.Hosts(ctx, after, limit)
+}
+
+// Events returns up to limit events of a subject after a sequence number; with
+// after < 0, the last ones. A subject is a host id or a MAC.
+func (c *Control) Events(ctx context.Context, subject string, after int64, limit int) ([]lane.Event, error) {
+	if err := c.Store.Flush(ctx); err != nil {
+		return nil, err
+	}
+	subject = subjectOf(subject)
+	if after < 0 {
+		return c.Store.LastEvents(ctx, subject, limit)
+	}
+	return c.Store.Events(ctx, subject, after, limit)
+}
+
+// Unknown returns the subjects of machines without a record that left evidence.
+func (c *Control) Unknown(ctx context.Context) ([]string, error) {
+	if err := c.Store.Flush(ctx); err != nil {
+		return nil, err
+	}
+	return c.Store.UnknownSubjects(ctx)
+}
+
+// subjectOf lets a person give a MAC in any form for a machine without a record.
+func subjectOf(s string) string {
+	if m, err := lane.ParseMAC(s); err == nil {
+		return lane.UnknownSubject(m)
+	}
+	return s
+}
+
+// Why says where a host's lane stopped, why, and what to check next. A MAC asks
+// for a machine without a record.
+func (c *Control) Why(ctx context.Context, subject string) (lane.Verdict, error) {
+	events, err := c.Events(ctx, subject, -1, 500)
+	if err != nil {
+		return lane.Verdict{}, err
+	}
+	h, err := c.Store.Host(ctx, lane.HostID(subject))
+	if lane.CodeOf(err) == lane.NotFound {
+		if subjectOf(subject) == subject || len(events) == 0 {
+			return lane.Verdict{}, lane.Errorf(lane.NotFound, "nothing is known about %q: no record, and no evidence under this MAC", subject)
+		}
+		return diagnose.Unknown(subjectOf(subject), events), nil
+	}
+	if err != nil {
+		return lane.Verdict{}, err
+	}
+	return diagnose.Host(h, events, c.Now()), nil
+}
+
+// WhatIf returns what each surface would answer if the host's machine, as the
+// inventory describes it, asked now. Nothing is recorded.
+func (c *Control) WhatIf(ctx context.Context, id lane.HostID) ([]lane.Foresight, error) {
+	h, err := c.Store.Host(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var out []lane.Foresight
+	for _, q := range []struct {
+		surface lane.Surface
+		speaker lane.Speaker
+		asks    string
+	}{
+		{lane.SurfaceDHCP, lane.SpeakerROM, "address and boot loader"},
+		{lane.SurfaceTFTP, lane.SpeakerROM, "boot loader"},
+		{lane.SurfaceHTTP, lane.SpeakerLoader, "boot script"},
+		{lane.SurfaceHTTP, lane.SpeakerInstaller, "kernel, initrd, seed, order, image"},
+	} {
+		d, err := c.ifAsked(ctx, h, q.surface, q.speaker)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, lane.Foresight{Surface: q.surface, Speaker: q.speaker, Asks: q.asks, Action: d.Action, Reason: d.Reason, Detail: d.Detail})
+	}
+	return out, nil
+}
+
+func (c *Control) ifAsked(ctx context.Context, h lane.Host, s lane.Surface, who lane.Speaker) (lane.Decision, error) {
+	f := lane.Facts{Surface: s, Speaker: who, UUID: h.Identity.UUID, MACs: h.Identity.MACs, Serial: h.Identity.Serial, AssetTag: h.Identity.AssetTag, Arch: h.Arch}
+	if len(h.Identity.MACs) > 0 {
+		f.MAC = h.Identity.MACs[0]
+	}
+	if f.UUID == "" && who == lane.SpeakerLoader {
+		// The machine has some UUID, of which the inventory knows nothing.
+		f.UUID = "00000000-0000-0000-0000-000000000000"
+	}
+	if who == lane.SpeakerInstaller {
+		f.Run = h.Run.ID
+	}
+	others, err := c.Store.Claimants(ctx, f.Keys())
+	if err != nil {
+		return lane.Decision{}, err
+	}
+	d, _ := c.judge(others, f)
+	return d, nil
+}
+
+// WhatIfAll returns which hosts would be erased if every machine rebooted now.
+func (c *Control) WhatIfAll(ctx context.Context) (lane.Census, error) {
+	out := lane.Census{Counts: map[lane.Reason]int{}, Erased: []lane.Erased{}}
+	var after lane.HostID
+	for {
+		hosts, err := c.Store.Hosts(ctx, after, 500)
+		if err != nil || len(hosts) == 0 {
+			return out, err
+		}
+		for _, h := range hosts {
+			after = h.ID
+			d, err := c.ifAsked(ctx, h, lane.SurfaceHTTP, lane.SpeakerLoader)
+			if err != nil {
+				return out, err
+			}
+			out.Hosts++
+			out.Counts[d.Reason]++
+			if d.Action == lane.Install {
+				out.Erased = append(out.Erased, lane.Erased{Host: h.ID, Run: h.Run.ID, Bundle: h.Run.BundleName, Disk: h.Run.Disk, Deadline: h.Run.Deadline})
+			}
+		}
+	}
+}
+
+// Bundle verbs pass through: they change no host.
+
+// BundleList returns the bundles in the store.
+func (c *Control) BundleList() []lane.Bundle { return c.Bundles.List() }
+
+// BundleImport verifies and stores the bundle in a directory of the server.
+func (c *Control) BundleImport(ctx context.Context, dir, by string) (lane.Bundle, error) {
+	b, err := c.Bundles.Import(ctx, dir)
+	e := lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI, Name: dir}
+	if err != nil {
+		e.Kind, e.Message = lane.KindRefused, lane.Clean("bundle import: "+err.Error(), 1000)
+		c.Store.Record(e)
+		return b, err
+	}
+	e.Digest, e.Message = b.Digest, "bundle "+b.Ref()+" imported"
+	return b, c.Store.Witness(ctx, e)
+}

@@ -1,0 +1,93 @@
+package control
+
+import (
+	"context"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/script"
+	"bootlane/internal/seed"
+)
+
+// Script answers a boot loader that told what its machine is, with the script
+// it is to run. An install script counts one boot of the grant, and leaves only
+// after the count and the script's digest are on record.
+//
+// failed says that the loader could not load the files of the script before:
+// it is told to boot its disk, whatever was decided.
+func (c *Control) Script(ctx context.Context, f lane.Facts, failed bool) ([]byte, lane.Decision, error) {
+	for range conflicts {
+		d, h, err := c.decide(ctx, f)
+		if err != nil {
+			return nil, lane.Decision{}, err
+		}
+		if err := c.aftermath(ctx, d, h, f); err != nil {
+			return nil, lane.Decision{}, err
+		}
+		if d.Action == lane.Install && !failed {
+			body, err := c.installScript(ctx, d, h, f)
+			if lane.CodeOf(err) == lane.Conflict {
+				continue
+			}
+			return body, d, err
+		}
+		if failed {
+			d.Action, d.Detail = lane.LocalBoot, "the boot loader could not load the installer's files"
+		}
+		body := c.harmlessScript(d, f)
+		e := c.answered(lane.KindServed, d, f)
+		e.Digest, e.Bytes = digest(body), int64(len(body))
+		c.Store.Record(e)
+		return body, d, nil
+	}
+	return nil, lane.Decision{}, lane.Errorf(lane.Conflict, "the record keeps changing")
+}
+
+func (c *Control) installScript(ctx context.Context, d lane.Decision, h lane.Host, f lane.Facts) ([]byte, error) {
+	next, e, err := lane.CountBoot(h, c.Policy, c.Now())
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.Bundles.Get(next.Run.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	body := script.InstallScript(c.install(next, b, d, f))
+	e.Surface, e.Speaker, e.Action, e.Reason, e.Facts = f.Surface, f.Speaker, d.Action.String(), d.Reason, &f
+	e.Name, e.Digest, e.Bytes = f.Name, digest(body), int64(len(body))
+	if _, _, err := c.Store.Append(ctx, next, e); err != nil {
+		return nil, err
+	}
+	return body, nil
+}
+
+// install fills in the install script of a host.
+func (c *Control) install(h lane.Host, b lane.Bundle, d lane.Decision, f lane.Facts) script.Install {
+	in := c.input(h, b)
+	return script.Install{
+		Machine: script.Machine{Facts: f, Server: c.BaseURL}, Decision: d, Hostname: h.Hostname,
+		Boot: h.Run.BootsUsed, Boots: h.Run.Boots, BundleName: b.Ref(),
+		KernelURL: c.fileURL(h, b, b.Kernel), InitrdURL: c.fileURL(h, b, b.Initrd), Args: seed.KernelArgs(in, f.MAC),
+		AgainURL: c.BaseURL + "/" + lane.BootPath{MAC: f.MAC, Platform: lane.Platform{Arch: f.Arch, Firmware: f.Firmware}, File: lane.FailedScript}.String(),
+	}
+}
+
+func (c *Control) input(h lane.Host, b lane.Bundle) seed.Input {
+	return seed.Input{Host: h, Bundle: b, Site: c.Site, Base: c.BaseURL + lane.RunBase(h.Run.Capability)}
+}
+
+func (c *Control) fileURL(h lane.Host, b lane.Bundle, name string) string {
+	return c.BaseURL + filePath(h, b, name)
+}
+
+func filePath(h lane.Host, b lane.Bundle, name string) string {
+	return lane.RunPath{Capability: h.Run.Capability, Asset: lane.AssetFile, Digest: b.Files[name].Digest, Name: name}.String()
+}
+
+// harmlessScript returns the script of every answer but Install.
+func (c *Control) harmlessScript(d lane.Decision, f lane.Facts) []byte {
+	m := script.Machine{Facts: f, Server: c.BaseURL}
+	if d.Action == lane.LocalBoot {
+		return script.LocalBootScript(m, d)
+	}
+	return script.HoldScript(m, d, c.Hold, c.BaseURL+"/"+lane.EntryScript)
+}
