@@ -1,0 +1,258 @@
+package dhcp
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"bootlane/internal/lane"
+)
+
+// Network is the one network this server owns.
+type Network struct {
+	Server   netip.Addr // our address on the interface: options 54, siaddr
+	Prefix   netip.Prefix
+	First    netip.Addr // of the range for machines without a reservation
+	Last     netip.Addr
+	Routers  []netip.Addr
+	DNS      []netip.Addr
+	NTP      []netip.Addr
+	Domain   string
+	Lease    time.Duration // 0: one hour
+	HTTPBase string        // http://ADDRESS:PORT of the machines' HTTP listener
+	// Loaders names the boot loader of each platform, as advertised.
+	Loaders map[lane.Platform]string
+	// HoldScreen sends held machines a boot loader, so that their screen shows why.
+	HoldScreen bool
+	// LocalBootMenu ends the network boot of UEFI PXE firmware at once, by a boot menu
+	// whose only item is the local disk, instead of leaving it to its 60 s timeout.
+	LocalBootMenu bool
+	Authoritative bool // NAK clients of whose address we know nothing
+}
+
+// LeaseTime returns Lease, or its default.
+func (n Network) LeaseTime() time.Duration {
+	if n.Lease > 0 {
+		return n.Lease
+	}
+	return time.Hour
+}
+
+// option is one option of a reply. Those with a higher drop are left out first
+// when the reply would be too long; 0 is never left out.
+type option struct {
+	code uint8
+	data []byte
+	drop int
+}
+
+// message is a reply before it becomes bytes.
+type message struct {
+	yiaddr, siaddr, ciaddr netip.Addr
+	file                   string
+	options                []option
+}
+
+// The PXE vendor options, option 43. PXE 2.1 table 2-1.
+func discoveryControl() []byte { return []byte{6, 1, 8, 255} } // use the boot file of this offer, ask nobody else
+
+// localMenu is a boot menu whose one item, of type 0, is the local disk, chosen at once.
+func localMenu() []byte {
+	const name, prompt = "Local boot", "PXE"
+	b := []byte{6, 1, 3, 9, 3 + uint8(len(name)), 0, 0, uint8(len(name))}
+	b = append(b, name...)
+	b = append(b, 10, 1+uint8(len(prompt)), 0)
+	b = append(b, prompt...)
+	return append(b, 255)
+}
+
+// lease returns the OFFER or ACK of an address. boot is what the decision allows.
+func (n Network) lease(q query, kind dhcpv4.MessageType, yiaddr netip.Addr, d lane.Decision) message {
+	m := message{yiaddr: yiaddr}
+	if kind == dhcpv4.MessageTypeAck && q.msg == dhcpv4.MessageTypeRequest {
+		m.ciaddr = q.ciaddr
+	}
+	secs := uint32(n.LeaseTime() / time.Second)
+	m.add(53, []byte{byte(kind)}, 0)
+	m.add(54, n.Server.AsSlice(), 0)
+	m.add(51, be32(secs), 0)
+	m.add(58, be32(secs/2), 2)
+	m.add(59, be32(secs/8*7), 2)
+	n.config(&m)
+	n.boot(&m, q, d)
+	m.echo(q)
+	return m
+}
+
+// inform answers a client that has an address: no lease times, RFC 2131 4.3.5.
+func (n Network) inform(q query, d lane.Decision) message {
+	m := message{ciaddr: q.ciaddr}
+	m.add(53, []byte{byte(dhcpv4.MessageTypeAck)}, 0)
+	m.add(54, n.Server.AsSlice(), 0)
+	n.config(&m)
+	n.boot(&m, q, d)
+	m.echo(q)
+	return m
+}
+
+// nak says no, and nothing else: RFC 2131 table 3, with the client identifier of RFC 6842.
+func (n Network) nak(q query, why string) message {
+	var m message
+	m.add(53, []byte{byte(dhcpv4.MessageTypeNak)}, 0)
+	m.add(54, n.Server.AsSlice(), 0)
+	m.add(56, []byte(why), 1)
+	if len(q.clientID) > 0 {
+		m.add(61, q.clientID, 0)
+	}
+	return m
+}
+
+func (n Network) config(m *message) {
+	mask := make([]byte, 4)
+	binary.BigEndian.PutUint32(mask, ^uint32(0)<<(32-n.Prefix.Bits()))
+	m.add(1, mask, 0) // before the routers, RFC 2132 3.3
+	m.add(3, addrs(n.Routers), 1)
+	m.add(6, addrs(n.DNS), 2)
+	m.add(15, []byte(n.Domain), 4)
+	m.add(28, broadcast(n.Prefix).AsSlice(), 3)
+	m.add(42, addrs(n.NTP), 5)
+}
+
+// boot translates the decision. This is the only place where DHCP turns one into
+// a file name.
+func (n Network) boot(m *message, q query, d lane.Decision) {
+	loader, have := n.Loaders[q.platform]
+	path := lane.BootPath{MAC: q.mac, Platform: q.platform, File: loader}
+	wanted := have && (d.Action == lane.Install || d.Action == lane.Hold && n.HoldScreen)
+	switch {
+	case q.class == ipxe:
+		// Always the script that asks again, with everything iPXE knows: it can destroy nothing.
+		path.File = lane.EntryScript
+		m.siaddr = n.Server
+		url := n.HTTPBase + "/" + path.String()
+		m.add(60, []byte("PXEClient"), 0)
+		m.add(43, discoveryControl(), 0)
+		m.add(175, []byte{0xb0, 1, 1}, 0) // no proxyDHCP here: do not wait for one
+		m.bootFile(url)
+	case q.class == pxe && wanted:
+		m.siaddr = n.Server
+		m.add(60, []byte("PXEClient"), 0)
+		m.add(43, discoveryControl(), 0)
+		m.add(66, []byte(n.Server.String()), 3)
+		m.bootFile(path.String())
+	case q.class == httpc && wanted:
+		m.add(60, []byte("HTTPClient"), 0)
+		m.add(67, []byte(n.HTTPBase+"/"+path.String()), 0)
+	case q.class == pxe && n.LocalBootMenu && q.platform.Firmware == lane.UEFI:
+		m.add(60, []byte("PXEClient"), 0)
+		m.add(43, localMenu(), 0)
+	}
+}
+
+// bootFile sets the file field and option 67. shim and GRUB read only the field,
+// some ROMs only the option; the option carries its own NUL, because old ROMs take
+// the byte that follows it for part of the name, and EDK2 writes a NUL there.
+func (m *message) bootFile(name string) {
+	if len(name) <= 127 {
+		m.file = name
+	}
+	m.add(67, append([]byte(name), 0), 0)
+}
+
+func (m *message) echo(q query) {
+	if q.machineID != nil && q.class != plain {
+		m.add(97, q.machineID, 0)
+	}
+	if len(q.clientID) > 0 {
+		m.add(61, q.clientID, 0)
+	}
+}
+
+func (m *message) add(code uint8, data []byte, drop int) {
+	if len(data) > 0 && len(data) <= 255 { // EDK2 drops a packet with an empty option
+		m.options = append(m.options, option{code, data, drop})
+	}
+}
+
+// order puts the options on the wire: what brittle readers want first, and 67
+// behind everything that EDK2's stray NUL could hit.
+func order(code uint8) int {
+	wire := []uint8{53, 54, 51, 1, 58, 59, 3, 6, 15, 28, 42, 56, 60, 43, 97, 61, 175, 66, 67}
+	return slices.Index(wire, code)
+}
+
+// marshal encodes the reply. It never emits option 52: iPXE cannot read it. When
+// the options do not fit, the least needed are left out.
+func (m message) marshal(q query) []byte {
+	opts := slices.Clone(m.options)
+	slices.SortStableFunc(opts, func(a, b option) int { return order(a.code) - order(b.code) })
+	size := func() (n int) {
+		for _, o := range opts {
+			n += 2 + len(o.data)
+		}
+		return n
+	}
+	for drop := 5; drop > 0 && 241+size() > q.maxSize; drop-- {
+		opts = slices.DeleteFunc(opts, func(o option) bool { return o.drop == drop })
+	}
+	b := make([]byte, 240, 512)
+	b[0], b[1], b[2] = 2, q.htype, 6
+	copy(b[4:8], q.xid[:])
+	binary.BigEndian.PutUint16(b[10:12], q.flags)
+	put(b[12:16], m.ciaddr)
+	put(b[16:20], m.yiaddr)
+	put(b[20:24], m.siaddr)
+	put(b[24:28], q.giaddr)
+	copy(b[28:44], q.chaddr[:])
+	copy(b[108:235], m.file)
+	copy(b[236:240], []byte{99, 130, 83, 99})
+	for _, o := range opts {
+		b = append(b, o.code, uint8(len(o.data)))
+		b = append(b, o.data...)
+	}
+	b = append(b, 255)
+	for len(b) < 300 { // BOOTP's least length: some relays and ROMs drop shorter ones
+		b = append(b, 0)
+	}
+	return b
+}
+
+func put(b []byte, a netip.Addr) {
+	if a.Is4() {
+		copy(b, a.AsSlice())
+	}
+}
+
+func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+
+func addrs(list []netip.Addr) (b []byte) {
+	for _, a := range list {
+		b = append(b, a.AsSlice()...)
+	}
+	return b
+}
+
+func broadcast(p netip.Prefix) netip.Addr {
+	a := p.Masked().Addr().As4()
+	v := binary.BigEndian.Uint32(a[:]) | ^(^uint32(0) << (32 - p.Bits()))
+	return netip.AddrFrom4([4]byte(be32(v)))
+}
+
+// destination returns where a reply goes: RFC 2131 4.1. A client without an
+// address is answered by broadcast, whatever its flag: that is allowed, needs no
+// raw socket, and EDK2 ignores anything else.
+func destination(q query, kind dhcpv4.MessageType, from netip.AddrPort) netip.AddrPort {
+	all := netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 68)
+	switch {
+	case kind == dhcpv4.MessageTypeNak:
+		return all
+	case q.msg == dhcpv4.MessageTypeInform && q.ciaddr.IsUnspecified() && !from.Addr().IsUnspecified():
+		return netip.AddrPortFrom(from.Addr(), 68) // some clients leave ciaddr empty
+	case !q.ciaddr.IsUnspecified():
+		return netip.AddrPortFrom(q.ciaddr, 68)
+	}
+	return all
+}

@@ -1,0 +1,376 @@
+// Package httpboot serves everything that machines fetch or post by HTTP: boot
+// loaders, scripts, bundle files, installer documents, orders and reports.
+//
+// Firmware is not a browser: nothing redirects, every answer has an exact
+// Content-Length, an error has a body (shim hangs on an empty 404), and nothing
+// is compressed. Files leave by sendfile: no ResponseWriter is wrapped.
+package httpboot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/script"
+	"bootlane/internal/seed"
+)
+
+// BootFile is an open boot loader or script.
+type BootFile interface {
+	io.ReadSeekCloser
+	io.ReaderAt
+}
+
+// Boots answers boot loaders. An error's code becomes the status.
+type Boots interface {
+	Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (BootFile, error)
+	Script(ctx context.Context, f lane.Facts, failed bool) ([]byte, lane.Decision, error)
+}
+
+// Runs answers what is fetched under a run's capability.
+type Runs interface {
+	File(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.BundleFile, error)
+	Seed(ctx context.Context, p lane.RunPath, f lane.Facts) (seed.Document, error)
+}
+
+// Reports takes what is posted under a run's capability.
+type Reports interface {
+	Order(ctx context.Context, capability string, hw lane.Hardware, f lane.Facts) (lane.Order, error)
+	Report(ctx context.Context, capability string, r lane.Report) error
+}
+
+// Files opens the files of bundles.
+type Files interface {
+	Open(f lane.BundleFile) (*os.File, error)
+}
+
+// Config is what a Server is made of.
+type Config struct {
+	Addr    string // host:port
+	BaseURL string // as machines reach it: http://10.0.0.1:8080
+	Boots   Boots
+	Runs    Runs
+	Reports Reports
+	Files   Files
+	Log     *slog.Logger
+}
+
+// Server serves machines.
+type Server struct {
+	cfg Config
+	lis net.Listener
+}
+
+// Limits of what a machine may send.
+const (
+	maxQuery  = 8 << 10
+	maxForm   = 16 << 10
+	maxOrder  = 1 << 20
+	maxHeader = 16 << 10
+)
+
+// New opens the listener.
+func New(ctx context.Context, cfg Config) (*Server, error) {
+	var lc net.ListenConfig
+	lis, err := lc.Listen(ctx, "tcp", cfg.Addr)
+	if err != nil {
+		return nil, &lane.Error{Code: lane.Unavailable, Message: "open the machines' HTTP port " + cfg.Addr +
+			": is the address on this machine (`ip -br address`), and the port free (`ss -ltnp`)? Else change listen.machines", Err: err}
+	}
+	return &Server{cfg, lis}, nil
+}
+
+// Addr returns the address that is listened on.
+func (s *Server) Addr() string { return s.lis.Addr().String() }
+
+// Run serves until ctx ends, then lets running transfers finish for ten seconds.
+func (s *Server) Run(ctx context.Context) error {
+	srv := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(s.lis) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve machines by HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		return errors.Join(srv.Close()) // the transfers that are left are cut; machines resume them
+	}
+	return nil
+}
+
+// ServeHTTP routes by the path grammar. It is a plain handler and no ServeMux:
+// that one redirects "//" and "..", and firmware follows no redirect.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f := lane.Facts{Surface: lane.SurfaceHTTP, From: host(r.RemoteAddr), HTTPBoot: strings.HasPrefix(r.UserAgent(), "UefiHttpBoot")}
+	switch {
+	case len(r.URL.RawQuery) > maxQuery:
+		fail(w, lane.Errorf(lane.Invalid, "the query has %d bytes, %d are the limit", len(r.URL.RawQuery), maxQuery))
+	case r.URL.Path == "/healthz":
+		text(w, r, http.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
+	case r.URL.Path == lane.ScriptPath:
+		s.script(w, r, f)
+	case strings.HasPrefix(strings.TrimLeft(r.URL.Path, "/"), "run/"):
+		s.run(w, r, f)
+	default:
+		s.boot(w, r, f)
+	}
+}
+
+func host(remote string) string {
+	h, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return remote
+	}
+	return h
+}
+
+func (s *Server) script(w http.ResponseWriter, r *http.Request, f lane.Facts) {
+	if !method(w, r, http.MethodGet) { // not HEAD: asking counts a boot of the grant
+		return
+	}
+	f, err := scriptFacts(r.URL.RawQuery, f)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	body, _, err := s.cfg.Boots.Script(r.Context(), f, false)
+	if code := lane.CodeOf(err); err != nil && (code == lane.Unavailable || code == lane.Conflict || code == "") {
+		// iPXE shows no error body: a script that waits and asks again does more than a status.
+		s.cfg.Log.Error("script not answered", "mac", f.MAC, "err", err)
+		text(w, r, http.StatusOK, "text/plain", script.Unavailable(s.cfg.BaseURL, f))
+		return
+	}
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	text(w, r, http.StatusOK, "text/plain", body)
+}
+
+func (s *Server) boot(w http.ResponseWriter, r *http.Request, f lane.Facts) {
+	if !method(w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	p, ok := lane.ParseBootPath(r.URL.Path)
+	if !ok {
+		fail(w, lane.Errorf(lane.NotFound, "nothing is served as %q", lane.Clean(r.URL.Path, 200)))
+		return
+	}
+	file, err := s.cfg.Boots.Boot(r.Context(), p, f)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	defer s.closing(file)
+	w.Header().Set("Content-Type", mediaType(p.File))
+	w.Header().Set("Cache-Control", "no-store")
+	http.ServeContent(w, r, "", time.Time{}, unwrap(file))
+}
+
+func (s *Server) run(w http.ResponseWriter, r *http.Request, f lane.Facts) {
+	p, ok := lane.ParseRunPath(r.URL.Path)
+	if !ok {
+		fail(w, lane.Errorf(lane.NotFound, "nothing is served under this path"))
+		return
+	}
+	f.Speaker = lane.SpeakerInstaller
+	switch p.Asset {
+	case lane.AssetFile:
+		s.file(w, r, p, f)
+	case lane.AssetSeed:
+		if !method(w, r, http.MethodGet, http.MethodHead) {
+			return
+		}
+		doc, err := s.cfg.Runs.Seed(r.Context(), p, f)
+		if err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+		text(w, r, http.StatusOK, doc.Type, doc.Body)
+	case lane.AssetOrder:
+		s.order(w, r, p, f)
+	case lane.AssetReport:
+		s.report(w, r, p, f)
+	}
+}
+
+func (s *Server) file(w http.ResponseWriter, r *http.Request, p lane.RunPath, f lane.Facts) {
+	if !method(w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	bf, err := s.cfg.Runs.File(r.Context(), p, f)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	file, err := s.cfg.Files.Open(bf)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	defer s.closing(file)
+	w.Header().Set("Content-Type", mediaType(p.Name))
+	w.Header().Set("ETag", `"`+string(bf.Digest)+`"`)
+	w.Header().Set("Cache-Control", "private, immutable")
+	http.ServeContent(w, r, "", time.Time{}, file)
+}
+
+func (s *Server) order(w http.ResponseWriter, r *http.Request, p lane.RunPath, f lane.Facts) {
+	if !method(w, r, http.MethodPost) {
+		return
+	}
+	var hw lane.Hardware
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder)).Decode(&hw); err != nil {
+		fail(w, &lane.Error{Code: lane.Invalid, Message: "the hardware report is not the JSON that bootlane-agent sends", Err: err})
+		return
+	}
+	if err := hw.Canonical(); err != nil {
+		fail(w, err)
+		return
+	}
+	o, err := s.cfg.Reports.Order(r.Context(), p.Capability, hw, f)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	body, err := json.Marshal(o)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	text(w, r, http.StatusOK, "application/json", body)
+}
+
+func (s *Server) report(w http.ResponseWriter, r *http.Request, p lane.RunPath, f lane.Facts) {
+	if !method(w, r, http.MethodPost) {
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
+	if err != nil {
+		fail(w, lane.Errorf(lane.Invalid, "a report has at most %d bytes", maxForm))
+		return
+	}
+	rep, err := parseReport(string(body), f)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	if err := s.cfg.Reports.Report(r.Context(), p.Capability, rep); err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	text(w, r, http.StatusOK, "text/plain; charset=utf-8", []byte("recorded\n"))
+}
+
+// refuse answers an error; what is ours to know goes to the log.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if status(err) >= 500 {
+		s.cfg.Log.Error("request not answered", "path", redact(r.URL.Path), "from", r.RemoteAddr, "err", err)
+	}
+	fail(w, err)
+}
+
+// redact keeps capabilities out of the log.
+func redact(p string) string {
+	if rp, ok := lane.ParseRunPath(p); ok {
+		rp.Capability = "REDACTED"
+		return rp.String()
+	}
+	return lane.Clean(p, 200)
+}
+
+func (s *Server) closing(c io.Closer) {
+	if err := c.Close(); err != nil {
+		s.cfg.Log.Debug("close a served file", "err", err)
+	}
+}
+
+// unwrap keeps sendfile alive: ServeContent must see the *os.File itself.
+func unwrap(f BootFile) io.ReadSeeker {
+	if file, ok := f.(*os.File); ok {
+		return file
+	}
+	return f
+}
+
+func method(w http.ResponseWriter, r *http.Request, allowed ...string) bool {
+	for _, m := range allowed {
+		if r.Method == m {
+			return true
+		}
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	plain(w, http.StatusMethodNotAllowed, "this is asked for by "+strings.Join(allowed, " or ")+"\n")
+	return false
+}
+
+func status(err error) int {
+	switch lane.CodeOf(err) {
+	case lane.Invalid:
+		return http.StatusBadRequest
+	case lane.NotFound:
+		return http.StatusNotFound
+	case lane.Refused:
+		return http.StatusForbidden
+	case lane.Conflict, lane.Unavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+func fail(w http.ResponseWriter, err error) {
+	code := status(err)
+	msg := err.Error()
+	if code == http.StatusInternalServerError {
+		msg = "internal error; the server's log says more"
+	}
+	plain(w, code, msg+"\n")
+}
+
+func plain(w http.ResponseWriter, code int, msg string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(msg)))
+	w.WriteHeader(code)
+	_, _ = io.WriteString(w, msg) // a client that went away is not our error
+}
+
+func text(w http.ResponseWriter, r *http.Request, code int, mediaType string, body []byte) {
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	if r.Method != http.MethodHead {
+		_, _ = bytes.NewReader(body).WriteTo(w) // a client that went away is not our error
+	}
+}
+
+// mediaType: UEFI HTTP Boot compares the type as a whole, parameters included.
+func mediaType(name string) string {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".efi":
+		return "application/efi"
+	case ".iso":
+		return "application/vnd.efi-iso"
+	case ".img":
+		return "application/vnd.efi-img"
+	case ".ipxe":
+		return "text/plain"
+	}
+	return "application/octet-stream"
+}
