@@ -1,0 +1,160 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"bootlane/internal/lane"
+)
+
+// Client speaks to a Server.
+type Client struct {
+	Base  string // http://127.0.0.1:8070
+	Token string
+	By    string // name of the operator
+	HTTP  *http.Client
+}
+
+// ErrUnreachable is in the chain of every error that never got an answer.
+var ErrUnreachable = errors.New("no answer")
+
+// NewClient returns a client of the server at base.
+func NewClient(base, token, by string) *Client {
+	return &Client{Base: base, Token: token, By: by, HTTP: &http.Client{Timeout: 10 * time.Minute}}
+}
+
+func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("encode the request: %w", err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.Base+path, body)
+	if err != nil {
+		return &lane.Error{Code: lane.Invalid, Message: "the server's address", Err: err}
+	}
+	req.Header.Set("Authorization", "Bearer "+c.Token)
+	res, err := c.HTTP.Do(req)
+	if err != nil {
+		return fmt.Errorf("reach bootlane at %s: %w: %w", c.Base, ErrUnreachable, err)
+	}
+	data, err := io.ReadAll(io.LimitReader(res.Body, 1<<30))
+	if err = errors.Join(err, res.Body.Close()); err != nil {
+		return fmt.Errorf("read the answer of %s: %w: %w", c.Base, ErrUnreachable, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		var e ErrorReply
+		if json.Unmarshal(data, &e) != nil || e.Message == "" {
+			return fmt.Errorf("%s answered %s: is it a Bootlane operators' port?", c.Base, res.Status)
+		}
+		return &lane.Error{Code: e.Code, Message: e.Message, Problems: e.Problems}
+	}
+	if err := json.Unmarshal(data, out); err != nil {
+		return fmt.Errorf("decode the answer of %s: %w", c.Base, err)
+	}
+	return nil
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (T, error) {
+	var v T
+	err := c.do(ctx, http.MethodGet, path, nil, &v)
+	return v, err
+}
+
+func post[T any](ctx context.Context, c *Client, path string, in any) (T, error) {
+	var v T
+	err := c.do(ctx, http.MethodPost, path, in, &v)
+	return v, err
+}
+
+func hostPath(id, rest string) string { return "/v1/hosts/" + url.PathEscape(id) + rest }
+
+// Version returns what serves.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	return get[Version](ctx, c, "/v1/version")
+}
+
+// Host returns one record.
+func (c *Client) Host(ctx context.Context, id string) (lane.Host, error) {
+	return get[lane.Host](ctx, c, hostPath(id, ""))
+}
+
+// Hosts returns every record, in order, page by page.
+func (c *Client) Hosts(ctx context.Context) ([]lane.Host, error) {
+	var out []lane.Host
+	after := ""
+	for {
+		page, err := get[[]lane.Host](ctx, c, "/v1/hosts?limit=5000&after="+url.QueryEscape(after))
+		if err != nil || len(page) == 0 {
+			return out, err
+		}
+		out = append(out, page...)
+		after = string(page[len(page)-1].ID)
+	}
+}
+
+// Import adds and changes records, or with check only says what is wrong.
+func (c *Client) Import(ctx context.Context, hosts []HostSpec, check bool) (ImportReply, error) {
+	return post[ImportReply](ctx, c, "/v1/hosts/import", ImportRequest{hosts, check, c.By})
+}
+
+// Provision grants one install.
+func (c *Client) Provision(ctx context.Context, id string, p lane.Provisioning) (lane.Host, error) {
+	return post[lane.Host](ctx, c, hostPath(id, "/runs"), ProvisionRequest{p, c.By})
+}
+
+// Act does one of cancel, quarantine, release, retire and accept.
+func (c *Client) Act(ctx context.Context, id, verb, why string, what lane.Replacement) (lane.Host, error) {
+	return post[lane.Host](ctx, c, hostPath(id, "/"+verb), ActRequest{By: c.By, Why: why, What: what})
+}
+
+// Events returns up to limit events after a sequence number; after < 0 means the last ones.
+func (c *Client) Events(ctx context.Context, subject string, after int64, limit int) ([]lane.Event, error) {
+	return get[[]lane.Event](ctx, c, hostPath(subject, "/events?after="+strconv.FormatInt(after, 10)+"&limit="+strconv.Itoa(limit)))
+}
+
+// Unknown returns the machines without a record that left evidence.
+func (c *Client) Unknown(ctx context.Context) ([]string, error) {
+	return get[[]string](ctx, c, "/v1/unknown")
+}
+
+// Why says where a machine's lane stopped.
+func (c *Client) Why(ctx context.Context, subject string) (lane.Verdict, error) {
+	return get[lane.Verdict](ctx, c, hostPath(subject, "/why"))
+}
+
+// WhatIf returns what each surface would answer a host now.
+func (c *Client) WhatIf(ctx context.Context, id string) ([]lane.Foresight, error) {
+	return get[[]lane.Foresight](ctx, c, hostPath(id, "/whatif"))
+}
+
+// WhatIfAll returns which hosts would be erased if every machine rebooted now.
+func (c *Client) WhatIfAll(ctx context.Context) (lane.Census, error) {
+	return get[lane.Census](ctx, c, "/v1/whatif")
+}
+
+// Render returns everything that would be served to a host.
+func (c *Client) Render(ctx context.Context, id string) ([]lane.Rendered, error) {
+	return get[[]lane.Rendered](ctx, c, hostPath(id, "/render"))
+}
+
+// Bundles returns the bundles in the store.
+func (c *Client) Bundles(ctx context.Context) ([]lane.Bundle, error) {
+	return get[[]lane.Bundle](ctx, c, "/v1/bundles")
+}
+
+// ImportBundle imports the bundle in a directory of the server's machine.
+func (c *Client) ImportBundle(ctx context.Context, dir string) (lane.Bundle, error) {
+	return post[lane.Bundle](ctx, c, "/v1/bundles", BundleRequest{dir, c.By})
+}

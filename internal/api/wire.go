@@ -1,0 +1,177 @@
+// Package api is the operators' HTTP API: its wire types, its server and its
+// client. Everything an operator does goes through it, the command line included.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/strictyaml"
+)
+
+// Inventory is the inventory file: YAML with one list.
+type Inventory struct {
+	Hosts []HostSpec `yaml:"hosts" json:"hosts"`
+}
+
+// HostSpec is one machine of the inventory file.
+type HostSpec struct {
+	ID       string            `yaml:"id" json:"id"`
+	Identity lane.Identity     `yaml:"identity" json:"identity"`
+	Arch     string            `yaml:"arch,omitempty" json:"arch,omitempty"`
+	Role     string            `yaml:"role,omitempty" json:"role,omitempty"`
+	Hostname string            `yaml:"hostname,omitempty" json:"hostname,omitempty"`
+	Bundle   string            `yaml:"bundle,omitempty" json:"bundle,omitempty"`
+	Disk     lane.DiskSelector `yaml:"disk,omitempty" json:"disk,omitzero"`
+	Network  NetworkSpec       `yaml:"network,omitempty" json:"network,omitzero"`
+	Labels   map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
+}
+
+// NetworkSpec is how a machine is addressed.
+type NetworkSpec struct {
+	Address string `yaml:"address,omitempty" json:"address,omitempty"` // reserved for it in DHCP
+}
+
+// Host returns the record that the spec describes. A problem names its field.
+func (s HostSpec) Host() (lane.Host, []lane.Problem) {
+	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Labels: s.Labels}
+	var out []lane.Problem
+	if s.Network.Address != "" {
+		a, err := netip.ParseAddr(s.Network.Address)
+		if err != nil {
+			out = append(out, lane.Problem{Field: "network.address", Message: fmt.Sprintf("%q is not an address like 10.0.0.21, without a prefix length", s.Network.Address)})
+		}
+		h.Network.Address = a
+	}
+	return h.Canonical(), out
+}
+
+// ReadInventory parses an inventory file and checks every record by itself. The
+// error lists every problem with its line.
+func ReadInventory(file string, data []byte) (Inventory, strictyaml.Document, error) {
+	var inv Inventory
+	doc, problems := strictyaml.Decode(file, data, &inv)
+	if len(problems) == 0 {
+		for i, s := range inv.Hosts {
+			h, found := s.Host()
+			for _, p := range append(found, h.Validate()...) {
+				problems = append(problems, doc.Problem(fmt.Sprintf("hosts[%d].%s", i, p.Field), p.Message))
+			}
+		}
+	}
+	if len(problems) == 0 && len(inv.Hosts) == 0 {
+		problems = append(problems, doc.Problem("hosts", "the list `hosts` is missing or empty"))
+	}
+	return inv, doc, problemsError(fmt.Sprintf("the inventory %s has problems", file), problems)
+}
+
+func problemsError(message string, problems []strictyaml.Problem) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	e := &lane.Error{Code: lane.Invalid, Message: message}
+	for _, p := range problems {
+		e.Problems = append(e.Problems, p.String())
+	}
+	return e
+}
+
+// ImportRequest asks to add and change records.
+type ImportRequest struct {
+	Hosts []HostSpec `json:"hosts"`
+	Check bool       `json:"check,omitempty"` // only say what is wrong
+	By    string     `json:"by"`
+}
+
+// ImportReply is the answer. With problems, nothing was stored.
+type ImportReply struct {
+	lane.Imported
+	Problems []lane.Problem `json:"problems,omitempty"`
+}
+
+// ActRequest goes with every verb on one host.
+type ActRequest struct {
+	By   string           `json:"by"`
+	Why  string           `json:"why,omitempty"`
+	What lane.Replacement `json:"what,omitempty"` // accept: board or nic
+}
+
+// ProvisionRequest asks for a grant.
+type ProvisionRequest struct {
+	lane.Provisioning
+	By string `json:"by"`
+}
+
+// BundleRequest asks to import a bundle from a directory of the server's machine.
+type BundleRequest struct {
+	Dir string `json:"dir"`
+	By  string `json:"by"`
+}
+
+// ErrorReply is the body of every error.
+type ErrorReply struct {
+	Code     lane.Code `json:"code"`
+	Message  string    `json:"message"`
+	Problems []string  `json:"problems,omitempty"`
+}
+
+// Version says what serves.
+type Version struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+}
+
+// Operator is what the API is a door to. Every method's error has a lane code,
+// or is internal.
+type Operator interface {
+	inventory
+	runs
+	evidence
+	bundles
+}
+
+type inventory interface {
+	Host(ctx context.Context, id lane.HostID) (lane.Host, error)
+	Hosts(ctx context.Context, after lane.HostID, limit int) ([]lane.Host, error)
+	Import(ctx context.Context, specs []lane.Host, by string, check bool) (lane.Imported, []lane.Problem, error)
+}
+
+type runs interface {
+	Provision(ctx context.Context, id lane.HostID, p lane.Provisioning) (lane.Host, error)
+	Cancel(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
+	Quarantine(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
+	Release(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
+	Retire(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
+	Accept(ctx context.Context, id lane.HostID, what lane.Replacement, by, why string) (lane.Host, error)
+}
+
+type evidence interface {
+	Events(ctx context.Context, subject string, after int64, limit int) ([]lane.Event, error)
+	Unknown(ctx context.Context) ([]string, error)
+	Why(ctx context.Context, subject string) (lane.Verdict, error)
+	WhatIf(ctx context.Context, id lane.HostID) ([]lane.Foresight, error)
+	WhatIfAll(ctx context.Context) (lane.Census, error)
+	Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, error)
+}
+
+type bundles interface {
+	BundleList() []lane.Bundle
+	BundleImport(ctx context.Context, dir, by string) (lane.Bundle, error)
+}
+
+// public returns the record as operators see it: without the capability of its run.
+func public(h lane.Host) lane.Host {
+	h.Run.Capability = ""
+	return h
+}
+
+func decode[T any](body []byte) (T, error) {
+	var v T
+	if err := json.Unmarshal(body, &v); err != nil {
+		return v, &lane.Error{Code: lane.Invalid, Message: "the request body is not the JSON that this call takes", Err: err}
+	}
+	return v, nil
+}

@@ -1,0 +1,226 @@
+// Package app puts the parts together: the only package that knows everybody.
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"bootlane/internal/api"
+	"bootlane/internal/bundle"
+	"bootlane/internal/control"
+	"bootlane/internal/dhcp"
+	"bootlane/internal/httpboot"
+	"bootlane/internal/lane"
+	"bootlane/internal/script"
+	"bootlane/internal/store"
+	"bootlane/internal/store/sqlite"
+	"bootlane/internal/tftp"
+)
+
+// Files below Config.Data.
+const (
+	DatabaseFile = "bootlane.db"
+	TokenFile    = "operator.token"
+	bundleDir    = "bundles"
+)
+
+// App is a whole server.
+type App struct {
+	Config   Config
+	Operator string // address of the operators' listener
+	Machines string // address of the machines' HTTP listener
+
+	log     *slog.Logger
+	store   *store.Store
+	parts   []part
+	control *control.Control
+}
+
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+// New opens everything that can fail: database, bundles, listeners. version is
+// what `bootlane version` says.
+func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *App, err error) {
+	a := &App{Config: cfg, log: log}
+	engine, err := sqlite.Open(ctx, filepath.Join(cfg.Data, DatabaseFile))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, engine.Close())
+		}
+	}()
+	if a.store, err = store.New(ctx, engine, time.Now); err != nil {
+		return nil, err
+	}
+	bundles, err := bundle.NewStore(filepath.Join(cfg.Data, bundleDir))
+	if err != nil {
+		return nil, err
+	}
+	base := "http://" + cfg.Listen.Machines
+	a.control = control.New(control.Config{Store: a.store, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: base,
+		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
+		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Network: renderNetwork(cfg.DHCP)})
+	a.parts = []part{{"control", a.control.Run}}
+	return a, a.listen(ctx, base, bundles, version)
+}
+
+// listen opens the listeners and lists them as parts.
+func (a *App) listen(ctx context.Context, base string, bundles *bundle.Store, version string) error {
+	cfg := a.Config
+	machines, err := httpboot.New(ctx, httpboot.Config{Addr: cfg.Listen.Machines, BaseURL: base, Boots: boots{a.control}, Runs: a.control, Reports: a.control, Files: bundles, Log: a.log})
+	if err != nil {
+		return err
+	}
+	files, err := tftp.New(tftp.Config{Addr: cfg.Listen.TFTP, Source: tftpSource{a.control}, Now: time.Now, Log: a.log, Done: a.transferred})
+	if err != nil {
+		return err
+	}
+	token, err := operatorToken(filepath.Join(cfg.Data, TokenFile))
+	if err != nil {
+		return err
+	}
+	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Log: a.log,
+		Version: api.Version{Version: version, Go: runtime.Version()}})
+	if err != nil {
+		return err
+	}
+	network, err := cfg.network(base)
+	if err != nil {
+		return err
+	}
+	addresses, err := dhcp.New(ctx, dhcp.Config{Interface: cfg.DHCP.Interface, Network: network, Asker: a.control, Leases: a.store,
+		Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
+	if err != nil {
+		return err
+	}
+	a.Operator, a.Machines = operators.Addr(), machines.Addr()
+	a.parts = append(a.parts, part{"machines", machines.Run}, part{"operators", operators.Run}, part{"tftp", files.Run}, part{"dhcp", addresses.Run})
+	return nil
+}
+
+// Run runs every part until ctx ends or one fails, then the store, which must be
+// the last to stop: the others still write to it while they end.
+func (a *App) Run(ctx context.Context) error {
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	stored := make(chan error, 1)
+	go func() { stored <- a.store.Run(writing) }()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, p := range a.parts {
+		g.Go(func() error {
+			if err := p.run(ctx); err != nil {
+				return fmt.Errorf("run %s: %w", p.name, err)
+			}
+			return nil
+		})
+	}
+	a.log.Info("bootlane serves", "interface", a.Config.DHCP.Interface, "machines", a.Machines, "operators", a.Operator, "data", a.Config.Data)
+	err := g.Wait()
+	stop()
+	return errors.Join(err, <-stored, a.store.Close())
+}
+
+func (a *App) transferred(t tftp.Transfer) {
+	a.log.Debug("tftp transfer ended", "transfer", fmt.Sprintf("%+v", t))
+}
+
+// operatorToken reads the token, or makes one at the first start.
+func operatorToken(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(data)), nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", &lane.Error{Code: lane.Unavailable, Message: "read the operators' token", Err: err}
+	}
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		return "", fmt.Errorf("make the operators' token: %w", err)
+	}
+	token := base64.RawURLEncoding.EncodeToString(raw)
+	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+		return "", &lane.Error{Code: lane.Unavailable, Message: "write the operators' token", Err: err}
+	}
+	return token, nil
+}
+
+// network turns the checked configuration into what DHCP works with.
+func (c Config) network(base string) (dhcp.Network, error) {
+	d := c.DHCP
+	subnet, err := netip.ParsePrefix(d.Subnet)
+	if err != nil {
+		return dhcp.Network{}, fmt.Errorf("parse the subnet: %w", err)
+	}
+	first, last, _ := strings.Cut(d.Range, "-")
+	list, err := parseAddrs(append([]string{d.Server, strings.TrimSpace(first), strings.TrimSpace(last)}, d.Routers...))
+	if err != nil {
+		return dhcp.Network{}, err
+	}
+	dns, err := parseAddrs(d.DNS)
+	if err != nil {
+		return dhcp.Network{}, err
+	}
+	ntp, err := parseAddrs(d.NTP)
+	if err != nil {
+		return dhcp.Network{}, err
+	}
+	loaders := map[lane.Platform]string{}
+	for p, path := range c.platformLoaders() {
+		loaders[p] = filepath.Base(path)
+	}
+	return dhcp.Network{Server: list[0], Prefix: subnet, First: list[1], Last: list[2], Routers: list[3:], DNS: dns, NTP: ntp, Domain: d.Domain,
+		Lease: d.Lease, HTTPBase: base, Loaders: loaders, HoldScreen: *c.Policy.Held.Screen, LocalBootMenu: c.Policy.LocalBoot == "menu", Authoritative: d.Authoritative}, nil
+}
+
+func parseAddrs(texts []string) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, t := range texts {
+		a, err := netip.ParseAddr(t)
+		if err != nil {
+			return nil, fmt.Errorf("parse an address: %w", err)
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+func renderNetwork(d DHCP) control.Network {
+	first, last, _ := strings.Cut(d.Range, "-")
+	subnet, _, _ := strings.Cut(d.Subnet, "/")
+	n := control.Network{Interface: d.Interface, Server: d.Server, Subnet: subnet, RangeFirst: strings.TrimSpace(first), RangeLast: strings.TrimSpace(last)}
+	if len(d.Routers) > 0 {
+		n.Router = d.Routers[0]
+	}
+	return n
+}
+
+// level returns the slog level of a name, or nil.
+func level(name string) *slog.Level {
+	var l slog.Level
+	if l.UnmarshalText([]byte(name)) != nil {
+		return nil
+	}
+	return &l
+}
+
+// NewLog returns a logger of the configured level that writes to w.
+func (c Config) NewLog(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: *level(c.Log)}))
+}

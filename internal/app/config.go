@@ -1,0 +1,223 @@
+package app
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/seed"
+	"bootlane/internal/strictyaml"
+)
+
+// Config is the configuration file. Every field has a good zero value but the
+// DHCP network, which nobody can guess.
+type Config struct {
+	Data    string            `yaml:"data"` // directory of the database, the bundles and the token
+	Listen  Listen            `yaml:"listen"`
+	DHCP    DHCP              `yaml:"dhcp"`
+	Loaders map[string]string `yaml:"loaders"` // platform to file
+	Policy  Policy            `yaml:"policy"`
+	Site    seed.Site         `yaml:"site"`
+	Log     string            `yaml:"log"` // debug, info, warn, error
+}
+
+// Listen says where the listeners are.
+type Listen struct {
+	Machines  string `yaml:"machines"`  // HTTP for machines; default: the DHCP server's address, port 8080
+	Operators string `yaml:"operators"` // HTTP for operators; default: 127.0.0.1:8070
+	TFTP      string `yaml:"tftp"`      // default: the DHCP server's address, port 69
+}
+
+// DHCP describes the one network that Bootlane owns.
+type DHCP struct {
+	Interface     string        `yaml:"interface"`
+	Server        string        `yaml:"server"` // our address on it
+	Subnet        string        `yaml:"subnet"`
+	Range         string        `yaml:"range"` // FIRST-LAST
+	Routers       []string      `yaml:"routers"`
+	DNS           []string      `yaml:"dns"`
+	NTP           []string      `yaml:"ntp"`
+	Domain        string        `yaml:"domain"`
+	Lease         time.Duration `yaml:"lease"`
+	Authoritative bool          `yaml:"authoritative"`
+}
+
+// Policy is the site's rules.
+type Policy struct {
+	BootRetry time.Duration `yaml:"bootRetry"`
+	Held      Held          `yaml:"held"`
+	// LocalBoot says how PXE firmware of an installed machine is sent to its disk:
+	// "menu" (at once, UEFI) or "silent" (no boot file; firmware gives up by itself).
+	LocalBoot string `yaml:"localBoot"`
+}
+
+// Held says what a held machine gets to see.
+type Held struct {
+	Screen *bool         `yaml:"screen"` // default true: it loads iPXE, which shows the diagnosis
+	Wait   time.Duration `yaml:"wait"`   // default 30s
+	Then   string        `yaml:"then"`   // "local-boot" (default), or "ask": stay, and ask again
+}
+
+// LoadConfig reads a configuration file. The error lists every problem with its line.
+func LoadConfig(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, &lane.Error{Code: lane.Invalid, Message: "read the configuration: give its path with --config", Err: err}
+	}
+	var c Config
+	doc, problems := strictyaml.Decode(path, data, &c)
+	c = c.withDefaults()
+	if len(problems) == 0 {
+		for _, p := range c.check() {
+			problems = append(problems, doc.Problem(p.Field, p.Message))
+		}
+	}
+	if len(problems) > 0 {
+		e := lane.Errorf(lane.Invalid, "the configuration %s cannot be used", path)
+		for _, p := range problems {
+			e.Problems = append(e.Problems, p.String())
+		}
+		return c, e
+	}
+	return c, nil
+}
+
+func (c Config) withDefaults() Config {
+	set := func(v *string, d string) {
+		if *v == "" {
+			*v = d
+		}
+	}
+	set(&c.Data, "/var/lib/bootlane")
+	set(&c.Listen.Machines, net.JoinHostPort(c.DHCP.Server, "8080"))
+	set(&c.Listen.Operators, "127.0.0.1:8070")
+	set(&c.Listen.TFTP, net.JoinHostPort(c.DHCP.Server, "69"))
+	set(&c.Log, "info")
+	set(&c.Policy.LocalBoot, "menu")
+	set(&c.Policy.Held.Then, "local-boot")
+	if c.Policy.Held.Wait == 0 {
+		c.Policy.Held.Wait = 30 * time.Second
+	}
+	if c.Policy.Held.Screen == nil {
+		yes := true
+		c.Policy.Held.Screen = &yes
+	}
+	if c.Loaders == nil {
+		// Where Debian's package ipxe puts them.
+		c.Loaders = map[string]string{"x86_64-uefi": "/usr/lib/ipxe/snponly.efi", "x86_64-bios": "/usr/lib/ipxe/undionly.kpxe"}
+	}
+	c.Site = c.Site.WithDefaults()
+	if c.Site.Domain == "" {
+		c.Site.Domain = c.DHCP.Domain
+	}
+	return c
+}
+
+func (c Config) check() []lane.Problem {
+	var out []lane.Problem
+	bad := func(field, format string, args ...any) {
+		out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
+	}
+	out = append(out, c.DHCP.check()...)
+	for _, f := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}, {"tftp", c.Listen.TFTP}} {
+		if _, err := netip.ParseAddrPort(f.v); err != nil && c.DHCP.Server != "" {
+			bad("listen."+f.name, "%q is not ADDRESS:PORT", f.v)
+		}
+	}
+	for name, path := range c.Loaders {
+		if p, ok := lane.ParsePlatform(name); !ok || p == (lane.Platform{}) {
+			bad("loaders."+name, "is not a platform: x86_64-bios, x86_64-uefi, arm64-uefi or i386-uefi")
+			continue
+		}
+		if !lane.FileName(filepath.Base(path)) {
+			bad("loaders."+name, "%q is not a plain file name", filepath.Base(path))
+		}
+		if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
+			bad("loaders."+name, "%s cannot be read: Debian's package ipxe has snponly.efi and undionly.kpxe in /usr/lib/ipxe", path)
+		}
+	}
+	if c.Policy.LocalBoot != "menu" && c.Policy.LocalBoot != "silent" {
+		bad("policy.localBoot", "%q: use menu or silent", c.Policy.LocalBoot)
+	}
+	if c.Policy.Held.Then != "local-boot" && c.Policy.Held.Then != "ask" {
+		bad("policy.held.then", "%q: use local-boot or ask", c.Policy.Held.Then)
+	}
+	if c.Policy.Held.Wait < time.Second || c.Policy.Held.Wait > time.Hour {
+		bad("policy.held.wait", "%s: from 1s to 1h", c.Policy.Held.Wait)
+	}
+	if c.Policy.BootRetry < 0 || c.Policy.BootRetry > 10*time.Minute {
+		bad("policy.bootRetry", "%s: from 0 to 10m", c.Policy.BootRetry)
+	}
+	for _, p := range c.Site.Validate() {
+		field, msg, _ := strings.Cut(p, ": ")
+		bad(field, "%s", msg)
+	}
+	if level(c.Log) == nil {
+		bad("log", "%q: use debug, info, warn or error", c.Log)
+	}
+	return out
+}
+
+func (d DHCP) check() []lane.Problem {
+	var out []lane.Problem
+	bad := func(field, format string, args ...any) {
+		out = append(out, lane.Problem{Field: "dhcp." + field, Message: fmt.Sprintf(format, args...)})
+	}
+	if d.Interface == "" {
+		bad("interface", "is missing: the interface of the boot network, as `ip -br link` shows it")
+	}
+	subnet, err := netip.ParsePrefix(d.Subnet)
+	if err != nil || !subnet.Addr().Is4() || subnet.Bits() > 30 || subnet.Bits() < 8 {
+		bad("subnet", "%q is not an IPv4 network like 10.0.0.0/24", d.Subnet)
+		return out
+	}
+	if subnet != subnet.Masked() {
+		bad("subnet", "%s has host bits: write %s", d.Subnet, subnet.Masked())
+	}
+	inside := func(field, v string) netip.Addr {
+		a, err := netip.ParseAddr(v)
+		if err != nil {
+			bad(field, "%q is not an address", v)
+		} else if !subnet.Contains(a) {
+			bad(field, "%s is not in the subnet %s", a, subnet)
+		}
+		return a
+	}
+	inside("server", d.Server)
+	first, last, found := strings.Cut(d.Range, "-")
+	if !found {
+		bad("range", "%q is not FIRST-LAST, like 10.0.0.100-10.0.0.199", d.Range)
+	} else if a, b := inside("range", strings.TrimSpace(first)), inside("range", strings.TrimSpace(last)); b.Less(a) {
+		bad("range", "%s ends before it begins", d.Range)
+	}
+	for i, r := range d.Routers {
+		inside(fmt.Sprintf("routers[%d]", i), r)
+	}
+	for name, list := range map[string][]string{"dns": d.DNS, "ntp": d.NTP} {
+		for i, v := range list {
+			if a, err := netip.ParseAddr(v); err != nil || !a.Is4() {
+				bad(fmt.Sprintf("%s[%d]", name, i), "%q is not an IPv4 address", v)
+			}
+		}
+	}
+	if d.Lease != 0 && (d.Lease < time.Minute || d.Lease > 30*24*time.Hour) {
+		bad("lease", "%s: from 1m to 720h; firmware and installers never renew, an hour is a good choice", d.Lease)
+	}
+	return out
+}
+
+// platformLoaders returns the loaders by platform; check has read the names before.
+func (c Config) platformLoaders() map[lane.Platform]string {
+	out := map[lane.Platform]string{}
+	for name, path := range c.Loaders {
+		if p, ok := lane.ParsePlatform(name); ok {
+			out[p] = path
+		}
+	}
+	return out
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bootlane/internal/lane"
+)
+
+const eventsLong = `Print the evidence of a machine, oldest first. HOST is a host's id, or the MAC of
+a machine that no record describes; without it, such machines are listed.
+
+--verify checks the chain of hashes that ties every line to the one before it.`
+
+func (a *app) eventsCmd() *cobra.Command {
+	var follow, verify bool
+	var limit int
+	cmd := &cobra.Command{Use: "events [HOST|MAC]", Short: "print a machine's evidence", Long: eventsLong, Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			if len(argv) == 0 {
+				list, err := c.Unknown(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return a.show(list, func(w io.Writer) {
+					for _, s := range list {
+						fmt.Fprintln(w, lane.Clean(s, 100))
+					}
+				})
+			}
+			if _, err := c.Host(cmd.Context(), argv[0]); err != nil && !isMAC(argv[0]) && argv[0] != "server" {
+				return err
+			}
+			events, err := c.Events(cmd.Context(), argv[0], -1, limit)
+			if err != nil {
+				return err
+			}
+			if err := a.show(events, func(w io.Writer) { showEvents(w, events) }); err != nil {
+				return err
+			}
+			if verify {
+				if bad, ok := lane.VerifyChain(events); !ok {
+					return fmt.Errorf("the evidence is broken at event %d of %s: it was changed, or its predecessor is missing", bad.Seq, bad.Subject)
+				}
+				fmt.Fprintf(a.Stderr, "%d events, the chain is unbroken\n", len(events))
+			}
+			var seq int64
+			if len(events) > 0 {
+				seq = events[len(events)-1].Seq
+			}
+			for follow {
+				select {
+				case <-cmd.Context().Done():
+					return nil
+				case <-time.After(time.Second):
+				}
+				more, err := c.Events(cmd.Context(), argv[0], seq, 500)
+				if err != nil {
+					return err
+				}
+				if len(more) > 0 {
+					seq = more[len(more)-1].Seq
+					showEvents(a.Stdout, more)
+				}
+			}
+			return nil
+		}}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing")
+	cmd.Flags().BoolVar(&verify, "verify", false, "check the chain of hashes")
+	cmd.Flags().IntVarP(&limit, "last", "n", 200, "`number` of lines")
+	return cmd
+}
+
+func isMAC(s string) bool {
+	_, err := lane.ParseMAC(s)
+	return err == nil
+}
+
+func showEvents(w io.Writer, events []lane.Event) {
+	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+	for _, e := range events {
+		what := string(e.Kind)
+		if e.Action != "" && e.Kind == lane.KindAsked {
+			what = e.Action + " (" + string(e.Reason) + ")"
+		}
+		text := e.Message
+		if e.Kind == lane.KindServed {
+			text = e.Name + ", " + size(e.Bytes) + ": " + text
+		}
+		if e.Count > 1 {
+			text += fmt.Sprintf("  [%d times]", e.Count)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", when(e.At), orDash(e.By), what, orDash(string(e.Stage)), orDash(text))
+	}
+	_ = t.Flush() // writes to the terminal; its error shows there
+}

@@ -1,0 +1,234 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"bootlane/internal/api"
+	"bootlane/internal/lane"
+)
+
+func (a *app) hostCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "host", Short: "the inventory: import, list, show, accept",
+		Args: func(cmd *cobra.Command, argv []string) error {
+			if len(argv) > 0 {
+				return usageError{fmt.Errorf("there is no command `host %s`", argv[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(a.hostImportCmd(), a.hostListCmd(), a.hostShowCmd(), a.hostAcceptCmd())
+	return cmd
+}
+
+const importLong = `Add the machines of an inventory file, and take over what changed in it.
+
+The whole file is refused when any record has a problem; every problem is named
+with its line and field. Records that the file does not name are left alone.`
+
+func (a *app) hostImportCmd() *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{Use: "import FILE", Short: "add and change machines from an inventory file", Long: importLong, Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			data, err := os.ReadFile(argv[0])
+			if err != nil {
+				return fmt.Errorf("read the inventory: %w", err)
+			}
+			inv, doc, err := api.ReadInventory(argv[0], data)
+			if err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			out, err := c.Import(cmd.Context(), inv.Hosts, check)
+			if err != nil {
+				return err
+			}
+			if len(out.Problems) > 0 {
+				e := lane.Errorf(lane.Invalid, "the inventory %s is refused, nothing was changed", argv[0])
+				for _, p := range out.Problems {
+					e.Problems = append(e.Problems, doc.Problem(p.Field, p.Message).String())
+				}
+				return e
+			}
+			return a.show(out.Imported, func(w io.Writer) {
+				if check {
+					fmt.Fprintf(w, "%s is good: %d hosts\n", argv[0], len(inv.Hosts))
+					return
+				}
+				fmt.Fprintf(w, "%d added, %d changed, %d unchanged\n", len(out.Added), len(out.Changed), len(out.Unchanged))
+			})
+		}}
+	cmd.Flags().BoolVar(&check, "check", false, "only say what is wrong")
+	return cmd
+}
+
+func (a *app) hostListCmd() *cobra.Command {
+	var state string
+	cmd := &cobra.Command{Use: "list", Short: "list the machines", Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		all, err := c.Hosts(cmd.Context())
+		if err != nil {
+			return err
+		}
+		hosts := []lane.Host{}
+		for _, h := range all {
+			if state == "" || string(h.State) == state {
+				hosts = append(hosts, h)
+			}
+		}
+		return a.show(hosts, func(w io.Writer) {
+			t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+			fmt.Fprintln(t, "HOST\tSTATE\tSTAGE\tBUNDLE\tRACK\tMAC\tADDRESS\tSINCE")
+			for _, h := range hosts {
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.ID, h.State, orDash(stageOf(h)), orDash(h.Bundle), orDash(strings.Trim(h.Identity.Rack+" "+h.Identity.Unit, " ")),
+					orDash(macs(h.Identity.MACs)), address(h), when(h.Changed))
+			}
+			_ = t.Flush() // writes to the terminal; its error shows there
+		})
+	}}
+	cmd.Flags().StringVar(&state, "state", "", "only machines in this `state`")
+	return cmd
+}
+
+func stageOf(h lane.Host) string {
+	if h.State != lane.StateProvisioning {
+		return ""
+	}
+	s := string(h.Run.Stage)
+	if h.Run.Total > 0 {
+		s += fmt.Sprintf(" %d%%", h.Run.Done*100/h.Run.Total)
+	}
+	return s
+}
+
+func macs(list []lane.MAC) string {
+	out := make([]string, len(list))
+	for i, m := range list {
+		out[i] = string(m)
+	}
+	return strings.Join(out, " ")
+}
+
+func address(h lane.Host) string {
+	if !h.Network.Address.IsValid() {
+		return "-"
+	}
+	return h.Network.Address.String()
+}
+
+func (a *app) hostShowCmd() *cobra.Command {
+	return &cobra.Command{Use: "show HOST", Short: "show one machine's record", Args: args(cobra.ExactArgs(1)), RunE: func(cmd *cobra.Command, argv []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		h, err := c.Host(cmd.Context(), argv[0])
+		if err != nil {
+			return err
+		}
+		return a.show(h, func(w io.Writer) { showHost(w, h) })
+	}}
+}
+
+func showHost(w io.Writer, h lane.Host) {
+	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+	row := func(k, v string) {
+		if v != "" {
+			fmt.Fprintf(t, "%s\t%s\n", k, lane.Clean(v, 500))
+		}
+	}
+	row("host", string(h.ID))
+	row("state", string(h.State)+"  since "+when(h.Changed))
+	row("note", h.Note)
+	row("hostname", h.Hostname)
+	row("role", h.Role)
+	row("arch", string(h.Arch))
+	row("bundle", h.Bundle)
+	row("disk", h.Disk.String())
+	row("address", address(h))
+	row("uuid", string(h.Identity.UUID))
+	row("macs", macs(h.Identity.MACs))
+	row("serial", h.Identity.Serial)
+	row("asset tag", h.Identity.AssetTag)
+	row("rack", strings.Trim(h.Identity.Rack+" "+h.Identity.Unit, " "))
+	row("bmc", h.Identity.BMC)
+	if r := h.Run; r.ID != "" {
+		status := "open until " + when(r.Deadline)
+		if !r.Open {
+			status = r.Outcome
+		}
+		row("run", fmt.Sprintf("%s  %s", r.ID, status))
+		row("  by", r.By+"  "+when(r.Armed))
+		row("  bundle", r.BundleName+"  "+string(r.Bundle))
+		row("  disk", r.Disk.String())
+		row("  boots", fmt.Sprintf("%d of %d used", r.BootsUsed, r.Boots))
+		row("  stage", string(r.Stage)+"  "+when(r.StageAt))
+	}
+	_ = t.Flush() // writes to the terminal; its error shows there
+	showMismatch(w, h.Dispute)
+}
+
+// showMismatch prints both sides of a dispute.
+func showMismatch(w io.Writer, signals []lane.Signal) {
+	if len(signals) == 0 {
+		return
+	}
+	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "\nSIGNAL\tRECORD\tINVENTORY SAYS\tTHE MACHINE SHOWS")
+	for _, s := range signals {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", s.Name, s.Host, orDash(s.Expected), orDash(s.Seen))
+	}
+	_ = t.Flush() // writes to the terminal; its error shows there
+}
+
+const acceptLong = `Record a replaced board or NIC of a machine in quarantine, from what the machine
+showed, and end the quarantine.
+
+  --board  takes over its UUID, serial number, asset tag and MACs
+  --nic    takes over its MACs
+
+Correct your inventory file as well: the next import would bring the old values back.`
+
+func (a *app) hostAcceptCmd() *cobra.Command {
+	var board, nic bool
+	var why string
+	cmd := &cobra.Command{Use: "accept HOST --board|--nic", Short: "record a replaced board or NIC", Long: acceptLong, Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			if board == nic {
+				return usageError{fmt.Errorf("say what was replaced: --board or --nic")}
+			}
+			what := lane.ReplacedNIC
+			if board {
+				what = lane.ReplacedBoard
+			}
+			return a.act(cmd, argv[0], "accept", why, what)
+		}}
+	cmd.Flags().BoolVar(&board, "board", false, "the board was replaced")
+	cmd.Flags().BoolVar(&nic, "nic", false, "a NIC was replaced")
+	cmd.Flags().StringVar(&why, "why", "", "`reason`, kept as evidence")
+	return cmd
+}
+
+// act does one verb on one host and says where the host stands then.
+func (a *app) act(cmd *cobra.Command, id, verb, why string, what lane.Replacement) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	h, err := c.Act(cmd.Context(), id, verb, why, what)
+	if err != nil {
+		return err
+	}
+	return a.show(h, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", h.ID, h.State) })
+}
