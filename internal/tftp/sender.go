@@ -1,0 +1,165 @@
+package tftp
+
+import "time"
+
+const (
+	maxTries   = 6 // transmissions of the same window before the client counts as gone: 1+2+4+5+5+5 = 22 s
+	dallyTries = 3 // the same when only the last ACK is missing: 7 s, after which the ROM has surely jumped
+)
+
+// sender decides what to send next. It is fed with events and answers with steps, and knows neither socket, clock nor
+// content. Blocks are counted from 1 without end; only their low 16 bits travel, so 65535 is followed by 0, which is what
+// EDK2, iPXE and GRUB expect.
+type sender struct {
+	size    int64
+	block   int64
+	window  int64
+	last    int64         // number of the block that is shorter than the rest, and may be empty
+	timeout time.Duration // before the first retransmission
+	ceiling time.Duration // timeouts double up to this one
+
+	offering bool  // the OACK is out and not answered
+	heard    bool  // the client has answered something: the address it came from is real
+	acked    int64 // the last block acknowledged
+	sent     int64 // the last block sent
+	tries    int   // transmissions of what is out now
+	nudge    nudge
+	resent   int // packets sent more than once
+
+	recovering bool // a gap was answered, and since then the client has not caught up
+}
+
+// nudge is how far a duplicate ACK has hurried the retransmission at the present position.
+type nudge uint8
+
+const (
+	nudgeNone  nudge = iota // no duplicate yet
+	nudgeArmed              // one came, and the timer was shortened
+	nudgeSpent              // one resend was given: further duplicates do nothing
+)
+
+// step is what to do now: send say, the OACK, or blocks from..to if there are any, then wait. The zero step is:
+// nothing, go on waiting.
+type step struct {
+	say      *Error // an ERROR packet for the client
+	oack     bool
+	from, to int64
+	wait     time.Duration // restarts the timer; 0 leaves it running
+	end      Outcome       // not "": the transfer is over
+	sure     bool          // with end: the last block was acknowledged
+}
+
+// newSender returns the sender for content of size bytes under the terms. ceiling bounds the timeouts unless the client
+// asked for more.
+func newSender(size int64, t terms, ceiling time.Duration) *sender {
+	block := int64(t.block)
+	return &sender{
+		size: size, block: block, window: int64(t.window), last: size/block + 1,
+		timeout: t.timeout, ceiling: max(ceiling, t.timeout), offering: t.oack != nil,
+	}
+}
+
+// start answers the request.
+func (s *sender) start() step {
+	if s.offering {
+		s.tries = 1
+		return step{oack: true, wait: s.timeout}
+	}
+	return s.advance()
+}
+
+// advance sends the window behind the last acknowledged block.
+func (s *sender) advance() step {
+	s.resent += int(s.sent - s.acked) // not 0 only behind a gap
+	s.sent, s.tries = min(s.acked+s.window, s.last), 1
+	return step{from: s.acked + 1, to: s.sent, wait: s.timeout}
+}
+
+// ack takes an ACK with the block number as it was on the wire.
+//
+// Ahead of acked it is progress. If it is short of sent, the client saw a gap and gets the window from there (RFC 7440
+// section 4), but once: until it has caught up, further ACKs only let new blocks out, for they may well be answers to
+// duplicates, and to answer those with duplicates would go on until the end. The same is true of an ACK equal to acked
+// (RFC 1123 section 4.2.3.1; EDK2 sends one for each DATA that it did not expect). With a window that can also be a client
+// that lost the first block, so it shortens the wait, once: progress ends the wait, loss does not. All others are stale.
+func (s *sender) ack(wire uint16) step {
+	if s.offering {
+		if wire != 0 {
+			return step{}
+		}
+		s.offering, s.heard = false, true
+		return s.advance()
+	}
+	ahead := int64(wire - uint16(s.acked))
+	switch {
+	case ahead == 0 && s.window > 1 && s.nudge == nudgeNone:
+		s.nudge = nudgeArmed
+		return step{wait: s.timeout / 8}
+	case ahead == 0 || ahead > s.sent-s.acked:
+		return step{}
+	}
+	s.acked += ahead
+	s.heard, s.nudge, s.tries = true, nudgeNone, 1
+	switch {
+	case s.acked == s.last:
+		return step{end: OutcomeComplete, sure: true}
+	case s.acked == s.sent:
+		s.recovering = false
+	case s.recovering:
+		from := s.sent + 1
+		s.sent = min(s.acked+s.window, s.last)
+		return step{from: from, to: s.sent, wait: s.timeout}
+	default:
+		s.recovering, s.nudge = true, nudgeSpent
+	}
+	return s.advance()
+}
+
+// expired takes the end of the wait.
+func (s *sender) expired() step {
+	wait := s.timeout
+	if s.nudge == nudgeArmed {
+		s.nudge = nudgeSpent
+	} else {
+		if s.finishing() && s.tries >= dallyTries {
+			return step{end: OutcomeComplete}
+		}
+		if s.tries >= maxTries {
+			return step{end: OutcomeTimeout, say: &Error{CodeUndefined, "no answer from the client, giving up"}}
+		}
+		wait = min(s.timeout<<s.tries, s.ceiling)
+		s.tries++
+	}
+	if s.offering {
+		s.resent++
+		return step{oack: true, wait: wait}
+	}
+	s.resent += int(s.sent - s.acked)
+	return step{from: s.acked + 1, to: s.sent, wait: wait}
+}
+
+// refused takes an ERROR packet of the client.
+func (s *sender) refused(code uint16) step {
+	switch {
+	case s.offering && (code == CodeOptions || code == CodeUndefined):
+		return step{end: OutcomeProbe}
+	case code == CodeUnknownTID:
+		return s.gone()
+	}
+	return step{end: OutcomeAborted}
+}
+
+// gone takes the news that the client's port is closed. Once the last block had to be sent again that only means that the
+// client went on to other things before its last ACK could arrive.
+func (s *sender) gone() step {
+	if s.finishing() && s.tries > 1 {
+		return step{end: OutcomeComplete}
+	}
+	return step{end: OutcomeAborted}
+}
+
+// finishing reports whether everything is sent to a client that was heard before, so that only its last ACK is missing.
+func (s *sender) finishing() bool { return s.heard && !s.offering && s.sent == s.last }
+
+// confirmed returns the number of bytes that the client acknowledged.
+func (s *sender) confirmed() int64 { return min(s.acked*s.block, s.size) }

@@ -1,0 +1,275 @@
+package tftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxRequest  = 9216             // bytes; RFC 1350 says 512, jumbo frames allow this
+	openTimeout = 20 * time.Second // for Source.Open; clients give up after 6 tries of 4 s (PXE 2.1)
+)
+
+// internalError is all that a client reads of a cause that is none of its business.
+const internalError = "internal error, try again"
+
+// errAbsorbed says that a request came again while it is being answered. The client just has not heard us yet.
+var errAbsorbed = errors.New("request came again")
+
+// Server is a TFTP server with its socket open. [Server.Run] serves and, at its end, closes the socket.
+type Server struct {
+	cfg     Config
+	conn    *net.UDPConn
+	names   map[int]string // interface names by index; Run's goroutine owns them
+	namesAt time.Time      // when they were forgotten last
+	running sync.WaitGroup // one for each transfer
+
+	mu      sync.Mutex // guards what follows
+	active  map[slot]bool
+	clients map[netip.Addr]int // transfers of each client address
+	stats   Stats
+}
+
+// slot is what can have one transfer at a time.
+type slot struct {
+	client netip.AddrPort
+	name   string
+}
+
+// Stats counts what happened since the start.
+type Stats struct {
+	Active     int // transfers going on now
+	Requests   int // read requests with a name that can be served
+	Duplicates int // requests that came again and were absorbed
+	Busy       int // requests turned away by MaxTransfers or MaxPerClient
+	Panics     int // faults of a packet handler, a Source, a Content or Done that were caught
+}
+
+// New checks the configuration and opens the socket. Its error names the address and says how to mend it.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := openListener(cfg.Addr)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{
+		cfg: cfg, conn: conn,
+		names: map[int]string{}, active: map[slot]bool{}, clients: map[netip.Addr]int{},
+	}, nil
+}
+
+// Addr returns the address that the server listens on, with the port that was chosen if Config.Addr has port 0.
+func (s *Server) Addr() netip.AddrPort { return s.conn.LocalAddr().(*net.UDPAddr).AddrPort() }
+
+// Stats returns the counters as they are now.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats
+}
+
+// Run serves until ctx ends, which tells the clients of open transfers and returns nil, or until the socket breaks. When
+// it returns the socket is closed, every Content is closed, Done was called for each, and no goroutine is left. Call it
+// once.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer s.conn.Close()
+	defer s.running.Wait()
+	defer cancel()
+	stop := interruptOn(ctx, s.conn)
+	defer stop()
+	buf, oob := make([]byte, maxRequest), make([]byte, 256)
+	for failed := 0; ctx.Err() == nil; {
+		n, oobn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
+		if err == nil {
+			failed = 0
+			s.guard(func() { s.handle(ctx, buf[:n], oob[:oobn], from) })
+		} else if failed++; failed > maxReadErrors && ctx.Err() == nil {
+			return fmt.Errorf("read tftp socket %s: %w", s.Addr(), err)
+		}
+	}
+	return nil
+}
+
+// guard calls f and survives its panic: one bad packet or file must not take the others' service away.
+func (s *Server) guard(f func()) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.mu.Lock()
+			s.stats.Panics++
+			s.mu.Unlock()
+			s.cfg.Log.Error("tftp: caught a panic", "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	f()
+	return nil
+}
+
+// handle answers one datagram on the listening socket.
+func (s *Server) handle(ctx context.Context, b, oob []byte, from netip.AddrPort) {
+	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	at, ok := parseArrival(oob)
+	p, err := parse(b)
+	if !ok || at.broadcast || from.Port() == 0 || len(b) < 2 || p.op == opError {
+		return // answering an ERROR could make two servers talk to each other forever
+	}
+	name, refused := p.request(err)
+	if refused != nil {
+		s.cfg.Log.Debug("tftp: refused a packet", "client", from, "name", p.name, "why", refused.Text)
+		s.reply(from, at, refused)
+		return
+	}
+	t := &transfer{at: at, options: p.options, report: Transfer{
+		Request: Request{Name: name, Client: from, Local: at.local, Interface: s.interfaceName(at.ifindex)},
+		Started: s.cfg.Now(), Outcome: OutcomeAborted,
+	}}
+	switch err := s.admit(t); {
+	case err == nil:
+		s.running.Go(func() { s.serve(ctx, t) })
+	case !errors.Is(err, errAbsorbed):
+		s.cfg.Log.Debug("tftp: busy", "client", from, "why", err)
+		s.reply(from, at, &Error{CodeUndefined, "busy, try again"})
+	}
+}
+
+// request returns the name that a packet asks for, or what to answer a packet that is no good request. malformed is what
+// parse said about it.
+func (p packet) request(malformed error) (string, *Error) {
+	switch {
+	case p.op == opWrite:
+		return "", &Error{CodeAccessViolation, "this server is read-only"}
+	case p.op == opData || p.op == opAck || p.op == opOack:
+		return "", &Error{CodeUnknownTID, "no transfer on this port"}
+	case p.op != opRead:
+		return "", &Error{CodeIllegal, "unknown operation"}
+	case malformed != nil:
+		return "", &Error{CodeIllegal, malformed.Error()}
+	case !strings.EqualFold(p.mode, "octet") && !strings.EqualFold(p.mode, "netascii"):
+		return "", &Error{CodeIllegal, "mode is not octet or netascii"}
+	}
+	return normaliseName(p.name)
+}
+
+// admit takes a place for a transfer, which release gives back.
+func (s *Server) admit(t *transfer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Requests++
+	key, client := slot{t.report.Client, t.report.Name}, t.report.Client.Addr()
+	switch {
+	case s.active[key]:
+		s.stats.Duplicates++
+		return errAbsorbed
+	case s.stats.Active >= s.cfg.MaxTransfers:
+		s.stats.Busy++
+		return fmt.Errorf("%d transfers are open", s.stats.Active)
+	case s.clients[client] >= s.cfg.MaxPerClient:
+		s.stats.Busy++
+		return fmt.Errorf("%d transfers of this client are open", s.clients[client])
+	}
+	s.active[key] = true
+	s.clients[client]++
+	s.stats.Active++
+	return nil
+}
+
+// release gives the place of a transfer back.
+func (s *Server) release(t *transfer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	client := t.report.Client.Addr()
+	delete(s.active, slot{t.report.Client, t.report.Name})
+	if s.clients[client]--; s.clients[client] == 0 {
+		delete(s.clients, client)
+	}
+	s.stats.Active--
+}
+
+// serve answers an admitted request and reports how that went.
+func (s *Server) serve(ctx context.Context, t *transfer) {
+	var err error
+	if p := s.guard(func() { err = s.send(ctx, t) }); p != nil {
+		err = p
+	}
+	if err != nil {
+		t.report.Err = err
+		s.reply(t.report.Client, t.at, refusal(err))
+	}
+	s.release(t)
+	t.report.Duration = s.cfg.Now().Sub(t.report.Started)
+	level := slog.LevelDebug
+	if err := t.report.Err; err != nil && refusal(err).Text == internalError && !errors.Is(err, unix.ECONNREFUSED) {
+		level = slog.LevelWarn // the client was told nothing, so somebody else has to be
+	}
+	s.cfg.Log.Log(ctx, level, "tftp: request ended", "name", t.report.Name, "client", t.report.Client,
+		"outcome", t.report.Outcome, "bytes", t.report.Bytes, "resent", t.report.Retransmits,
+		"said", t.report.ClientError, "err", t.report.Err)
+	if t.content != nil && s.cfg.Done != nil {
+		_ = s.guard(func() { s.cfg.Done(t.report) })
+	}
+}
+
+// send opens the content and transfers it. An error of it has not been told to the client yet.
+func (s *Server) send(ctx context.Context, t *transfer) error {
+	openCtx, cancel := context.WithTimeout(ctx, openTimeout)
+	content, err := s.cfg.Source.Open(openCtx, t.report.Request)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("open %s: %w", t.report.Name, err)
+	}
+	t.content = content
+	defer content.Close()
+	t.report.Size = content.Size()
+	t.conn, err = openTransfer(t.report.Local)
+	if err != nil {
+		return err
+	}
+	defer t.conn.Close()
+	t.terms = negotiate(t.options, limits{
+		size: t.report.Size, window: s.cfg.MaxWindow, timeout: s.cfg.Timeout,
+		block: func() int { return largestBlock(t.report.Local, t.report.Client) },
+	})
+	t.report.BlockSize, t.report.WindowSize = t.terms.block, t.terms.window
+	t.sender = newSender(t.report.Size, t.terms, 5*s.cfg.Timeout)
+	t.run(ctx)
+	return nil
+}
+
+// reply sends an ERROR from the listening socket, from the address that was asked. No socket of its own is worth it:
+// errors are not acknowledged, and most of them are firmware looking for files that need not exist.
+func (s *Server) reply(to netip.AddrPort, at arrival, e *Error) {
+	if _, _, err := s.conn.WriteMsgUDPAddrPort(encodeError(e), at.departure(), to); err != nil {
+		s.cfg.Log.Debug("tftp: cannot send an error", "client", to, "err", err)
+	}
+}
+
+// interfaceName returns the name of an interface, or "". The kernel lists every interface to tell one, so names are
+// remembered, but not for long: they can change.
+func (s *Server) interfaceName(index int) string {
+	if now := s.cfg.Now(); now.Sub(s.namesAt) >= 10*time.Second {
+		clear(s.names)
+		s.namesAt = now
+	}
+	name, ok := s.names[index]
+	if !ok {
+		if i, err := net.InterfaceByIndex(index); err == nil {
+			name = i.Name
+		}
+		s.names[index] = name
+	}
+	return name
+}

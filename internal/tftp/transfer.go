@@ -1,0 +1,202 @@
+package tftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxStrangers  = 16 // ERROR packets to strangers in one transfer, so that nobody can use it to flood others
+	maxReadErrors = 64 // in a row, before a socket counts as broken
+)
+
+// transfer is one admitted request and, once its content is open, the sending of it over a socket of its own.
+type transfer struct {
+	at      arrival
+	options []option
+	report  Transfer
+
+	content Content
+	conn    *net.UDPConn
+	timer   *time.Timer // makes a read fail: a deadline would need the time of day, which jumps
+	terms   terms
+	sender  *sender
+	buf     []byte // the blocks of one window, with room for one header in front
+	in      [headerSize + maxTextSize + 1]byte
+	told    int // strangers told off
+}
+
+// run sends the content until the end. The socket and the terms are there.
+func (t *transfer) run(ctx context.Context) {
+	stop := interruptOn(ctx, t.conn)
+	defer stop()
+	t.timer = time.AfterFunc(time.Hour, func() { _ = t.conn.SetReadDeadline(longAgo()) })
+	defer t.timer.Stop()
+	t.buf = make([]byte, headerSize+min(int64(t.terms.block)*int64(t.terms.window), t.report.Size))
+	next := t.sender.start()
+	for {
+		err := t.perform(next)
+		if next.end != "" {
+			break
+		}
+		if err != nil {
+			next = t.fail(err)
+			continue
+		}
+		next = t.await(ctx)
+	}
+	t.report.Outcome, t.report.Confirmed = next.end, next.sure
+	t.report.Retransmits = t.sender.resent
+	t.report.Bytes = t.sender.confirmed()
+	if next.end == OutcomeComplete {
+		t.report.Bytes = t.report.Size
+	}
+}
+
+// perform does what a step says. Its errors end the transfer.
+func (t *transfer) perform(s step) error {
+	if s.wait > 0 {
+		// A timer that fires right now may still set its deadline afterwards. That resends too early, once.
+		t.timer.Stop()
+		_ = t.conn.SetReadDeadline(time.Time{})
+		t.timer.Reset(s.wait)
+	}
+	switch {
+	case s.say != nil:
+		return t.write(encodeError(s.say))
+	case s.oack:
+		return t.write(t.terms.oack)
+	case s.from <= s.to && s.to > 0:
+		return t.sendBlocks(s.from, s.to)
+	}
+	return nil
+}
+
+// sendBlocks reads a window in one go and sends it without moving a byte: each header is put over the last bytes of the
+// block before, which has left by then.
+func (t *transfer) sendBlocks(from, to int64) error {
+	block := int64(t.terms.block)
+	offset := (from - 1) * block
+	length := min((to-from+1)*block, t.report.Size-offset)
+	payload := t.buf[headerSize : headerSize+length]
+	if n, err := t.content.ReadAt(payload, offset); n < len(payload) {
+		if err == nil || errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("read content at %d: %w", offset, err)
+	}
+	for number := from; number <= to; number++ {
+		start := (number - from) * block
+		b := t.buf[start : headerSize+min(start+block, length)]
+		putDataHeader(b, uint16(number))
+		if err := t.write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write sends one datagram to the client. Its errors end the transfer.
+func (t *transfer) write(b []byte) error {
+	_, err := t.conn.WriteToUDPAddrPort(b, t.report.Client)
+	return t.serious(err)
+}
+
+// serious returns an error that ends the transfer, or nil: most errors are as good as a lost packet, for which there are
+// retransmissions. ICMP about a stranger looks like ICMP about the client, so once there was a stranger it says nothing.
+func (t *transfer) serious(err error) error {
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED) && t.told == 0, errors.Is(err, net.ErrClosed):
+		return err
+	case errors.Is(err, unix.EMSGSIZE):
+		return &Error{CodeUndefined, "path MTU fell below the block size, ask again"}
+	}
+	return nil
+}
+
+// fail returns the last step of a transfer that an error ends.
+func (t *transfer) fail(err error) step {
+	next := step{end: OutcomeAborted, say: refusal(err)}
+	if errors.Is(err, unix.ECONNREFUSED) {
+		next = t.sender.gone()
+	}
+	if next.end == OutcomeAborted {
+		t.report.Err = err
+	}
+	return next
+}
+
+// await reads until something happens that calls for a step.
+func (t *transfer) await(ctx context.Context) step {
+	for failed := 0; ; {
+		// Looked at before each read: perform may have lifted the deadline that the end of ctx set.
+		if ctx.Err() != nil {
+			return t.fail(&Error{CodeUndefined, "server is stopping, try again"})
+		}
+		n, from, err := t.conn.ReadFromUDPAddrPort(t.in[:])
+		switch failed++; {
+		case err == nil:
+			failed = 0
+			if next, ok := t.receive(t.in[:n], from); ok {
+				return next
+			}
+		case ctx.Err() != nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return t.sender.expired()
+		case t.serious(err) != nil:
+			return t.fail(t.serious(err))
+		case failed > maxReadErrors:
+			return t.fail(fmt.Errorf("read from client: %w", err))
+		}
+	}
+}
+
+// receive takes a datagram. ok is false when there is nothing to do about it.
+func (t *transfer) receive(b []byte, from netip.AddrPort) (next step, ok bool) {
+	p, err := parse(b)
+	switch {
+	case from != t.report.Client:
+		// RFC 1350 section 4: the stranger is told, the transfer goes on. An ERROR gets no answer, or two servers
+		// could talk to each other forever.
+		if p.op != opError && t.told < maxStrangers {
+			t.told++
+			_, _ = t.conn.WriteToUDPAddrPort(encodeError(&Error{CodeUnknownTID, "unknown transfer ID"}), from)
+		}
+	case err != nil:
+	case p.op == opAck:
+		next = t.sender.ack(p.block)
+		return next, next != step{}
+	case p.op == opError:
+		next = t.sender.refused(p.err.Code)
+		t.report.ClientError = &p.err
+		return next, true
+	}
+	return step{}, false
+}
+
+// refusal returns what a client is told about an error: itself if it was made for clients, else nothing of the cause.
+func refusal(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return &Error{CodeUndefined, internalError}
+}
+
+// interruptOn makes reads on conn fail once ctx ends. Writes get another second, for a last word to the peer.
+func interruptOn(ctx context.Context, conn *net.UDPConn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		_ = conn.SetReadDeadline(longAgo())
+		time.AfterFunc(time.Second, func() { _ = conn.Close() })
+	})
+}
+
+// longAgo is a deadline that is over by any clock.
+func longAgo() time.Time { return time.Unix(1, 0) }
