@@ -186,7 +186,7 @@ func (c Config) network(base string) (dhcp.Network, error) {
 		loaders[p] = filepath.Base(path)
 	}
 	return dhcp.Network{Server: list[0], Prefix: subnet, First: list[1], Last: list[2], Routers: list[3:], DNS: dns, NTP: ntp, Domain: d.Domain,
-		Lease: d.Lease, HTTPBase: base, Loaders: loaders, HoldScreen: *c.Policy.Held.Screen, LocalBootMenu: c.Policy.LocalBoot == "menu", Authoritative: d.Authoritative}, nil
+		Lease: d.Lease, HTTPBase: base, Loaders: loaders, HoldScreen: *c.Policy.Held.Screen, FastLocalBoot: c.Policy.LocalBoot == "fast", Authoritative: d.Authoritative}, nil
 }
 
 func parseAddrs(texts []string) ([]netip.Addr, error) {

@@ -51,8 +51,8 @@ type DHCP struct {
 type Policy struct {
 	BootRetry time.Duration `yaml:"bootRetry"`
 	Held      Held          `yaml:"held"`
-	// LocalBoot says how PXE firmware of an installed machine is sent to its disk:
-	// "menu" (at once, UEFI) or "silent" (no boot file; firmware gives up by itself).
+	// LocalBoot says how UEFI firmware of an installed machine is sent to its disk:
+	// "fast" (told at once; the default) or "silent" (no boot file; it gives up by itself).
 	LocalBoot string `yaml:"localBoot"`
 }
 
@@ -98,7 +98,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Listen.Operators, "127.0.0.1:8070")
 	set(&c.Listen.TFTP, net.JoinHostPort(c.DHCP.Server, "69"))
 	set(&c.Log, "info")
-	set(&c.Policy.LocalBoot, "menu")
+	set(&c.Policy.LocalBoot, "fast")
 	set(&c.Policy.Held.Then, "local-boot")
 	if c.Policy.Held.Wait == 0 {
 		c.Policy.Held.Wait = 30 * time.Second
@@ -141,8 +141,8 @@ func (c Config) check() []lane.Problem {
 			bad("loaders."+name, "%s cannot be read: Debian's package ipxe has snponly.efi and undionly.kpxe in /usr/lib/ipxe", path)
 		}
 	}
-	if c.Policy.LocalBoot != "menu" && c.Policy.LocalBoot != "silent" {
-		bad("policy.localBoot", "%q: use menu or silent", c.Policy.LocalBoot)
+	if c.Policy.LocalBoot != "fast" && c.Policy.LocalBoot != "silent" {
+		bad("policy.localBoot", "%q: use fast or silent", c.Policy.LocalBoot)
 	}
 	if c.Policy.Held.Then != "local-boot" && c.Policy.Held.Then != "ask" {
 		bad("policy.held.then", "%q: use local-boot or ask", c.Policy.Held.Then)

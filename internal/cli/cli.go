@@ -106,7 +106,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.DisableDescriptions = true
 	root.AddCommand(a.serveCmd(), a.hostCmd(), a.provisionCmd(), a.cancelCmd(), a.quarantineCmd(), a.releaseCmd(), a.retireCmd(),
-		a.eventsCmd(), a.whyCmd(), a.whatifCmd(), a.renderCmd(), a.bundleCmd(), a.versionCmd())
+		a.eventsCmd(), a.whyCmd(), a.whatifCmd(), a.renderCmd(), a.bundleCmd(), a.labCmd(), a.versionCmd())
 	return root
 }
 

@@ -60,7 +60,7 @@ func (c *Control) judge(hosts []lane.Host, f lane.Facts) (lane.Decision, lane.Ho
 func (c *Control) aftermath(ctx context.Context, d lane.Decision, h lane.Host, f lane.Facts) error {
 	for _, id := range d.Claims {
 		_, err := c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
-			if !lane.Allowed(h.State, lane.VerbQuarantine) {
+			if !lane.Disputable(h, d.Mismatch, &f) {
 				return h, lane.Event{}, nil
 			}
 			return lane.Quarantine(h, d.Mismatch, &f, "server", disputeText(d), c.Now())

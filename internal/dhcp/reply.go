@@ -27,9 +27,10 @@ type Network struct {
 	Loaders map[lane.Platform]string
 	// HoldScreen sends held machines a boot loader, so that their screen shows why.
 	HoldScreen bool
-	// LocalBootMenu ends the network boot of UEFI PXE firmware at once, by a boot menu
-	// whose only item is the local disk, instead of leaving it to its 60 s timeout.
-	LocalBootMenu bool
+	// FastLocalBoot ends the network boot of UEFI firmware at once, instead of leaving
+	// it to its 60 s timeout: PXE gets a boot menu whose only item is the local disk,
+	// HTTP Boot a URL that is refused.
+	FastLocalBoot bool
 	Authoritative bool // NAK clients of whose address we know nothing
 }
 
@@ -143,10 +144,10 @@ func (n Network) boot(m *message, q query, d lane.Decision) {
 		m.add(43, discoveryControl(), 0)
 		m.add(66, []byte(n.Server.String()), 3)
 		m.bootFile(path.String())
-	case q.class == httpc && wanted:
+	case q.class == httpc && (wanted || have && n.FastLocalBoot):
 		m.add(60, []byte("HTTPClient"), 0)
 		m.add(67, []byte(n.HTTPBase+"/"+path.String()), 0)
-	case q.class == pxe && n.LocalBootMenu && q.platform.Firmware == lane.UEFI:
+	case q.class == pxe && n.FastLocalBoot && q.platform.Firmware == lane.UEFI:
 		m.add(60, []byte("PXEClient"), 0)
 		m.add(43, localMenu(), 0)
 	}

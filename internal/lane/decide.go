@@ -202,7 +202,7 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 		return answer(LocalBoot, DiskWritten, "this run has written the disk")
 	case f.Speaker.countsBoots() && !run.bootLeft(now, policy):
 		return answer(LocalBoot, BootsSpent, "all %d network boots of the grant are used", run.Boots)
-	case f.Speaker.mustKnowUUID() && f.UUID == "":
+	case f.complete() && f.UUID == "":
 		return answer(Hold, IdentityMissing, "the %s gave no UUID", f.Speaker)
 	case bundle.Digest == "":
 		return answer(LocalBoot, BundleMissing, "the bundle %s is not in the store", run.Bundle)

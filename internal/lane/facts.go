@@ -87,11 +87,6 @@ func Speakers() []Speaker {
 	return []Speaker{SpeakerROM, SpeakerLoader, SpeakerInstaller, SpeakerFirstBoot}
 }
 
-// mustKnowUUID: firmware may omit option 97, iPXE always has ${uuid}. An
-// installer is known by its run's capability and may fetch files without
-// repeating who it is; what it says, is still cross-checked.
-func (s Speaker) mustKnowUUID() bool { return s == SpeakerLoader }
-
 // countsBoots: only a machine on its way to the script spends boots of a grant;
 // the installer that the script started is still inside the boot it was counted for.
 func (s Speaker) countsBoots() bool { return s == SpeakerROM || s == SpeakerLoader }
@@ -126,6 +121,12 @@ type Facts struct {
 	Name         string   `json:"name,omitempty"`     // the file or path asked for
 	Run          RunID    `json:"run,omitempty"`      // set only after the run's capability was checked
 }
+
+// complete reports whether the machine said everything that it knows of itself:
+// the entry script sends all of it, and every iPXE has a UUID. The same iPXE's
+// DHCP carries no serial number, and firmware may omit the UUID. An installer is
+// known by its run's capability; what else it says is cross-checked.
+func (f Facts) complete() bool { return f.Speaker == SpeakerLoader && f.Surface == SurfaceHTTP }
 
 // AllMACs returns the asking NIC and every other one, each once.
 func (f Facts) AllMACs() []MAC {
@@ -251,7 +252,7 @@ func (h Host) compare(f Facts) []Signal {
 	if macs := f.AllMACs(); len(macs) > 0 {
 		out = append(out, Signal{"mac", joinMACs(i.MACs), joinMACs(macs), h.ID})
 	}
-	if f.Serial != "" || f.Speaker == SpeakerLoader && i.Serial != "" {
+	if f.Serial != "" || f.complete() && i.Serial != "" {
 		out = append(out, Signal{"serial", i.Serial, f.Serial, h.ID})
 	}
 	if f.AssetTag != "" {

@@ -57,6 +57,7 @@ func Transitions() []Transition {
 		{StateProvisioning, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
 		{StateInstalled, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
 		{StateFailed, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
+		{StateQuarantine, VerbQuarantine, StateQuarantine, "server", "the disputing machine shows more of itself"},
 		{StateQuarantine, VerbExpire, StateQuarantine, "server", "the deadline of a run that quarantine interrupted passes"},
 		{StateQuarantine, VerbAccept, "", "operator", "`host accept` records the replaced board or NIC"},
 		{StateQuarantine, VerbRelease, "", "operator", "`release` ends it, nothing recorded"},
@@ -399,16 +400,34 @@ func Cancel(h Host, by, why string, now time.Time) (Host, Event, error) {
 
 // Quarantine sets a record aside, with both sides of the dispute when there is one.
 func Quarantine(h Host, dispute []Signal, seen *Facts, by, why string, now time.Time) (Host, Event, error) {
+	if h.State == StateQuarantine && !h.tellsMore(dispute, seen) {
+		return Host{}, Event{}, Errorf(Refused, "%s is in quarantine already", h.ID)
+	}
 	from := h.State
 	h, err := h.begin(VerbQuarantine)
 	if err != nil {
 		return Host{}, Event{}, err
 	}
-	h.Resume, h.Dispute, h.Seen = from, dispute, seen
+	if from != StateQuarantine {
+		h.Resume = from
+	}
+	h.Dispute, h.Seen = dispute, seen
 	h.to(StateQuarantine, why, now)
 	e := h.event(KindQuarantined, by, now, "%s", why)
 	e.Mismatch, e.Facts = dispute, seen
 	return h, e, nil
+}
+
+// tellsMore reports whether a dispute adds to the one on record. Firmware shows
+// little of a machine, the loader after it nearly everything: what an operator
+// accepts must be the whole of it.
+func (h Host) tellsMore(dispute []Signal, seen *Facts) bool {
+	return seen != nil && (h.Seen == nil || len(dispute) > len(h.Dispute) || !h.Seen.complete() && seen.complete())
+}
+
+// Disputable reports whether a dispute about h would be news.
+func Disputable(h Host, dispute []Signal, seen *Facts) bool {
+	return Allowed(h.State, VerbQuarantine) && (h.State != StateQuarantine || h.tellsMore(dispute, seen))
 }
 
 // Replacement is what an operator accepts as replaced.
@@ -433,7 +452,7 @@ func Accept(h Host, what Replacement, by, why string, now time.Time) (Host, Even
 	seen, was := *h.Seen, h.Identity.String()
 	if what == ReplacedBoard {
 		h.Identity.UUID = seen.UUID
-		if seen.Serial != "" || seen.Speaker == SpeakerLoader {
+		if seen.Serial != "" || seen.complete() {
 			h.Identity.Serial = seen.Serial
 		}
 		if seen.AssetTag != "" {

@@ -1,0 +1,283 @@
+// Package lab runs the whole lane on virtual servers with real firmware: QEMU
+// with OVMF and SeaBIOS, emulated, in a network namespace of its own that
+// vanishes with the last process in it.
+package lab
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"bootlane/internal/api"
+	"bootlane/internal/lane"
+)
+
+// Config is what a lab is made of.
+type Config struct {
+	Dir       string // results of all scenarios
+	Bootlane  string // path of the bootlane binary: it is the server, and runs the scenarios
+	Image     string // directory of an image bundle
+	Installer string // directory of a Debian installer bundle
+	Out       io.Writer
+	Now       func() time.Time
+}
+
+// The lab's network. Only the namespace knows it.
+const (
+	bridge     = "br0"
+	serverAddr = "192.168.77.1"
+	operators  = "127.0.0.1:8070"
+)
+
+// Lab is one scenario's network, server and machines.
+type Lab struct {
+	cfg      Config
+	key      string
+	dir      string
+	began    time.Time
+	client   *api.Client
+	server   *process
+	procs    []*process
+	machines []*Machine
+	shown    map[string]int64 // events printed, by subject
+	failures []string
+}
+
+func (l *Lab) now() time.Time { return l.cfg.Now() }
+
+// say prints one line of live progress.
+func (l *Lab) say(format string, args ...any) {
+	fmt.Fprintf(l.cfg.Out, "%s %7.1fs  %s\n", l.key, l.now().Sub(l.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// expect records and shows whether something is as it must be.
+func (l *Lab) expect(ok bool, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if ok {
+		l.say("  ok    %s", text)
+		return
+	}
+	l.say("  FAIL  %s", text)
+	l.failures = append(l.failures, text)
+}
+
+func (l *Lab) ip(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("run ip %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// network builds the bridge. The namespace itself was made by whoever started us.
+func (l *Lab) network(ctx context.Context) error {
+	for _, args := range [][]string{
+		{"link", "set", "lo", "up"},
+		{"link", "add", bridge, "type", "bridge", "forward_delay", "0"},
+		{"address", "add", serverAddr + "/24", "dev", bridge},
+		{"link", "set", bridge, "up"},
+	} {
+		if err := l.ip(ctx, args...); err != nil {
+			return err
+		}
+	}
+	// Whole boot packets, but of file transfers only how they begin and end.
+	_, err := l.spawn(ctx, filepath.Join(l.dir, "tcpdump.log"), "tcpdump", "-i", bridge, "-U", "-s", "600", "-w", filepath.Join(l.dir, "lab.pcap"),
+		"udp or (tcp and tcp[tcpflags] & (tcp-syn|tcp-fin|tcp-rst) != 0)")
+	return err
+}
+
+const serverConfig = `data: %s
+listen:
+  operators: %s
+dhcp:
+  interface: %s
+  server: %s
+  subnet: 192.168.77.0/24
+  range: 192.168.77.100-192.168.77.199
+  domain: lab.example
+policy:
+  held: {wait: 5s}
+  bootRetry: 10s
+log: debug
+`
+
+// serve starts the server, again if need be, and returns when it answers.
+func (l *Lab) serve(ctx context.Context) error {
+	data := filepath.Join(l.dir, "data")
+	config := filepath.Join(l.dir, "config.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, serverConfig, data, operators, bridge, serverAddr), 0o644); err != nil {
+		return fmt.Errorf("write the configuration: %w", err)
+	}
+	p, err := l.spawn(ctx, filepath.Join(l.dir, "server.log"), l.cfg.Bootlane, "serve", "--config", config)
+	if err != nil {
+		return err
+	}
+	l.server = p
+	return l.until(ctx, 20*time.Second, "the server answers", func() (bool, error) {
+		if p.ended() {
+			return false, fmt.Errorf("the server ended: %s", tail(filepath.Join(l.dir, "server.log")))
+		}
+		token, err := os.ReadFile(filepath.Join(data, "operator.token"))
+		if err != nil {
+			return false, nil
+		}
+		l.client = api.NewClient("http://"+operators, strings.TrimSpace(string(token)), "lab")
+		_, err = l.client.Version(ctx)
+		return err == nil, nil
+	})
+}
+
+func tail(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-5):], " / ")
+}
+
+// until polls, and shows the machines' stages meanwhile, until done says so.
+func (l *Lab) until(ctx context.Context, limit time.Duration, what string, done func() (bool, error)) error {
+	deadline := l.now().Add(limit)
+	for {
+		ok, err := done()
+		if err != nil {
+			return err
+		}
+		l.progress(ctx)
+		if ok {
+			return nil
+		}
+		if l.now().After(deadline) {
+			return fmt.Errorf("waited %s in vain: %s", limit, what)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+}
+
+// progress prints what is new in the machines' evidence.
+func (l *Lab) progress(ctx context.Context) {
+	for _, m := range l.machines {
+		for _, subject := range []string{m.Name, string(m.MAC)} {
+			events, err := l.client.Events(ctx, subject, l.shown[subject], 500)
+			if err != nil {
+				continue // the server may be down on purpose
+			}
+			for _, e := range events {
+				l.shown[subject] = e.Seq
+				if e.Kind != lane.KindLease && e.Kind != lane.KindEnrolled && e.Kind != lane.KindProgress {
+					l.say("        %-8s %-12s %-13s %s", m.Name, e.Kind, e.Stage, lane.Clean(strings.TrimSpace(e.Name+" "+string(e.Reason)+" "+e.Message), 110))
+				}
+			}
+		}
+	}
+}
+
+// machine describes a server of the lab, numbered: its identity follows from the number.
+func (l *Lab) machine(name string, fw lane.Firmware, disks ...Disk) *Machine {
+	n := len(l.machines) + 1
+	m := &Machine{Name: name, UUID: lane.UUID(fmt.Sprintf("6b0f3c%02x-52d1-4c8e-9a77-0242ac1100%02x", n, n)), MAC: lane.MAC(fmt.Sprintf("52:54:00:1a:b0:%02x", n)),
+		Serial: fmt.Sprintf("LAB-%s-%04d", strings.ToUpper(l.key), n), Asset: fmt.Sprintf("A-%04d", n), Firmware: fw, Disks: disks, lab: l, number: n}
+	l.machines = append(l.machines, m)
+	return m
+}
+
+// spec returns the machine's inventory record, for its first disk.
+func (m *Machine) spec(bundle string) api.HostSpec {
+	return api.HostSpec{ID: m.Name, Identity: lane.Identity{UUID: m.UUID, MACs: []lane.MAC{m.MAC}, Serial: m.Serial, AssetTag: m.Asset, Rack: "lab", Unit: fmt.Sprint(m.number)},
+		Arch: "x86_64", Role: "worker", Bundle: bundle, Disk: lane.DiskSelector{Serial: m.Disks[0].Serial, SizeGB: float64(m.Disks[0].Bytes) / 1e9},
+		Network: api.NetworkSpec{Address: fmt.Sprintf("192.168.77.%d", 20+m.number)}}
+}
+
+// enrol puts records into the inventory.
+func (l *Lab) enrol(ctx context.Context, specs ...api.HostSpec) error {
+	out, err := l.client.Import(ctx, specs, false)
+	if err == nil && len(out.Problems) > 0 {
+		err = fmt.Errorf("the inventory is refused: %v", out.Problems)
+	}
+	return err
+}
+
+// stage waits until a host's run has come to a stage.
+func (l *Lab) stage(ctx context.Context, id string, s lane.Stage, limit time.Duration) error {
+	return l.until(ctx, limit, id+" reaches the stage "+string(s), func() (bool, error) {
+		h, err := l.client.Host(ctx, id)
+		if err == nil && (h.State == lane.StateFailed || h.State == lane.StateQuarantine) {
+			return false, fmt.Errorf("%s is %s: %s", id, h.State, h.Note)
+		}
+		return err == nil && h.Run.Stage.AtLeast(s), nil
+	})
+}
+
+// state waits until a host is in a state.
+func (l *Lab) state(ctx context.Context, id string, s lane.State, limit time.Duration) error {
+	return l.until(ctx, limit, id+" is "+string(s), func() (bool, error) {
+		h, err := l.client.Host(ctx, id)
+		return err == nil && h.State == s, nil
+	})
+}
+
+// screen waits until a machine's console shows a match.
+func (l *Lab) screen(ctx context.Context, m *Machine, pattern string, limit time.Duration) error {
+	return l.until(ctx, limit, fmt.Sprintf("the console of %s shows %q", m.Name, pattern), func() (bool, error) { return m.shows(pattern), nil })
+}
+
+// hash returns the digest of a disk's file.
+func hash(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("open a disk: %w", err)
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), errors.Join(err, f.Close())
+}
+
+// timelines writes every machine's evidence to w.
+func (l *Lab) timelines(ctx context.Context, w io.Writer) {
+	for _, m := range l.machines {
+		for _, subject := range []string{m.Name, string(m.MAC)} {
+			events, err := l.client.Events(ctx, subject, 0, 5000)
+			if err != nil || len(events) == 0 {
+				continue
+			}
+			_, ok := lane.VerifyChain(events)
+			fmt.Fprintf(w, "\n%s, %s: %d lines of evidence, chain unbroken: %t\n", l.key, subject, len(events), ok)
+			t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+			for _, e := range events {
+				if e.Kind == lane.KindProgress {
+					continue
+				}
+				times := ""
+				if e.Count > 1 {
+					times = fmt.Sprintf(" [%d times]", e.Count)
+				}
+				fmt.Fprintf(t, "  %7.1fs\t%s\t%s\t%s\t%s%s\n", e.At.Sub(l.began).Seconds(), e.By, e.Kind, e.Stage,
+					lane.Clean(strings.TrimSpace(e.Name+" "+string(e.Reason)+" "+e.Message), 120), times)
+			}
+			_ = t.Flush() // shows on the terminal itself
+		}
+	}
+}
+
+// close ends every process, last started first.
+func (l *Lab) close() {
+	for i := len(l.procs) - 1; i >= 0; i-- {
+		l.procs[i].kill()
+	}
+}

@@ -1,0 +1,426 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"bootlane/internal/lane"
+)
+
+// Scenario is one story that the lab plays.
+type Scenario struct {
+	Key   string
+	Title string
+	play  func(ctx context.Context, l *Lab) error
+}
+
+// Scenarios returns every scenario, the longest first.
+func Scenarios() []Scenario {
+	return []Scenario{
+		{"c", "the Debian installer, UEFI and BIOS: own seed, identity gate, report; then the deadline", installer},
+		{"a", "the main job, UEFI: blank disk to installed, and two more power cycles", mainJob},
+		{"g", "the server is killed twice on the way; the run goes on", killed},
+		{"b", "the main job, legacy BIOS", legacy},
+		{"e", "registered MAC, foreign UUID: quarantine, accept, and on", foreign},
+		{"f", "a disk of the wrong serial, and one of the wrong size: nothing is written", wrongDisk},
+		{"d", "an unknown machine: held, and told why", unknown},
+	}
+}
+
+const gigabyte = 1_000_000_000
+
+// patience is how long one step may take on a busy machine without KVM.
+const patience = 5 * time.Minute
+
+func (l *Lab) ready(ctx context.Context, bundleDir string, machines ...*Machine) error {
+	b, err := l.client.ImportBundle(ctx, bundleDir)
+	if err != nil {
+		return err
+	}
+	for _, m := range machines {
+		if err := l.enrol(ctx, m.spec(b.Ref())); err != nil {
+			return err
+		}
+	}
+	l.say("bundle %s imported, %d machines enrolled", b.Ref(), len(machines))
+	return nil
+}
+
+func (l *Lab) provision(ctx context.Context, m *Machine, p lane.Provisioning) error {
+	h, err := l.client.Provision(ctx, m.Name, p)
+	if err == nil {
+		l.say("%s provisioned: run %s until %s", m.Name, h.Run.ID, h.Run.Deadline.Format(time.TimeOnly))
+	}
+	return err
+}
+
+func mainJob(ctx context.Context, l *Lab) error {
+	m := l.machine("node-a", lane.UEFI, Disk{Serial: "SYSTEM-A", Bytes: 2 * gigabyte}, Disk{Serial: "DATA-A", Bytes: 100_000_000})
+	if err := l.ready(ctx, l.cfg.Image, m); err != nil {
+		return err
+	}
+	if err := l.install(ctx, m); err != nil {
+		return err
+	}
+	before, err := hash(m.DiskFile(1))
+	if err != nil {
+		return err
+	}
+	l.expect(before == blankHash(m.Disks[1].Bytes), "the disk that the selector does not name is untouched")
+	for i := range 2 {
+		if err := l.bootsLocally(ctx, m, i+1); err != nil {
+			return err
+		}
+	}
+	h, err := l.client.Host(ctx, m.Name)
+	if err != nil {
+		return err
+	}
+	l.expect(h.State == lane.StateInstalled && h.Run.BootsUsed == 1, "%s is %s, with %d network boot counted", m.Name, h.State, h.Run.BootsUsed)
+	return l.nothingInstalls(ctx, m)
+}
+
+// install provisions a machine, powers it on, and waits until it is installed.
+func (l *Lab) install(ctx context.Context, m *Machine) error {
+	if err := l.provision(ctx, m, lane.Provisioning{}); err != nil {
+		return err
+	}
+	if err := m.start(ctx); err != nil {
+		return err
+	}
+	for _, s := range []lane.Stage{lane.StageScript, lane.StageKernel, lane.StageDiskWritten, lane.StageFirstBoot, lane.StageReady} {
+		if err := l.stage(ctx, m.Name, s, patience); err != nil {
+			return err
+		}
+	}
+	if err := l.state(ctx, m.Name, lane.StateInstalled, 10*time.Second); err != nil {
+		return err
+	}
+	l.expect(true, "%s went from a blank disk to installed", m.Name)
+	return l.screen(ctx, m, m.Name+" login:", patience)
+}
+
+// bootsLocally power-cycles a machine; it asks the network first, and must end on its disk.
+func (l *Lab) bootsLocally(ctx context.Context, m *Machine, nth int) error {
+	before, err := l.asked(ctx, m)
+	if err != nil {
+		return err
+	}
+	if err := m.cycle(); err != nil {
+		return err
+	}
+	l.say("%s power-cycled, time %d", m.Name, nth)
+	if err := l.screen(ctx, m, m.Name+" login:", patience); err != nil {
+		return err
+	}
+	after, err := l.asked(ctx, m)
+	if err != nil {
+		return err
+	}
+	l.expect(after > before, "%s asked the network again, was sent to its disk, and booted it", m.Name)
+	return nil
+}
+
+// asked counts the answers "local boot" that a machine was given.
+func (l *Lab) asked(ctx context.Context, m *Machine) (int, error) {
+	events, err := l.client.Events(ctx, m.Name, 0, 5000)
+	n := 0
+	for _, e := range events {
+		if (e.Kind == lane.KindAsked || e.Kind == lane.KindServed) && e.Action == lane.LocalBoot.String() {
+			n += e.Count
+		}
+	}
+	return n, err
+}
+
+// nothingInstalls walks every route that ever gave the machine an installing
+// byte, and expects each to refuse.
+func (l *Lab) nothingInstalls(ctx context.Context, m *Machine) error {
+	paths, err := l.servedPaths(m)
+	if err != nil {
+		return err
+	}
+	l.expect(len(paths) > 0, "%d run paths were seen on the wire", len(paths))
+	for _, p := range paths {
+		status, _, err := fetch(ctx, p)
+		if err != nil {
+			return err
+		}
+		l.expect(status == http.StatusForbidden, "%s is refused now: %d", regexp.MustCompile(`run/[^/]+`).ReplaceAllString(p, "run/…"), status)
+	}
+	status, body, err := fetch(ctx, "http://"+serverAddr+":8080"+lane.ScriptPath+"?uuid="+string(m.UUID)+"&mac="+m.MAC.Hyphens()+"&serial="+m.Serial+"&asset="+m.Asset+"&buildarch=x86_64&platform=efi")
+	l.expect(err == nil && status == http.StatusOK && !strings.Contains(body, "kernel ") && strings.Contains(body, "local boot"), "the boot script says local boot")
+	return err
+}
+
+// servedPaths finds the URLs of the run on the machine's console: the kernel
+// command line and iPXE's downloads show them.
+func (l *Lab) servedPaths(m *Machine) ([]string, error) {
+	b, err := os.ReadFile(m.file("serial.log"))
+	if err != nil {
+		return nil, fmt.Errorf("read the console: %w", err)
+	}
+	var out []string
+	for _, u := range regexp.MustCompile(`http://`+regexp.QuoteMeta(serverAddr)+`:8080/run/[a-z0-9]{20,64}/(file/[0-9a-f]{64}/[A-Za-z0-9._-]+[A-Za-z0-9])`).FindAllString(ansi.ReplaceAllString(string(b), ""), -1) {
+		if !slices.Contains(out, u) {
+			out = append(out, u)
+		}
+	}
+	return out, nil
+}
+
+func fetch(ctx context.Context, url string) (int, string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", fmt.Errorf("ask for %s: %w", url, err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, "", fmt.Errorf("fetch %s: %w", url, err)
+	}
+	defer closeQuietly(res.Body)
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	return res.StatusCode, string(body), err
+}
+
+func legacy(ctx context.Context, l *Lab) error {
+	m := l.machine("node-b", lane.BIOS, Disk{Serial: "SYSTEM-B", Bytes: 2 * gigabyte})
+	if err := l.ready(ctx, l.cfg.Image, m); err != nil {
+		return err
+	}
+	if err := l.install(ctx, m); err != nil {
+		return err
+	}
+	return l.bootsLocally(ctx, m, 1)
+}
+
+func installer(ctx context.Context, l *Lab) error {
+	uefi := l.machine("node-c-uefi", lane.UEFI, Disk{Serial: "SYSTEM-C1", Bytes: 4 * gigabyte})
+	bios := l.machine("node-c-bios", lane.BIOS, Disk{Serial: "SYSTEM-C2", Bytes: 4 * gigabyte})
+	if err := l.ready(ctx, l.cfg.Installer, uefi, bios); err != nil {
+		return err
+	}
+	for _, m := range []*Machine{bios, uefi} {
+		if err := l.provision(ctx, m, lane.Provisioning{For: 5 * time.Minute}); err != nil {
+			return err
+		}
+		if err := m.start(ctx); err != nil {
+			return err
+		}
+		if err := l.stage(ctx, m.Name, lane.StageKernel, 5*time.Minute); err != nil {
+			return err
+		}
+		if err := l.readItsSeed(ctx, m); err != nil {
+			return err
+		}
+		// What follows needs a package mirror, which a lab without a network has not.
+		m.stop()
+		l.say("%s switched off: the installer's further components cannot be had here", m.Name)
+	}
+	for _, m := range []*Machine{bios, uefi} {
+		if err := l.state(ctx, m.Name, lane.StateFailed, 6*time.Minute); err != nil {
+			return err
+		}
+		v, err := l.client.Why(ctx, m.Name)
+		if err != nil {
+			return err
+		}
+		l.expect(v.Rule == string(lane.RunExpired) && v.Stage == lane.StageKernel, "why %s: %s at stage %s: %s", m.Name, v.Rule, v.Stage, v.Because)
+		l.expect(blank(m, 0), "the disk of %s is still blank", m.Name)
+	}
+	return nil
+}
+
+func (l *Lab) readItsSeed(ctx context.Context, m *Machine) error {
+	events, err := l.client.Events(ctx, m.Name, 0, 5000)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"seed/preseed.cfg", "seed/early.sh"} {
+		l.expect(slices.ContainsFunc(events, func(e lane.Event) bool { return e.Kind == lane.KindServed && e.Name == name && e.Digest != "" }),
+			"%s fetched its own %s", m.Name, name)
+	}
+	i := slices.IndexFunc(events, func(e lane.Event) bool { return e.Kind == lane.KindStage && e.Stage == lane.StageKernel })
+	l.expect(i >= 0 && strings.Contains(events[i].Message, string(m.UUID)), "%s passed the identity gate and reported its UUID", m.Name)
+	return nil
+}
+
+func unknown(ctx context.Context, l *Lab) error {
+	m := l.machine("stranger", lane.UEFI, Disk{Serial: "SYSTEM-D", Bytes: gigabyte})
+	if err := m.start(ctx); err != nil {
+		return err
+	}
+	if err := l.screen(ctx, m, "Bootlane holds this machine", patience); err != nil {
+		return err
+	}
+	if err := l.screen(ctx, m, "next: add the machine to the inventory", 20*time.Second); err != nil {
+		return err
+	}
+	for _, want := range []string{string(lane.UnknownMachine), string(m.MAC), string(m.UUID), m.Serial, m.Asset} {
+		l.expect(m.shows(regexp.QuoteMeta(want)), "its screen shows %s", want)
+	}
+	events, err := l.client.Events(ctx, string(m.MAC), 0, 5000)
+	if err != nil {
+		return err
+	}
+	l.expect(len(events) > 0, "%d lines of evidence are kept under its MAC", len(events))
+	l.expect(!slices.ContainsFunc(events, func(e lane.Event) bool { return e.Run != "" || e.Action == lane.Install.String() }), "no installer or agent byte was served to it")
+	v, err := l.client.Why(ctx, string(m.MAC))
+	l.expect(err == nil && v.Rule == string(lane.UnknownMachine), "why %s: %s", m.MAC, v.Because)
+	l.expect(blank(m, 0), "its disk is still blank")
+	return err
+}
+
+func foreign(ctx context.Context, l *Lab) error {
+	m := l.machine("node-e", lane.UEFI, Disk{Serial: "SYSTEM-E", Bytes: 2 * gigabyte})
+	real := m.UUID
+	m.UUID = "11223344-5566-4777-8899-aabbccddeeff"
+	if err := l.ready(ctx, l.cfg.Image, m); err != nil {
+		return err
+	}
+	registered := m.UUID
+	m.UUID = real
+	if err := l.provision(ctx, m, lane.Provisioning{}); err != nil {
+		return err
+	}
+	if err := m.start(ctx); err != nil {
+		return err
+	}
+	if err := l.state(ctx, m.Name, lane.StateQuarantine, patience); err != nil {
+		return err
+	}
+	if err := l.screen(ctx, m, "identity-mismatch", patience); err != nil {
+		return err
+	}
+	if err := l.screen(ctx, m, "Local boot in", 20*time.Second); err != nil {
+		return err
+	}
+	l.expect(m.shows(string(registered)) && m.shows(string(real)), "its screen shows both UUIDs")
+	h, err := l.client.Host(ctx, m.Name)
+	if err != nil {
+		return err
+	}
+	l.expect(h.Run.BootsUsed == 0 && len(h.Dispute) > 0, "the record is in quarantine with both sides, and no boot of the grant is used: %v", h.Dispute)
+	if _, err := l.client.Act(ctx, m.Name, "accept", "board replaced in the lab", lane.ReplacedBoard); err != nil {
+		return err
+	}
+	l.say("the new board is accepted")
+	if err := m.cycle(); err != nil {
+		return err
+	}
+	if err := l.stage(ctx, m.Name, lane.StageKernel, patience); err != nil {
+		return err
+	}
+	l.expect(true, "after `host accept` the same run goes on: the agent runs on it")
+	return nil
+}
+
+func wrongDisk(ctx context.Context, l *Lab) error {
+	serial := l.machine("node-f-serial", lane.UEFI, Disk{Serial: "SYSTEM-F1", Bytes: gigabyte})
+	size := l.machine("node-f-size", lane.UEFI, Disk{Serial: "SYSTEM-F2", Bytes: gigabyte})
+	if err := l.ready(ctx, l.cfg.Image, serial, size); err != nil {
+		return err
+	}
+	// The machines come with other disks than the inventory describes.
+	serial.Disks[0].Serial = "SOMEBODYS-DATA"
+	size.Disks[0].Bytes = 3 * gigabyte
+	for _, m := range []*Machine{serial, size} {
+		if err := l.provision(ctx, m, lane.Provisioning{}); err != nil {
+			return err
+		}
+		if err := m.start(ctx); err != nil {
+			return err
+		}
+	}
+	for _, m := range []*Machine{serial, size} {
+		before := blankHash(m.Disks[0].Bytes)
+		if err := l.state(ctx, m.Name, lane.StateFailed, patience); err != nil {
+			return err
+		}
+		v, err := l.client.Why(ctx, m.Name)
+		if err != nil {
+			return err
+		}
+		l.expect(v.Rule == string(lane.DiskMismatch), "why %s: %s: %s", m.Name, v.Rule, v.Because)
+		if err := l.until(ctx, 2*time.Minute, m.Name+" powers itself off", func() (bool, error) { return m.off(), nil }); err != nil {
+			return err
+		}
+		after, err := hash(m.DiskFile(0))
+		if err != nil {
+			return err
+		}
+		l.expect(before == after, "the disk of %s is the same before and after: sha256 %s…", m.Name, after[:16])
+	}
+	return nil
+}
+
+func killed(ctx context.Context, l *Lab) error {
+	m := l.machine("node-g", lane.UEFI, Disk{Serial: "SYSTEM-G", Bytes: 2 * gigabyte})
+	if err := l.ready(ctx, l.cfg.Image, m); err != nil {
+		return err
+	}
+	if err := l.provision(ctx, m, lane.Provisioning{}); err != nil {
+		return err
+	}
+	if err := m.start(ctx); err != nil {
+		return err
+	}
+	if err := l.stage(ctx, m.Name, lane.StageKernel, patience); err != nil {
+		return err
+	}
+	if err := l.killServer(ctx, "between script and image"); err != nil {
+		return err
+	}
+	written := func() (bool, error) {
+		h, err := l.client.Host(ctx, m.Name)
+		return err == nil && h.Run.Stage == lane.StageInstaller && h.Run.Total > 0 && h.Run.Done >= h.Run.Total*9/10, nil
+	}
+	if err := l.until(ctx, patience, "the image is nearly written", written); err != nil {
+		return err
+	}
+	if err := l.killServer(ctx, "between image and report"); err != nil {
+		return err
+	}
+	if err := l.stage(ctx, m.Name, lane.StageDiskWritten, patience); err != nil {
+		return err
+	}
+	l.expect(true, "the run went on over two kills of the server, to the written disk")
+	h, err := l.client.Host(ctx, m.Name)
+	if err != nil {
+		return err
+	}
+	l.expect(h.Run.BootsUsed == 1, "the grant is consumed once: %d of %d network boots", h.Run.BootsUsed, h.Run.Boots)
+	if err := l.nothingInstalls(ctx, m); err != nil {
+		return err
+	}
+	return l.state(ctx, m.Name, lane.StateInstalled, patience)
+}
+
+// killServer kills the server with SIGKILL, lets the machine notice, and starts it again.
+func (l *Lab) killServer(ctx context.Context, when string) error {
+	l.server.kill()
+	l.say("the server is killed, %s", when)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(4 * time.Second):
+	}
+	if err := l.serve(ctx); err != nil {
+		return err
+	}
+	l.say("the server runs again")
+	return nil
+}
+
+// blank reports whether a machine's disk holds nothing but zeros.
+func blank(m *Machine, i int) bool {
+	h, err := hash(m.DiskFile(i))
+	return err == nil && h == blankHash(m.Disks[i].Bytes)
+}
