@@ -1,0 +1,41 @@
+# The commands of daily work. `make lab` and `make test` install what they need.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+CACHE := .cache
+SCENARIO ?=
+FUZZTIME ?= 20s
+
+.PHONY: build setup lab test check bench fuzz clean
+
+build: ## both binaries, static
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+setup:
+	@scripts/setup
+
+lab: setup build ## blank virtual servers go through the lane; SCENARIO=a plays one
+	scripts/lab-bundles $(CACHE)/lab
+	bin/bootlane lab --image $(CACHE)/lab/image --installer $(CACHE)/lab/installer --out lab-out $(SCENARIO)
+
+test: setup check ## everything but the lab
+	go test -race ./...
+
+check: ## format, vet, shell scripts
+	@test -z "$$(gofmt -l cmd internal)" || { gofmt -l cmd internal; echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	shellcheck scripts/* .ci/run
+
+bench: ## speed, measured
+	go test -run '^$$' -bench . -benchmem ./internal/...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@for pkg in $$(go list ./internal/...); do \
+	  for target in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+	  done; \
+	done
+
+clean:
+	rm -rf bin lab-out $(CACHE)
