@@ -97,11 +97,11 @@ func check(ctx context.Context, w *sql.DB) error {
 func explain(path string, err error) error {
 	msg := "open the database " + path
 	switch text := err.Error(); {
-	case strings.Contains(text, "readonly") || strings.Contains(text, "SQLITE_READONLY"):
+	case strings.Contains(text, "readonly"):
 		msg += ": it is read-only; give it to the user that runs bootlane"
 	case strings.Contains(text, "SQLITE_BUSY") || strings.Contains(text, "locked"):
 		msg += ": another program holds it locked; close that program"
-	case strings.Contains(text, "SQLITE_NOTADB"):
+	case strings.Contains(text, "not a database"):
 		msg += ": it is not a SQLite database; move it away or restore a backup"
 	case strings.Contains(text, "unable to open"):
 		msg += ": it cannot be opened or created there; check the directory and its permissions"
