@@ -130,7 +130,7 @@ func (s *Server) request(ctx context.Context, q query) (answer, error) {
 		return s.refuse(q, "another address is reserved for this client"), nil
 	case known && l.Address == want || reserved == want:
 		return s.grant(ctx, q, want, "the address has gone to another client")
-	case known || n.Authoritative:
+	case known || n.Authoritative || s.pool.leasedToOther(q.mac, want, now):
 		return s.refuse(q, "this client has no lease of this address"), nil
 	}
 	return answer{}, nil // RFC 2131 4.3.2: without a record the server must be silent

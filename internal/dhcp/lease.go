@@ -154,6 +154,14 @@ func (p *pool) leaseOf(mac lane.MAC) (lane.Lease, bool) {
 	return l, ok
 }
 
+// leasedToOther reports whether another client holds the address now.
+func (p *pool) leasedToOther(mac lane.MAC, a netip.Addr, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	holder, ok := p.byAddr[a]
+	return ok && holder != mac && p.byMAC[holder].State == lane.LeaseActive && now.Before(p.byMAC[holder].Expires)
+}
+
 // available reports whether the client may have exactly this address, and holds it.
 func (p *pool) available(mac lane.MAC, a netip.Addr, now time.Time) bool {
 	p.mu.Lock()

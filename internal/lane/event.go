@@ -118,6 +118,9 @@ func Coalesce(prev, next Event) (Event, bool) {
 	}
 	prev.Count += max(next.Count, 1)
 	prev.LastAt = next.At
+	if next.LastAt.After(next.At) { // next was counted already
+		prev.LastAt = next.LastAt
+	}
 	return prev, true
 }
 

@@ -1,0 +1,406 @@
+package dhcp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/store"
+	"bootlane/internal/store/sqlite"
+)
+
+// rig is a server without a socket, on a real store and a clock that tests move.
+type rig struct {
+	*Server
+	t        *testing.T
+	now      time.Time
+	store    *store.Store
+	stop     func()
+	decision lane.Decision
+	askErr   error
+	asked    []lane.Facts
+	reserved map[lane.MAC]netip.Addr
+	notes    []string
+	mu       sync.Mutex
+}
+
+func (r *rig) Ask(_ context.Context, f lane.Facts) (lane.Decision, error) {
+	r.asked = append(r.asked, f)
+	return r.decision, r.askErr
+}
+
+func (r *rig) Reserved(_ context.Context, m lane.MAC) (netip.Addr, error) { return r.reserved[m], nil }
+
+func (r *rig) Holder(_ context.Context, a netip.Addr) (bool, error) {
+	for _, v := range r.reserved {
+		if v == a {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (r *rig) Lease(_ lane.Facts, _, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notes = append(r.notes, text)
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t, now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), reserved: map[lane.MAC]netip.Addr{}}
+	e, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.store, err = store.New(t.Context(), e, func() time.Time { return r.now }); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.store.Run(ctx) }()
+	var once sync.Once
+	r.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := errors.Join(<-done, r.store.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(r.stop)
+	r.restart()
+	return r
+}
+
+// restart makes a new server from what is stored, as after a crash.
+func (r *rig) restart() {
+	leases, err := r.store.Leases(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	n := network()
+	r.Server = &Server{cfg: Config{Interface: "test", Network: n, Asker: r, Leases: r.store, Reservations: r, Evidence: r,
+		Now: func() time.Time { return r.now }, Log: slog.New(slog.DiscardHandler)}, pool: newPool(n.First, n.Last, leases), addresses: addrList("192.168.77.1", "192.168.77.2")}
+}
+
+// say sends one message and returns the reply; nil when the server is silent.
+func (r *rig) say(b []byte) *dhcpv4.DHCPv4 {
+	r.t.Helper()
+	q, err := parse(b)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	a, err := r.handle(r.t.Context(), q)
+	if err != nil || a.kind == 0 {
+		return nil
+	}
+	out := a.msg.marshal(q)
+	rules(r.t, q, out)
+	p, err := dhcpv4.FromBytes(out)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return p
+}
+
+func (r *rig) expect(p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, address string) {
+	r.t.Helper()
+	switch {
+	case p == nil && kind == 0:
+	case p == nil:
+		r.t.Errorf("silence, want %s", kind)
+	case p.MessageType() != kind:
+		r.t.Errorf("%s %s, want %s", p.MessageType(), p.YourIPAddr, kind)
+	case kind != dhcpv4.MessageTypeNak && p.YourIPAddr.String() != address:
+		r.t.Errorf("address %s, want %s", p.YourIPAddr, address)
+	}
+}
+
+const (
+	discover = byte(dhcpv4.MessageTypeDiscover)
+	request  = byte(dhcpv4.MessageTypeRequest)
+	decline  = byte(dhcpv4.MessageTypeDecline)
+	release  = byte(dhcpv4.MessageTypeRelease)
+	inform   = byte(dhcpv4.MessageTypeInform)
+	offering = dhcpv4.MessageTypeOffer
+	ack      = dhcpv4.MessageTypeAck
+	nak      = dhcpv4.MessageTypeNak
+)
+
+func ip(code byte, a string) []byte {
+	return append([]byte{code, 4}, netip.MustParseAddr(a).AsSlice()...)
+}
+
+func selecting(mac lane.MAC, address, server string) []byte {
+	return build(request, mac, nil, append(ip(50, address), ip(54, server)...)...)
+}
+
+func ciaddr(a string) func([]byte) {
+	return func(b []byte) { copy(b[12:], netip.MustParseAddr(a).AsSlice()) }
+}
+
+func mac(n byte) lane.MAC {
+	m, err := lane.MACFromBytes([]byte{0x52, 0x54, 0, 0, 0, n})
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// bind takes a client through DISCOVER and REQUEST.
+func (r *rig) bind(m lane.MAC) string {
+	r.t.Helper()
+	p := r.say(build(discover, m, nil))
+	if p == nil {
+		r.t.Fatalf("%s got no offer", m)
+	}
+	a := p.YourIPAddr.String()
+	r.expect(r.say(selecting(m, a, "192.168.77.1")), ack, a)
+	return a
+}
+
+func TestExchange(t *testing.T) {
+	r := newRig(t)
+	first := r.say(build(discover, mac(1), nil))
+	r.expect(first, offering, "192.168.77.100")
+	for range 3 { // D4-04: repetitions get the same address
+		r.expect(r.say(build(discover, mac(1), nil)), offering, "192.168.77.100")
+	}
+	r.expect(r.say(build(discover, mac(2), nil)), offering, "192.168.77.101") // D4-05: same xid, other client
+	p := r.say(selecting(mac(1), "192.168.77.100", "192.168.77.1"))
+	r.expect(p, ack, "192.168.77.100")
+	if got := p.IPAddressLeaseTime(0); got != time.Hour {
+		t.Errorf("lease time %s", got)
+	}
+	if p.Options.Has(dhcpv4.OptionClassIdentifier) || p.Options.Has(dhcpv4.OptionBootfileName) || p.BootFileName != "" {
+		t.Error("D4-54: an operating system gets boot fields")
+	}
+	if len(r.asked) != 0 {
+		t.Error("a plain client is a question about booting")
+	}
+}
+
+func TestDeviantClientIdentifiers(t *testing.T) {
+	r := newRig(t)
+	// D4-11: firmware without 61, iPXE with its MAC, an OS with a DUID: one lease.
+	for _, id := range [][]byte{nil, {61, 7, 1, 0x52, 0x54, 0, 0, 0, 1}, {61, 10, 255, 0, 0, 0, 1, 0, 1, 2, 3, 4}} {
+		p := r.say(build(discover, mac(1), nil, id...))
+		r.expect(p, offering, "192.168.77.100")
+	}
+	r.bind(mac(1))
+	if leases, err := r.store.Leases(t.Context()); err != nil || len(leases) != 1 {
+		t.Errorf("%v, %v", leases, err)
+	}
+}
+
+func TestWishes(t *testing.T) {
+	r := newRig(t)
+	r.expect(r.say(build(discover, mac(1), nil, ip(50, "192.168.77.102")...)), offering, "192.168.77.102") // D4-06
+	r.expect(r.say(build(discover, mac(2), nil, ip(50, "192.168.77.102")...)), offering, "192.168.77.100") // D4-07 taken
+	r.expect(r.say(build(discover, mac(3), nil, ip(50, "10.9.9.9")...)), offering, "192.168.77.101")       // D4-07 outside
+}
+
+func TestPoolRunsDry(t *testing.T) {
+	r := newRig(t)
+	for n := range byte(4) {
+		r.bind(mac(n + 1))
+	}
+	r.expect(r.say(build(discover, mac(9), nil)), 0, "") // D4-09
+	if len(r.notes) == 0 || r.notes[len(r.notes)-1][:15] != "no free address" {
+		t.Errorf("notes: %v", r.notes)
+	}
+	r.now = r.now.Add(2 * time.Hour)
+	p := r.say(build(discover, mac(2), nil)) // D4-08: its old address, although all have expired
+	r.expect(p, offering, "192.168.77.101")
+	if r.say(build(discover, mac(9), nil)) == nil {
+		t.Error("an expired address is not given again")
+	}
+}
+
+func TestRequestStates(t *testing.T) {
+	r := newRig(t)
+	a := r.bind(mac(1))
+	unicast := func(m lane.MAC, a string) []byte { return build(request, m, ciaddr(a)) }
+	for _, c := range []struct {
+		name string
+		msg  []byte
+		want dhcpv4.MessageType
+		addr string
+	}{
+		{"D4-15 our second address", append([]byte(nil), selecting(mac(1), a, "192.168.77.2")...), ack, a},
+		{"D4-18 INIT-REBOOT, right", build(request, mac(1), nil, ip(50, a)...), ack, a},
+		{"D4-19 INIT-REBOOT, another of ours", build(request, mac(1), nil, ip(50, "192.168.77.103")...), nak, ""},
+		{"D4-20 INIT-REBOOT, foreign subnet", build(request, mac(1), nil, ip(50, "10.0.0.1")...), nak, ""},
+		{"D4-21 INIT-REBOOT, no record", build(request, mac(7), nil, ip(50, "192.168.77.103")...), 0, ""},
+		{"D4-22 RENEWING", unicast(mac(1), a), ack, a},
+		{"D4-25 REBINDING, no record", unicast(mac(7), "192.168.77.103"), 0, ""},
+		{"D4-26 RENEWING another's lease", unicast(mac(7), a), nak, ""},
+		{"no address at all", build(request, mac(1), nil), 0, ""},
+		{"D4-16 an address that is another's", selecting(mac(7), a, "192.168.77.1"), nak, ""},
+		{"an address outside the range", selecting(mac(7), "192.168.77.9", "192.168.77.1"), nak, ""},
+		{"our own address", selecting(mac(7), "192.168.77.1", "192.168.77.1"), nak, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r.t = t
+			r.expect(r.say(c.msg), c.want, c.addr)
+		})
+	}
+	r.t = t
+	r.cfg.Network.Authoritative = true
+	r.expect(r.say(build(request, mac(7), nil, ip(50, "192.168.77.103")...)), nak, "") // D4-21 authoritative
+}
+
+func TestForeignServerWins(t *testing.T) {
+	r := newRig(t)
+	r.expect(r.say(build(discover, mac(1), nil)), offering, "192.168.77.100")
+	r.expect(r.say(selecting(mac(1), "192.168.77.50", "192.168.77.250")), 0, "") // D4-14: silent
+	r.expect(r.say(build(discover, mac(2), nil, ip(50, "192.168.77.100")...)), offering, "192.168.77.100")
+}
+
+func TestTolerantSelecting(t *testing.T) {
+	r := newRig(t)
+	r.expect(r.say(build(request, mac(1), nil, ip(54, "192.168.77.1")...)), 0, "")
+	r.expect(r.say(build(discover, mac(1), nil)), offering, "192.168.77.100")
+	r.expect(r.say(build(request, mac(1), nil, ip(54, "192.168.77.1")...)), ack, "192.168.77.100") // D4-17
+}
+
+func TestReservations(t *testing.T) {
+	r := newRig(t)
+	r.reserved[mac(1)] = netip.MustParseAddr("192.168.77.20")
+	r.reserved[mac(2)] = netip.MustParseAddr("192.168.77.101")
+	r.expect(r.say(build(discover, mac(1), nil, ip(50, "192.168.77.102")...)), offering, "192.168.77.20")
+	r.expect(r.say(selecting(mac(1), "192.168.77.20", "192.168.77.1")), ack, "192.168.77.20")
+	r.expect(r.say(build(request, mac(1), nil, ip(50, "192.168.77.100")...)), nak, "")
+	for _, want := range []string{"192.168.77.100", "192.168.77.102", "192.168.77.103"} { // never .101
+		m := mac(want[len(want)-1])
+		r.expect(r.say(build(discover, m, nil)), offering, want)
+		r.expect(r.say(selecting(m, want, "192.168.77.1")), ack, want)
+	}
+	r.expect(r.say(build(discover, mac(99), nil)), 0, "")
+	r.reserved[mac(98)] = netip.MustParseAddr("192.168.77.100") // D4-10: reserved while another still has it
+	r.expect(r.say(build(discover, mac(98), nil)), 0, "")
+	r.reserved[mac(97)] = netip.MustParseAddr("10.1.1.1")
+	r.expect(r.say(build(discover, mac(97), nil)), 0, "")
+}
+
+func TestDecline(t *testing.T) {
+	r := newRig(t)
+	r.expect(r.say(build(discover, mac(1), nil)), offering, "192.168.77.100")
+	r.expect(r.say(build(decline, mac(1), nil, ip(50, "192.168.77.103")...)), 0, "") // D4-29: not its address
+	r.expect(r.say(build(decline, mac(1), nil, ip(50, "192.168.77.100")...)), 0, "") // D4-28
+	r.expect(r.say(build(discover, mac(1), nil)), offering, "192.168.77.101")
+	for range 20 { // D4-30: the pool survives
+		if p := r.say(build(discover, mac(1), nil)); p != nil {
+			r.say(build(decline, mac(1), nil, ip(50, p.YourIPAddr.String())...))
+		}
+	}
+	if p := r.say(build(discover, mac(2), nil)); p == nil {
+		t.Error("one declining client emptied the pool")
+	}
+	r.now = r.now.Add(declineHold + time.Second)
+	r.expect(r.say(build(discover, mac(3), nil, ip(50, "192.168.77.100")...)), offering, "192.168.77.100")
+}
+
+func TestRelease(t *testing.T) {
+	r := newRig(t)
+	a := r.bind(mac(1))
+	r.say(build(release, mac(2), ciaddr(a))) // D4-32: not its lease
+	if l, _ := r.pool.leaseOf(mac(1)); l.State != lane.LeaseActive {
+		t.Error("a stranger released it")
+	}
+	r.say(build(release, mac(1), ciaddr(a)))
+	r.restart()
+	if l, _ := r.pool.leaseOf(mac(1)); l.State != lane.LeaseReleased {
+		t.Error("the release is not on record")
+	}
+	r.expect(r.say(build(discover, mac(1), nil)), offering, a) // D4-31
+}
+
+func TestInform(t *testing.T) {
+	r := newRig(t)
+	p := r.say(build(inform, mac(1), ciaddr("192.168.77.200")))
+	if p == nil || p.MessageType() != ack || !p.YourIPAddr.IsUnspecified() || p.Options.Has(dhcpv4.OptionIPAddressLeaseTime) || p.Options.Has(dhcpv4.OptionRenewTimeValue) {
+		t.Errorf("D4-33: %v", p)
+	}
+	q, err := parse(build(inform, mac(1), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := netip.MustParseAddrPort("192.168.77.201:68")
+	if got := destination(q, ack, from); got.Addr() != from.Addr() { // D4-34
+		t.Errorf("answer goes to %s", got)
+	}
+}
+
+func TestNakIsBare(t *testing.T) {
+	r := newRig(t)
+	p := r.say(build(request, mac(1), nil, append(ip(50, "10.0.0.1"), 61, 3, 1, 2, 3)...))
+	r.expect(p, nak, "")
+	for code := range p.Options {
+		if !bytes.Contains([]byte{53, 54, 56, 61}, []byte{code}) {
+			t.Errorf("D4-27: NAK carries option %d", code)
+		}
+	}
+}
+
+func TestDestination(t *testing.T) {
+	q := query{msg: dhcpv4.MessageTypeDiscover, ciaddr: netip.IPv4Unspecified(), giaddr: netip.IPv4Unspecified()}
+	all := netip.MustParseAddrPort("255.255.255.255:68")
+	if got := destination(q, offering, netip.AddrPort{}); got != all {
+		t.Errorf("OFFER to %s: EDK2 ignores anything but a broadcast", got)
+	}
+	q.msg, q.ciaddr = dhcpv4.MessageTypeRequest, netip.MustParseAddr("192.168.77.100")
+	if got := destination(q, ack, netip.AddrPort{}); got != netip.MustParseAddrPort("192.168.77.100:68") {
+		t.Errorf("renewal's ACK to %s", got)
+	}
+	if got := destination(q, nak, netip.AddrPort{}); got != all {
+		t.Errorf("NAK to %s", got)
+	}
+}
+
+func TestRelayedIsIgnored(t *testing.T) {
+	r := newRig(t)
+	r.expect(r.say(build(discover, mac(1), func(b []byte) { copy(b[24:], []byte{10, 1, 0, 1}) })), 0, "")
+}
+
+// TestDurableBeforeAck: D4-48. A lease that cannot be stored is not acknowledged,
+// and not remembered either: else the address would be given away twice.
+func TestDurableBeforeAck(t *testing.T) {
+	r := newRig(t)
+	a := r.bind(mac(1))
+	r.restart()
+	r.expect(r.say(build(discover, mac(2), nil, ip(50, a)...)), offering, "192.168.77.101")
+	r.stop()
+	if p := r.say(selecting(mac(2), "192.168.77.101", "192.168.77.1")); p != nil {
+		t.Errorf("%s although the store is down", p.MessageType())
+	}
+	if _, ok := r.pool.leaseOf(mac(2)); ok {
+		t.Error("the lease is remembered although it was never stored")
+	}
+}
+
+func TestBootClientAsks(t *testing.T) {
+	r := newRig(t)
+	r.decision = lane.Decision{Action: lane.Install}
+	p := r.say(capture(t, "dhcp4-ovmf-pxe-arch0007-discover-port67-bcast"))
+	r.expect(p, offering, "192.168.77.100")
+	if p.BootFileName != "boot/52-54-00-12-34-56/x86_64-uefi/snponly.efi" || p.ServerIPAddr.String() != "192.168.77.1" {
+		t.Errorf("file %q from %s", p.BootFileName, p.ServerIPAddr)
+	}
+	if len(r.asked) != 1 || r.asked[0].UUID == "" || r.asked[0].Speaker != lane.SpeakerROM {
+		t.Errorf("asked: %+v", r.asked)
+	}
+	r.askErr = errors.New("the store is down")
+	if p := r.say(capture(t, "dhcp4-ovmf-pxe-arch0007-discover-port67-bcast")); p != nil {
+		t.Error("an answer although nobody could decide")
+	}
+}
