@@ -31,7 +31,7 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 	case lane.EntryScript:
 		return c.served(f, script.Entry(c.BaseURL)), nil
 	case lane.FailedScript:
-		f.Speaker = lane.SpeakerLoader
+		f.Speaker = lane.SpeakerROM // the path says no more than firmware would
 		body, _, err := c.Script(ctx, f, true)
 		return scriptFile{bytes.NewReader(body)}, err
 	}

@@ -106,7 +106,7 @@ func KernelArgs(in Input, boot lane.MAC) string {
 	var args string
 	switch in.Bundle.Seed {
 	case lane.SeedPreseed:
-		args = "auto=true priority=critical preseed/url=" + in.Base + "/seed/preseed.cfg netcfg/choose_interface=auto" + bootif +
+		args = "auto=true priority=critical preseed/url=" + in.Base + "/seed/preseed.cfg netcfg/choose_interface=auto netcfg/no_default_route=true" + bootif +
 			" hostname=" + short + " domain=" + domain + " " + in.Bundle.Args + " ---"
 	case lane.SeedNoCloud:
 		// iPXE has no quoting: the semicolon stands bare, it is inside a token.

@@ -1,0 +1,395 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
+
+	"bootlane/internal/api"
+	"bootlane/internal/app"
+	"bootlane/internal/bundle"
+	"bootlane/internal/lane"
+	"bootlane/internal/nettest"
+)
+
+func TestMain(m *testing.M) { os.Exit(nettest.Main(m)) }
+
+const (
+	uuid = lane.UUID("00112233-4455-6677-8899-aabbccddeeff")
+	mac  = lane.MAC("52:54:00:12:34:56")
+)
+
+// world is a whole server on the test's own cable, and an operator.
+type world struct {
+	*testing.T
+	dir    string
+	client *api.Client
+	conn   net.PacketConn
+}
+
+func newWorld(t *testing.T, extra string) *world {
+	t.Helper()
+	w := &world{T: t, dir: t.TempDir()}
+	config := filepath.Join(w.dir, "config.yaml")
+	text := fmt.Sprintf("data: %s/data\nlisten: {operators: \"127.0.0.1:8070\"}\ndhcp: {interface: %s, server: %s, subnet: 192.168.77.0/24, range: 192.168.77.100-192.168.77.199}\n%s",
+		w.dir, nettest.ServerInterface, nettest.Server, extra)
+	must(t, os.WriteFile(config, []byte(text), 0o600))
+	cfg, err := app.LoadConfig(config)
+	must(t, err)
+	a, err := app.New(t.Context(), cfg, "test", slog.New(slog.NewTextHandler(io.Discard, nil)))
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	token, err := os.ReadFile(filepath.Join(w.dir, "data", app.TokenFile))
+	must(t, err)
+	w.client = api.NewClient("http://"+a.Operator, strings.TrimSpace(string(token)), "tester")
+	w.conn = clientSocket(t)
+	return w
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func clientSocket(t *testing.T) net.PacketConn {
+	t.Helper()
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var set error
+		err := c.Control(func(fd uintptr) {
+			if set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1); set == nil {
+				set = unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, nettest.ClientInterface)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		return set
+	}}
+	c, err := lc.ListenPacket(t.Context(), "udp4", "0.0.0.0:68")
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// bundles makes one bundle of each seed.
+func (w *world) bundles() {
+	for _, seed := range lane.Seeds() {
+		name, _, _ := strings.Cut(seed, "/")
+		dir := filepath.Join(w.dir, name)
+		must(w.T, os.MkdirAll(dir, 0o755))
+		m := bundle.Manifest{Name: name, Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: seed, Kernel: "linux", Initrd: "initrd.gz",
+			Mirror: "http://mirror.example/debian"}
+		files := map[string]string{"linux": "kernel of " + name, "initrd.gz": "initrd of " + name}
+		if seed == lane.SeedImage {
+			files["disk.raw"] = strings.Repeat("image", 1000)
+			m.Image = &bundle.ImageManifest{File: "disk.raw", Compression: "none", RawDigest: "sha256:" + strings.Repeat("0", 64), RawBytes: 5000, RootPartLabel: "root"}
+		}
+		for f, text := range files {
+			must(w.T, os.WriteFile(filepath.Join(dir, f), []byte(text), 0o644))
+		}
+		must(w.T, bundle.WriteManifest(dir, m))
+		_, err := bundle.Hash(dir)
+		must(w.T, err)
+		_, err = w.client.ImportBundle(w.Context(), dir)
+		must(w.T, err)
+	}
+}
+
+func (w *world) enrol(bundle string) {
+	out, err := w.client.Import(w.Context(), []api.HostSpec{{ID: "node1", Identity: lane.Identity{UUID: uuid, MACs: []lane.MAC{mac}, Serial: "S1"}, Bundle: bundle,
+		Disk: lane.DiskSelector{Serial: "D1"}, Network: api.NetworkSpec{Address: "192.168.77.20"}}}, false)
+	must(w.T, err)
+	if len(out.Problems) > 0 {
+		w.Fatal(out.Problems)
+	}
+}
+
+// firmware is one way of asking for an address.
+type firmware struct {
+	name, vendor string
+	arch         byte
+	ipxe         bool
+}
+
+func firmwares() []firmware {
+	return []firmware{{"BIOS PXE", "PXEClient:Arch:00000:UNDI:002001", 0, false}, {"UEFI PXE", "PXEClient:Arch:00007:UNDI:003000", 7, false},
+		{"UEFI PXE, arch 9", "PXEClient:Arch:00009:UNDI:003000", 9, false}, {"UEFI HTTP", "HTTPClient:Arch:00016:UNDI:003000", 16, false},
+		{"iPXE BIOS", "PXEClient:Arch:00000:UNDI:002001", 0, true}, {"iPXE UEFI", "PXEClient:Arch:00007:UNDI:003010", 7, true}}
+}
+
+// discover sends a DISCOVER and returns the OFFER.
+func (w *world) discover(f firmware) *dhcpv4.DHCPv4 {
+	w.Helper()
+	hw, err := net.ParseMAC(string(mac))
+	must(w.T, err)
+	p, err := dhcpv4.NewDiscovery(hw, dhcpv4.WithOption(dhcpv4.OptClassIdentifier(f.vendor)),
+		dhcpv4.WithGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, f.arch}),
+		dhcpv4.WithGeneric(dhcpv4.OptionClientMachineIdentifier, append([]byte{0}, 0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff)))
+	must(w.T, err)
+	if f.ipxe {
+		p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionUserClassInformation, []byte("iPXE")))
+		p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(175), []byte{0x13, 1, 1, 0x24, 1, 1}))
+	}
+	_, err = w.conn.WriteTo(p.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: 67})
+	must(w.T, err)
+	buf := make([]byte, 2000)
+	for {
+		must(w.T, w.conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+		n, _, err := w.conn.ReadFrom(buf)
+		must(w.T, err)
+		if o, err := dhcpv4.FromBytes(buf[:n]); err == nil && o.TransactionID == p.TransactionID {
+			return o
+		}
+	}
+}
+
+func get(t *testing.T, url string) (int, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	must(t, err)
+	res, err := http.DefaultTransport.RoundTrip(req) // follows no redirect, like firmware
+	must(t, err)
+	body, err := io.ReadAll(res.Body)
+	must(t, err)
+	must(t, res.Body.Close())
+	if res.ContentLength < 0 || len(res.TransferEncoding) > 0 {
+		t.Errorf("%s is answered without a Content-Length", url)
+	}
+	if res.StatusCode >= 300 && len(body) == 0 {
+		t.Errorf("%s: %d without a body hangs shim", url, res.StatusCode)
+	}
+	return res.StatusCode, body
+}
+
+// tftpGet fetches a file in the simplest way RFC 1350 knows.
+func tftpGet(t *testing.T, server, name string) ([]byte, error) {
+	t.Helper()
+	c, err := net.ListenPacket("udp4", "192.168.77.1:0")
+	must(t, err)
+	defer func() { _ = c.Close() }()
+	_, err = c.WriteTo([]byte("\x00\x01"+name+"\x00octet\x00"), &net.UDPAddr{IP: net.ParseIP(server), Port: 69})
+	must(t, err)
+	var out []byte
+	buf := make([]byte, 600)
+	for {
+		must(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+		n, from, err := c.ReadFrom(buf)
+		must(t, err)
+		if buf[1] == 5 {
+			return nil, fmt.Errorf("tftp error %d: %s", buf[3], bytes.TrimRight(buf[4:n], "\x00"))
+		}
+		out = append(out, buf[4:n]...)
+		_, err = c.WriteTo([]byte{0, 4, buf[2], buf[3]}, from)
+		must(t, err)
+		if n < 516 {
+			return out, nil
+		}
+	}
+}
+
+// loader follows an OFFER to the bytes that it names. It is nil when it names none.
+func (w *world) loader(o *dhcpv4.DHCPv4) (string, []byte, error) {
+	w.Helper()
+	name := o.BootFileName
+	if opt := bytes.TrimRight(o.Options.Get(dhcpv4.OptionBootfileName), "\x00"); name == "" {
+		name = string(opt)
+	} else if string(opt) != name {
+		w.Errorf("file %q and option 67 %q differ", name, opt)
+	}
+	if name == "" {
+		return "", nil, nil
+	}
+	if strings.HasPrefix(name, "http://") {
+		status, body := get(w.T, name)
+		if status != http.StatusOK {
+			return name, nil, fmt.Errorf("%d: %s", status, body)
+		}
+		return name, body, nil
+	}
+	body, err := tftpGet(w.T, o.ServerIPAddr.String(), name)
+	return name, body, err
+}
+
+// TestContract follows everything that is advertised, for every firmware and
+// every decision, until bytes arrive.
+func TestContract(t *testing.T) {
+	w := newWorld(t, "policy: {bootRetry: 5m}\n")
+	w.bundles()
+	for _, f := range firmwares() {
+		t.Run("unknown, "+f.name, func(t *testing.T) {
+			w.T = t
+			name, body, err := w.loader(w.discover(f))
+			if err != nil || len(body) == 0 {
+				t.Fatalf("%q: %v", name, err)
+			}
+			if f.ipxe {
+				w.scripts(name, body, lane.Hold)
+			}
+		})
+	}
+	w.T = t
+	w.enrol("image-1")
+	for _, f := range firmwares() {
+		t.Run("local boot, "+f.name, func(t *testing.T) {
+			w.T = t
+			name, body, err := w.loader(w.discover(f))
+			switch {
+			case f.ipxe && err == nil:
+				w.scripts(name, body, lane.LocalBoot)
+			case f.arch == 16 && err != nil && strings.Contains(err.Error(), "host-new"): // refused, with the reason
+			case name == "" && err == nil:
+			default:
+				t.Errorf("%q, %d bytes, %v", name, len(body), err)
+			}
+		})
+	}
+	for _, seed := range lane.Seeds() {
+		name, _, _ := strings.Cut(seed, "/")
+		w.T = t
+		h, err := w.client.Provision(t.Context(), "node1", lane.Provisioning{Bundle: name + "-1"})
+		must(t, err)
+		for _, f := range firmwares() {
+			t.Run("install "+name+", "+f.name, func(t *testing.T) {
+				w.T = t
+				url, body, err := w.loader(w.discover(f))
+				if err != nil || len(body) == 0 {
+					t.Fatalf("%q: %v", url, err)
+				}
+				if f.ipxe {
+					w.scripts(url, body, lane.Install)
+				}
+			})
+		}
+		w.T = t
+		_, err = w.client.Act(t.Context(), string(h.ID), "cancel", "next seed", "")
+		must(t, err)
+	}
+}
+
+var (
+	chainURL = regexp.MustCompile(`(?m)^chain .*?(http://\S+)`)
+	fileURL  = regexp.MustCompile(`(?m)^(?:kernel|initrd) (http://\S+)`)
+	argURL   = regexp.MustCompile(`(?:preseed/url=|s=|bootlane\.url=)(http://\S+)`)
+	seedName = regexp.MustCompile(`(?:/seed/|get )([a-z][a-z.-]+\.(?:sh|service|cfg))`)
+)
+
+// scripts follows the entry script to the per-machine script, and that to all it names.
+func (w *world) scripts(name string, entry []byte, want lane.Action) {
+	w.Helper()
+	m := chainURL.FindSubmatch(entry)
+	if m == nil || !bytes.HasPrefix(entry, []byte("#!ipxe\n")) {
+		w.Fatalf("%s is no entry script:\n%s", name, entry)
+	}
+	url := string(m[1])
+	for setting, value := range map[string]string{"uuid": string(uuid), "netX/mac:hexhyp": mac.Hyphens(), "net0/mac:hexhyp": mac.Hyphens(), "serial:uristring": "S1",
+		"bl-arch": "x86_64", "platform": map[bool]string{true: "efi", false: "pcbios"}[strings.Contains(name, "uefi")]} {
+		url = strings.ReplaceAll(url, "${"+setting+"}", value)
+	}
+	url = regexp.MustCompile(`\$\{[^}]*\}`).ReplaceAllString(url, "")
+	status, body := get(w.T, url)
+	if status != http.StatusOK {
+		w.Fatalf("script: %d %s", status, body)
+	}
+	files := fileURL.FindAllSubmatch(body, -1)
+	if (len(files) > 0) != (want == lane.Install) {
+		w.Fatalf("%d files in the script of %s:\n%s", len(files), want, body)
+	}
+	for _, f := range files {
+		if status, got := get(w.T, string(f[1])); status != http.StatusOK || len(got) == 0 {
+			w.Errorf("%s: %d", f[1], status)
+		}
+	}
+	for _, c := range chainURL.FindAllSubmatch(body, -1) {
+		if status, got := get(w.T, string(c[1])); status != http.StatusOK || !bytes.HasPrefix(got, []byte("#!ipxe\n")) {
+			w.Errorf("%s: %d %s", c[1], status, got)
+		}
+	}
+	if want == lane.Install {
+		w.installer(body)
+	}
+}
+
+// installer follows the kernel's arguments to every document, order and image.
+func (w *world) installer(script []byte) {
+	w.Helper()
+	m := argURL.FindSubmatch(script)
+	if m == nil {
+		w.Fatalf("the kernel is led nowhere:\n%s", script)
+	}
+	url := string(m[1])
+	switch {
+	case strings.HasSuffix(url, "preseed.cfg"):
+		w.documents(strings.TrimSuffix(url, "preseed.cfg"), "preseed.cfg")
+	case strings.HasSuffix(url, "/seed/"):
+		w.documents(url, "user-data", "meta-data", "vendor-data", "network-config")
+	default:
+		w.order(url)
+	}
+}
+
+func (w *world) documents(base string, names ...string) {
+	w.Helper()
+	seen := map[string]bool{}
+	for len(names) > 0 {
+		name := names[0]
+		names = names[1:]
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		status, body := get(w.T, base+name)
+		if status != http.StatusOK {
+			w.Errorf("document %s: %d %s", name, status, body)
+		}
+		for _, m := range seedName.FindAllSubmatch(body, -1) {
+			names = append(names, string(m[1]))
+		}
+	}
+	if len(seen) < 3 {
+		w.Errorf("only %v were followed", seen)
+	}
+}
+
+func (w *world) order(base string) {
+	w.Helper()
+	hw, err := json.Marshal(lane.Hardware{UUID: uuid, Serial: "S1", Machine: "x86_64", Firmware: "uefi", BootMAC: mac, NICs: []lane.NIC{{Name: "eth0", MAC: mac}},
+		Disks: []lane.Disk{{Name: "vda", Serial: "D1", SizeBytes: 1e9}}})
+	must(w.T, err)
+	res, err := http.Post(base+"/order", "application/json", bytes.NewReader(hw))
+	must(w.T, err)
+	var o lane.Order
+	must(w.T, json.NewDecoder(res.Body).Decode(&o))
+	must(w.T, res.Body.Close())
+	if o.Action != lane.Install || o.Image == nil || len(o.Files) == 0 {
+		w.Fatalf("order: %+v", o)
+	}
+	server, _, _ := strings.Cut(strings.TrimPrefix(base, "http://"), "/")
+	if status, body := get(w.T, "http://"+server+o.Image.Path); status != http.StatusOK || int64(len(body)) != o.Image.SizeBytes {
+		w.Errorf("image: %d, %d bytes", status, len(body))
+	}
+}
