@@ -1,0 +1,95 @@
+package cli_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"bootlane/internal/cli"
+	"bootlane/internal/nettest"
+)
+
+var update = flag.Bool("update", false, "rewrite docs/cli.md and the sessions' expected output")
+
+type inNamespace struct{ *testing.M }
+
+func (m inNamespace) Run() int { return nettest.Main(m.M) }
+
+func TestMain(m *testing.M) {
+	testscript.Main(inNamespace{m}, map[string]func(){"bootlane": func() { os.Exit(run(os.Args[1:])) }})
+}
+
+func run(args []string) int {
+	return cli.Main(context.Background(), args, cli.Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Now: time.Now, Version: "test"})
+}
+
+// TestSessions plays operators' sessions against a whole server. They share the
+// ports of one namespace, and so run one after the other.
+func TestSessions(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata",
+		UpdateScripts: *update,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("BOOTLANE_TOKEN_FILE", filepath.Join(e.WorkDir, "data", "operator.token"))
+			e.Setenv("BOOTLANE_OPERATOR", "alice")
+			e.Setenv("TZ", "UTC")
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"ready": ready,
+			"code":  code,
+			"fetch": fetch,
+		},
+	})
+}
+
+// ready waits until the server answers.
+func ready(ts *testscript.TestScript, _ bool, _ []string) {
+	for range 100 {
+		res, err := http.Get("http://" + nettest.Server + ":8080/healthz")
+		if err == nil {
+			ts.Check(res.Body.Close())
+			return
+		}
+		time.Sleep(50 * time.Millisecond) // another process starts: there is nothing to wait on
+	}
+	ts.Fatalf("the server does not answer")
+}
+
+// code runs `bootlane` and expects an exit code: code 3 provision node1.
+func code(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec("bootlane", args[1:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("run bootlane: %v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("bootlane %s: exit code %d, want %d", strings.Join(args[1:], " "), got, want)
+	}
+}
+
+// fetch asks the machines' port for a path and prints the answer.
+func fetch(ts *testscript.TestScript, _ bool, args []string) {
+	res, err := http.Get("http://" + nettest.Server + ":8080" + args[0])
+	ts.Check(err)
+	buf := new(strings.Builder)
+	ts.Check(res.Write(buf))
+	ts.Check(res.Body.Close())
+	_, err = ts.Stdout().Write([]byte(buf.String()))
+	ts.Check(err)
+}
