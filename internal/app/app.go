@@ -204,7 +204,7 @@ func parseAddrs(texts []string) ([]netip.Addr, error) {
 func renderNetwork(d DHCP) control.Network {
 	first, last, _ := strings.Cut(d.Range, "-")
 	subnet, _, _ := strings.Cut(d.Subnet, "/")
-	n := control.Network{Interface: d.Interface, Server: d.Server, Subnet: subnet, RangeFirst: strings.TrimSpace(first), RangeLast: strings.TrimSpace(last)}
+	n := control.Network{DNS: d.DNS, Interface: d.Interface, Server: d.Server, Subnet: subnet, RangeFirst: strings.TrimSpace(first), RangeLast: strings.TrimSpace(last)}
 	if len(d.Routers) > 0 {
 		n.Router = d.Routers[0]
 	}

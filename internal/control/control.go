@@ -63,8 +63,9 @@ type Config struct {
 	Network    Network                  // for `render` only
 }
 
-// Network describes the boot network to the text that `render` writes.
+// Network describes the boot network, to `render` and to preflight.
 type Network struct {
+	DNS                                                      []string
 	Interface, Server, Subnet, RangeFirst, RangeLast, Router string
 }
 

@@ -17,10 +17,15 @@ const secretStandIn = "capability-of-the-run"
 // seedProblems returns why the host's installer documents could not be written.
 func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	h.Run = lane.Run{ID: "r-preflight", Capability: secretStandIn, Disk: h.Disk, BundleName: b.Ref()}
+	var out []lane.Problem
 	if _, err := seed.Documents(c.input(h, b)); err != nil {
-		return []lane.Problem{{Field: "seed", Message: err.Error()}}
+		out = append(out, lane.Problem{Field: "seed", Message: err.Error()})
 	}
-	return nil
+	if b.Seed == lane.SeedPreseed && len(c.Network.DNS) == 0 {
+		// No preseed answers this: the question comes before the preseed is fetched.
+		out = append(out, lane.Problem{Field: "dhcp.dns", Message: "the Debian installer stops and asks for a name server when DHCP names none: set dhcp.dns in the configuration"})
+	}
+	return out
 }
 
 // Render returns everything that would be served to the host if it were

@@ -105,6 +105,8 @@ dhcp:
   server: %s
   subnet: 192.168.77.0/24
   range: 192.168.77.100-192.168.77.199
+  routers: [192.168.77.1]
+  dns: [192.168.77.1]
   domain: lab.example
 policy:
   held: {wait: 5s}

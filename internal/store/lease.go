@@ -13,11 +13,10 @@ import (
 // same address ends with it: an address has one holder.
 func (s *Store) PutLease(ctx context.Context, l lane.Lease) error {
 	return s.do(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM leases WHERE address = $1 AND mac <> $2`, l.Address.String(), string(l.MAC)); err != nil {
+		if _, err := s.writes.exec(ctx, tx, freeAddress, l.Address.String(), string(l.MAC)); err != nil {
 			return broken("free an address", err)
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO leases (mac, address, state, granted, expires) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (mac) DO UPDATE SET address = excluded.address, state = excluded.state, granted = excluded.granted, expires = excluded.expires`,
+		_, err := s.writes.exec(ctx, tx, putLease,
 			string(l.MAC), l.Address.String(), string(l.State), l.Granted.UnixMicro(), l.Expires.UnixMicro())
 		if err != nil {
 			return broken("write a lease", err)
@@ -28,7 +27,7 @@ func (s *Store) PutLease(ctx context.Context, l lane.Lease) error {
 
 // Leases returns every lease, active or not, by address as text.
 func (s *Store) Leases(ctx context.Context) ([]lane.Lease, error) {
-	rows, err := s.engine.Read.QueryContext(ctx, `SELECT mac, address, state, granted, expires FROM leases ORDER BY address`)
+	rows, err := s.reads.query(ctx, `SELECT mac, address, state, granted, expires FROM leases ORDER BY address`)
 	if err != nil {
 		return nil, broken("read leases", err)
 	}

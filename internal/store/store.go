@@ -42,6 +42,9 @@ type Store struct {
 	gap     atomic.Int64 // evidence shed since the last gap event
 	wake    chan struct{}
 
+	reads  *statements
+	writes *statements
+
 	recent  map[string]lane.Event // by CoalesceKey; the writer's own
 	unknown map[string]bool       // unknown machines with evidence; the writer's own
 }
@@ -60,7 +63,11 @@ func New(ctx context.Context, e Engine, now func() time.Time) (*Store, error) {
 	if err := migrate(ctx, e.Write, now); err != nil {
 		return nil, err
 	}
-	s := &Store{engine: e, now: now, ops: make(chan *op, maxBatch), done: make(chan struct{}),
+	writes, err := prepare(ctx, e.Write, writeStatements)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{engine: e, reads: &statements{db: e.Read, byText: map[string]*sql.Stmt{}}, writes: writes, now: now, ops: make(chan *op, maxBatch), done: make(chan struct{}),
 		byKey: map[string]int{}, wake: make(chan struct{}, 1), recent: map[string]lane.Event{}, unknown: map[string]bool{}}
 	rows, err := e.Read.QueryContext(ctx, `SELECT DISTINCT subject FROM events WHERE subject LIKE 'mac:%'`)
 	if err != nil {
@@ -135,7 +142,7 @@ func (s *Store) Due(ctx context.Context, t time.Time) ([]lane.Host, error) {
 }
 
 func (s *Store) hosts(ctx context.Context, query string, args ...any) ([]lane.Host, error) {
-	rows, err := s.engine.Read.QueryContext(ctx, query, args...)
+	rows, err := s.reads.query(ctx, query, args...)
 	if err != nil {
 		return nil, broken("read the inventory", err)
 	}
@@ -164,7 +171,7 @@ func (s *Store) LastEvents(ctx context.Context, subject string, limit int) ([]la
 }
 
 func (s *Store) events(ctx context.Context, query string, args ...any) ([]lane.Event, error) {
-	rows, err := s.engine.Read.QueryContext(ctx, query, args...)
+	rows, err := s.reads.query(ctx, query, args...)
 	if err != nil {
 		return nil, broken("read events", err)
 	}

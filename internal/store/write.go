@@ -226,10 +226,9 @@ func (s *Store) putHost(ctx context.Context, tx *sql.Tx, h lane.Host, was int64)
 	}
 	var res sql.Result
 	if was == 0 {
-		res, err = tx.ExecContext(ctx, `INSERT INTO hosts (id, state, rev, capability, deadline, doc) VALUES ($1, $2, $3, $4, $5, $6)
-			ON CONFLICT (id) DO NOTHING`, string(h.ID), string(h.State), h.Rev, h.Run.Capability, deadline, string(doc))
+		res, err = s.writes.exec(ctx, tx, insertHost, string(h.ID), string(h.State), h.Rev, h.Run.Capability, deadline, string(doc))
 	} else {
-		res, err = tx.ExecContext(ctx, `UPDATE hosts SET state = $1, rev = $2, capability = $3, deadline = $4, doc = $5 WHERE id = $6 AND rev = $7`,
+		res, err = s.writes.exec(ctx, tx, updateHost,
 			string(h.State), h.Rev, h.Run.Capability, deadline, string(doc), string(h.ID), was)
 	}
 	if err != nil {
@@ -246,7 +245,7 @@ func (s *Store) putHost(ctx context.Context, tx *sql.Tx, h lane.Host, was int64)
 }
 
 func (s *Store) putClaims(ctx context.Context, tx *sql.Tx, h lane.Host) error {
-	rows, err := tx.QueryContext(ctx, `SELECT claim FROM claims WHERE host = $1`, string(h.ID))
+	rows, err := s.writes.rows(ctx, tx, selectClaims, string(h.ID))
 	if err != nil {
 		return broken("read claims", err)
 	}
@@ -263,12 +262,12 @@ func (s *Store) putClaims(ctx context.Context, tx *sql.Tx, h lane.Host) error {
 			delete(old, c)
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO claims (claim, host) VALUES ($1, $2) ON CONFLICT (claim, host) DO NOTHING`, c, string(h.ID)); err != nil {
+		if _, err := s.writes.exec(ctx, tx, insertClaim, c, string(h.ID)); err != nil {
 			return broken("write a claim", err)
 		}
 	}
 	for c := range old {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM claims WHERE claim = $1 AND host = $2`, c, string(h.ID)); err != nil {
+		if _, err := s.writes.exec(ctx, tx, deleteClaim, c, string(h.ID)); err != nil {
 			return broken("remove a claim", err)
 		}
 	}
@@ -285,7 +284,7 @@ func (s *Store) putEvent(ctx context.Context, tx *sql.Tx, e lane.Event) (lane.Ev
 	key := e.CoalesceKey()
 	if prev, ok := s.recent[key]; ok {
 		if merged, ok := lane.Coalesce(prev, e); ok {
-			_, err := tx.ExecContext(ctx, `UPDATE events SET count = $1, last_at = $2 WHERE subject = $3 AND seq = $4`,
+			_, err := s.writes.exec(ctx, tx, countEvent,
 				merged.Count, merged.LastAt.UnixMicro(), merged.Subject, merged.Seq)
 			if err != nil {
 				return e, broken("count an event", err)
@@ -295,7 +294,7 @@ func (s *Store) putEvent(ctx context.Context, tx *sql.Tx, e lane.Event) (lane.Ev
 		}
 	}
 	var prev lane.Event
-	err := tx.QueryRowContext(ctx, `SELECT seq, hash FROM events WHERE subject = $1 ORDER BY seq DESC LIMIT 1`, e.Subject).Scan(&prev.Seq, &prev.Hash)
+	err := s.writes.row(ctx, tx, lastEvent, e.Subject).Scan(&prev.Seq, &prev.Hash)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return e, broken("read the last event", err)
 	}
@@ -308,7 +307,7 @@ func (s *Store) putEvent(ctx context.Context, tx *sql.Tx, e lane.Event) (lane.Ev
 	if !e.LastAt.IsZero() {
 		last = e.LastAt.UnixMicro()
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO events (subject, seq, at, last_at, count, hash, doc) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+	if _, err := s.writes.exec(ctx, tx, insertEvent,
 		e.Subject, e.Seq, e.At.UnixMicro(), last, e.Count, e.Hash, string(doc)); err != nil {
 		return e, broken("write an event", err)
 	}

@@ -85,7 +85,7 @@ func victim(path string) error {
 	for {
 		h, err := s.Host(ctx, "h")
 		if lane.CodeOf(err) == lane.NotFound {
-			h, err = lane.Host{ID: "h", State: lane.StateProvisioning, Run: lane.Run{ID: "r", Open: true, Boots: 1 << 30, Armed: clock(), Deadline: clock().Add(time.Hour)}}, nil
+			h, err = lane.Host{ID: "h", State: lane.StateProvisioning, Run: lane.Run{ID: "r", Open: true, Stage: lane.StageArmed, Boots: 1 << 30, Armed: clock(), Deadline: clock().AddDate(50, 0, 0)}}, nil
 		}
 		if err != nil {
 			return err

@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"sync"
+)
+
+// The statements that change the database. They are prepared once: parsing them
+// anew costs more than running them.
+const (
+	insertHost = `INSERT INTO hosts (id, state, rev, capability, deadline, doc) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (id) DO NOTHING`
+	updateHost   = `UPDATE hosts SET state = $1, rev = $2, capability = $3, deadline = $4, doc = $5 WHERE id = $6 AND rev = $7`
+	selectClaims = `SELECT claim FROM claims WHERE host = $1`
+	insertClaim  = `INSERT INTO claims (claim, host) VALUES ($1, $2) ON CONFLICT (claim, host) DO NOTHING`
+	deleteClaim  = `DELETE FROM claims WHERE claim = $1 AND host = $2`
+	countEvent   = `UPDATE events SET count = $1, last_at = $2 WHERE subject = $3 AND seq = $4`
+	lastEvent    = `SELECT seq, hash FROM events WHERE subject = $1 ORDER BY seq DESC LIMIT 1`
+	insertEvent  = `INSERT INTO events (subject, seq, at, last_at, count, hash, doc) VALUES ($1, $2, $3, $4, $5, $6, $7)`
+	freeAddress  = `DELETE FROM leases WHERE address = $1 AND mac <> $2`
+	putLease     = `INSERT INTO leases (mac, address, state, granted, expires) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (mac) DO UPDATE SET address = excluded.address, state = excluded.state, granted = excluded.granted, expires = excluded.expires`
+)
+
+// writeStatements lists them.
+var writeStatements = []string{insertHost, updateHost, selectClaims, insertClaim, deleteClaim, countEvent, lastEvent, insertEvent, freeAddress, putLease}
+
+// statements keeps prepared statements of one database, by their text.
+type statements struct {
+	db *sql.DB
+
+	mu     sync.RWMutex
+	byText map[string]*sql.Stmt
+}
+
+// prepare prepares texts ahead of their use: within a transaction on a database
+// with one connection it would be too late.
+func prepare(ctx context.Context, db *sql.DB, texts []string) (*statements, error) {
+	s := &statements{db: db, byText: map[string]*sql.Stmt{}}
+	for _, t := range texts {
+		if _, err := s.get(ctx, t); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *statements) get(ctx context.Context, text string) (*sql.Stmt, error) {
+	s.mu.RLock()
+	st, ok := s.byText[text]
+	s.mu.RUnlock()
+	if ok {
+		return st, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st, ok := s.byText[text]; ok {
+		return st, nil
+	}
+	st, err := s.db.PrepareContext(ctx, text)
+	if err != nil {
+		return nil, broken("prepare a statement", err)
+	}
+	s.byText[text] = st // closed with the database
+	return st, nil
+}
+
+// query runs a reading statement outside any transaction.
+func (s *statements) query(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
+	st, err := s.get(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	return st.QueryContext(ctx, args...)
+}
+
+// exec, rows and row run one of writeStatements in a transaction.
+func (s *statements) exec(ctx context.Context, tx *sql.Tx, text string, args ...any) (sql.Result, error) {
+	return tx.StmtContext(ctx, s.byText[text]).ExecContext(ctx, args...)
+}
+
+func (s *statements) rows(ctx context.Context, tx *sql.Tx, text string, args ...any) (*sql.Rows, error) {
+	return tx.StmtContext(ctx, s.byText[text]).QueryContext(ctx, args...)
+}
+
+func (s *statements) row(ctx context.Context, tx *sql.Tx, text string, args ...any) *sql.Row {
+	return tx.StmtContext(ctx, s.byText[text]).QueryRowContext(ctx, args...)
+}
