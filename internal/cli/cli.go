@@ -71,11 +71,21 @@ func Main(ctx context.Context, args []string, env Env) int {
 // usageError marks a command line that cannot be understood.
 type usageError struct{ error }
 
+// ownError marks a failure of this process itself: no server was asked, so none
+// is unreachable.
+type ownError struct{ error }
+
+// Unwrap returns the cause.
+func (e ownError) Unwrap() error { return e.error }
+
 func exitCode(err error) int {
 	var usage usageError
+	var own ownError
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
+	case errors.As(err, &own):
+		return exitFailed
 	case errors.Is(err, api.ErrUnreachable), lane.CodeOf(err) == lane.Unavailable:
 		return exitUnreachable
 	case lane.CodeOf(err) == lane.Refused, lane.CodeOf(err) == lane.Conflict:

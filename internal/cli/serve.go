@@ -37,9 +37,12 @@ func (a *app) serveCmd() *cobra.Command {
 		defer stop()
 		s, err := server.New(ctx, cfg, a.Version, cfg.NewLog(a.Stderr))
 		if err != nil {
-			return err
+			return ownError{err}
 		}
-		return s.Run(ctx)
+		if err := s.Run(ctx); err != nil {
+			return ownError{err}
+		}
+		return nil
 	}}
 	cmd.Flags().StringVarP(&config, "config", "c", a.fromEnv("BOOTLANE_CONFIG", "/etc/bootlane/config.yaml"), "configuration `file` (BOOTLANE_CONFIG)")
 	cmd.Flags().BoolVar(&check, "check", false, "only say whether this configuration would serve")
