@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"bootlane/internal/api"
 	"bootlane/internal/lane"
 )
 
@@ -26,15 +28,7 @@ func (a *app) eventsCmd() *cobra.Command {
 				return err
 			}
 			if len(argv) == 0 {
-				list, err := c.Unknown(cmd.Context())
-				if err != nil {
-					return err
-				}
-				return a.show(list, func(w io.Writer) {
-					for _, s := range list {
-						fmt.Fprintln(w, lane.Clean(s, 100))
-					}
-				})
+				return a.unknown(cmd.Context(), c)
 			}
 			if _, err := c.Host(cmd.Context(), argv[0]); err != nil && !isMAC(argv[0]) && argv[0] != "server" {
 				return err
@@ -47,36 +41,68 @@ func (a *app) eventsCmd() *cobra.Command {
 				return err
 			}
 			if verify {
-				if bad, ok := lane.VerifyChain(events); !ok {
-					return fmt.Errorf("the evidence is broken at event %d of %s: it was changed, or its predecessor is missing", bad.Seq, bad.Subject)
-				}
-				fmt.Fprintf(a.Stderr, "%d events, the chain is unbroken\n", len(events))
-			}
-			var seq int64
-			if len(events) > 0 {
-				seq = events[len(events)-1].Seq
-			}
-			for follow {
-				select {
-				case <-cmd.Context().Done():
-					return nil
-				case <-time.After(time.Second):
-				}
-				more, err := c.Events(cmd.Context(), argv[0], seq, 500)
-				if err != nil {
+				if err := a.verify(events); err != nil {
 					return err
 				}
-				if len(more) > 0 {
-					seq = more[len(more)-1].Seq
-					showEvents(a.Stdout, more)
-				}
 			}
-			return nil
+			if !follow {
+				return nil
+			}
+			return a.follow(cmd.Context(), c, argv[0], events)
 		}}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing")
 	cmd.Flags().BoolVar(&verify, "verify", false, "check the chain of hashes")
 	cmd.Flags().IntVarP(&limit, "last", "n", 200, "`number` of lines")
 	return cmd
+}
+
+// unknown lists the machines without a record that left evidence.
+func (a *app) unknown(ctx context.Context, c *api.Client) error {
+	list, err := c.Unknown(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(list, func(w io.Writer) {
+		for _, s := range list {
+			fmt.Fprintln(w, lane.Clean(s, 100))
+		}
+	})
+}
+
+func (a *app) verify(events []lane.Event) error {
+	if bad, ok := lane.VerifyChain(events); !ok {
+		return fmt.Errorf("the evidence is broken at event %d of %s: it was changed, or its predecessor is missing", bad.Seq, bad.Subject)
+	}
+	fmt.Fprintf(a.Stderr, "%d events, the chain is unbroken\n", len(events))
+	return nil
+}
+
+// follow prints what comes after the given events, until ctx ends.
+func (a *app) follow(ctx context.Context, c *api.Client, subject string, seen []lane.Event) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		var seq int64
+		if len(seen) > 0 {
+			seq = seen[len(seen)-1].Seq
+		}
+		more, err := c.Events(ctx, subject, seq, 500)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if len(more) > 0 {
+			seen = more
+			showEvents(a.Stdout, more)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 }
 
 func isMAC(s string) bool {
