@@ -54,7 +54,7 @@ func (a *app) labCmd() *cobra.Command {
 	f.StringVar(&cfg.Dir, "out", "lab-out", "`directory` for consoles, packets and timelines")
 	f.StringVar(&cfg.Image, "image", "", "`directory` of an image bundle")
 	f.StringVar(&cfg.Installer, "installer", "", "`directory` of a Debian installer bundle")
-	f.IntVar(&atOnce, "at-once", 2, "`number` of scenarios played at the same time")
+	f.IntVar(&atOnce, "at-once", 3, "`number` of scenarios played at the same time")
 	f.StringVar(&inner, "inner", "", "one scenario, in the namespace that this process is in")
 	_ = f.MarkHidden("inner") // the flag was defined one line above
 	return cmd

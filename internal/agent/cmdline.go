@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"bootlane/internal/lane"
+)
+
+// Params is what the kernel command line tells the agent.
+type Params struct {
+	URL     *url.URL // bootlane.url: the base of the run, without a slash at its end
+	BootMAC lane.MAC // BOOTIF: the NIC that the firmware booted from; may be empty
+	Debug   bool     // bootlane.debug: name every driver, leave kernel messages on, wait longer before power-off
+}
+
+// ParseCommandLine reads the agent's parameters from a kernel command line.
+// Parameters of others are ignored.
+func ParseCommandLine(line string) (Params, error) {
+	p := Params{Debug: debugWanted(line)}
+	base := ""
+	for _, word := range splitCommandLine(line) {
+		key, value, _ := strings.Cut(word, "=")
+		switch key {
+		case "bootlane.url":
+			if base != "" && base != value {
+				return Params{}, fmt.Errorf("kernel command line: bootlane.url is given twice, %q and %q", base, value)
+			}
+			base = value
+		case "BOOTIF":
+			// A hint about which NIC to ask first: one that cannot be read is no reason to stop.
+			p.BootMAC = bootMAC(value)
+		}
+	}
+	if base == "" {
+		return Params{}, fmt.Errorf("kernel command line: no bootlane.url=http://SERVER/run/CAPABILITY")
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" || u.Host == "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" {
+		return Params{}, fmt.Errorf("kernel command line: bootlane.url=%q is not http://SERVER/run/CAPABILITY", base)
+	}
+	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
+	p.URL = u
+	return p, nil
+}
+
+// debugWanted looks for bootlane.debug alone: it counts even where the rest of the line is wrong.
+func debugWanted(line string) bool {
+	for _, word := range splitCommandLine(line) {
+		if key, value, _ := strings.Cut(word, "="); key == "bootlane.debug" && value != "0" {
+			return true
+		}
+	}
+	return false
+}
+
+// bootMAC reads PXELINUX's form, an ARP hardware type in front of the address
+// (01 is Ethernet), and the bare address that other loaders write.
+func bootMAC(s string) lane.MAC {
+	if len(s) == 20 {
+		rest, ok := strings.CutPrefix(s, "01-")
+		if !ok {
+			return ""
+		}
+		s = rest
+	}
+	m, err := lane.ParseMAC(s)
+	if err != nil {
+		return ""
+	}
+	return m
+}
+
+// splitCommandLine splits as the kernel does (lib/cmdline.c, next_arg): at white
+// space outside double quotes, and drops the quotes.
+func splitCommandLine(line string) []string {
+	var words []string
+	var word strings.Builder
+	quoted := false
+	flush := func() {
+		if word.Len() > 0 {
+			words = append(words, word.String())
+			word.Reset()
+		}
+	}
+	for _, r := range line {
+		switch {
+		case r == '"':
+			quoted = !quoted
+		case !quoted && (r == ' ' || r == '\t' || r == '\n' || r == '\v' || r == '\f' || r == '\r'):
+			flush()
+		default:
+			word.WriteRune(r)
+		}
+	}
+	flush()
+	return words
+}

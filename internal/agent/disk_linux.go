@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unsafe"
+
+	"bootlane/internal/lane"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	mountPoint = "/run/target"
+	// The kernel gives partition nodes numbers; this one is past those of every
+	// partition table and only exists while the new root is mounted.
+	partNumber = 100
+)
+
+// diskTarget is one block device, opened for nobody else.
+type diskTarget struct {
+	*os.File
+	m       *machine
+	path    string
+	size    int64
+	sector  int
+	mounted bool
+}
+
+// OpenDisk opens a disk with O_EXCL, which for a block device means: fail when
+// the kernel mounts it, swaps on it or builds another device from it or any of
+// its partitions.
+func (m *machine) OpenDisk(d lane.Disk) (Target, error) {
+	if users := inUse("/", d.Name); len(users) > 0 {
+		return nil, fmt.Errorf("it is in use: %s", strings.Join(users, ", "))
+	}
+	t := &diskTarget{m: m, path: "/dev/" + d.Name}
+	if err := t.open(unix.O_EXCL); err != nil {
+		return nil, err
+	}
+	if t.size != d.SizeBytes {
+		_ = t.Close()
+		return nil, fmt.Errorf("its size changed from %d to %d bytes", d.SizeBytes, t.size)
+	}
+	return t, nil
+}
+
+// ReadHead reads the start of a disk that is not to be written.
+func (m *machine) ReadHead(d lane.Disk, n int) ([]byte, error) {
+	f, err := os.Open("/dev/" + d.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	head := make([]byte, min(int64(n), d.SizeBytes))
+	if _, err := io.ReadFull(f, head); err != nil {
+		return nil, fmt.Errorf("read the head of %s: %w", d.Name, err)
+	}
+	return head, nil
+}
+
+func (t *diskTarget) open(flags int) error {
+	fd, err := unix.Open(t.path, unix.O_RDWR|unix.O_CLOEXEC|flags, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", t.path, err)
+	}
+	t.File = os.NewFile(uintptr(fd), t.path)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFBLK {
+		_ = t.Close()
+		return fmt.Errorf("%s is not a block device", t.path)
+	}
+	if t.size, err = t.Seek(0, 2); err == nil {
+		t.sector, err = unix.IoctlGetInt(fd, unix.BLKSSZGET)
+	}
+	if err != nil {
+		_ = t.Close()
+		return fmt.Errorf("ask %s for its size: %w", t.path, err)
+	}
+	return nil
+}
+
+func (t *diskTarget) Size() int64     { return t.size }
+func (t *diskTarget) SectorSize() int { return t.sector }
+
+// WriteAt also starts the writing out: otherwise gigabytes pile up in the page
+// cache and the progress shown is that of RAM.
+func (t *diskTarget) WriteAt(b []byte, off int64) (int, error) {
+	n, err := t.File.WriteAt(b, off)
+	if err == nil && n >= chunk/4 {
+		_ = unix.SyncFileRange(int(t.Fd()), off, int64(n), unix.SYNC_FILE_RANGE_WRITE) // Sync judges
+	}
+	return n, err
+}
+
+// Forget drops the page cache of the whole disk.
+func (t *diskTarget) Forget() error {
+	if err := unix.IoctlSetInt(int(t.Fd()), unix.BLKFLSBUF, 0); err != nil {
+		return fmt.Errorf("drop the cache of %s: %w", t.path, err)
+	}
+	return nil
+}
+
+// Mount makes a partition node out of a byte range (BLKPG, linux/blkpg.h) and
+// mounts it. While the whole disk is held exclusively the kernel mounts none of
+// its parts, so that hold is given up in between; nobody else runs here.
+func (t *diskTarget) Mount(at, size int64) (string, error) {
+	if err := t.Close(); err != nil {
+		return "", fmt.Errorf("close %s: %w", t.path, err)
+	}
+	if err := t.open(0); err != nil {
+		return "", err
+	}
+	// The old system's partitions are still known, though their table is gone.
+	if err := unix.IoctlSetInt(int(t.Fd()), unix.BLKRRPART, 0); err != nil {
+		return "", fmt.Errorf("make the kernel forget the old partitions: %w", err)
+	}
+	if err := t.partition(unix.BLKPG_ADD_PARTITION, at, size); err != nil {
+		return "", fmt.Errorf("make a partition at byte %d: %w", at, err)
+	}
+	node := partitionNode(t.path, partNumber)
+	if err := t.m.waitFor(node, 10*time.Second); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(mountPoint, 0o700); err != nil {
+		return "", err
+	}
+	if err := unix.Mount(node, mountPoint, "ext4", unix.MS_NOATIME|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, "errors=remount-ro"); err != nil {
+		return "", fmt.Errorf("mount %s: %w", node, err)
+	}
+	t.mounted = true
+	return mountPoint, nil
+}
+
+// Unmount writes the file system out, and takes the node away again.
+func (t *diskTarget) Unmount() error {
+	if !t.mounted {
+		return errors.New("nothing is mounted")
+	}
+	// umount writes out what is dirty and cannot say that it failed; syncfs can.
+	fd, err := unix.Open(mountPoint, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", mountPoint, err)
+	}
+	err = unix.Syncfs(fd)
+	_ = unix.Close(fd)
+	if err != nil {
+		return fmt.Errorf("sync the new root: %w", err)
+	}
+	if err := unix.Unmount(mountPoint, 0); err != nil {
+		return fmt.Errorf("unmount %s: %w", mountPoint, err)
+	}
+	t.mounted = false
+	if err := t.partition(unix.BLKPG_DEL_PARTITION, 0, 0); err != nil {
+		return fmt.Errorf("remove the partition node: %w", err)
+	}
+	if err := t.Close(); err != nil {
+		return fmt.Errorf("close %s: %w", t.path, err)
+	}
+	return t.open(unix.O_EXCL)
+}
+
+func (t *diskTarget) partition(op int32, at, size int64) error {
+	part := unix.BlkpgPartition{Start: at, Length: size, Pno: partNumber}
+	arg := unix.BlkpgIoctlArg{Op: op, Datalen: int32(unsafe.Sizeof(part)), Data: (*byte)(unsafe.Pointer(&part))}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, t.Fd(), unix.BLKPG, uintptr(unsafe.Pointer(&arg)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// partitionNode: a disk whose name ends in a digit gets a p in between.
+func partitionNode(disk string, number int) string {
+	if c := disk[len(disk)-1]; c >= '0' && c <= '9' {
+		return fmt.Sprintf("%sp%d", disk, number)
+	}
+	return fmt.Sprintf("%s%d", disk, number)
+}

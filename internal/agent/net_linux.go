@@ -1,0 +1,290 @@
+package agent
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"bootlane/internal/lane"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	addressPatient = 3 * time.Minute  // a switch port may take 50 s to forward (spanning tree)
+	oneAttempt     = 12 * time.Second // on one NIC, before the next one's turn
+	resendAfter    = 3 * time.Second
+)
+
+// Connect brings every NIC up and asks for an address: through prefer first,
+// then through each other one with a carrier, and round again.
+func (m *machine) Connect(ctx context.Context, prefer lane.MAC, log *Log) (lane.MAC, error) {
+	began, tried := m.now(), 0
+	if err := linkUp("lo"); err != nil {
+		log.Step("net: %v", err)
+	}
+	var last error
+	for m.now().Sub(began) < addressPatient {
+		nics := order(readNICs("/"), prefer)
+		for _, n := range nics {
+			if err := linkUp(n.Name); err != nil {
+				log.Step("net: %v", err)
+			}
+		}
+		if tried == 0 {
+			m.awaitCarrier(nics, log)
+		}
+		tried++
+		for _, n := range order(readNICs("/"), prefer) {
+			if !n.Up {
+				last = fmt.Errorf("%s (%s) has no carrier", n.Name, n.MAC)
+				continue
+			}
+			l, err := m.acquire(ctx, n, lease{}, oneAttempt, uint16(m.now().Sub(began)/time.Second))
+			if err == nil {
+				err = configure(n.Name, l)
+			}
+			if err == nil {
+				err = writeResolver("/etc/resolv.conf", l)
+			}
+			if err == nil {
+				log.Step("net:  %s (%s, %s) has %s from %s, lease %s", n.Name, n.MAC, n.Driver, l.address, l.server, l.length)
+				go m.renew(ctx, n, l, log)
+				return n.MAC, nil
+			}
+			last = err
+			log.Step("net:  %s (%s): %v", n.Name, n.MAC, err)
+		}
+		if err := m.sleep(ctx, time.Second); err != nil {
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("no address in %s: %w; check the cable, the VLAN, and that a DHCP server knows this machine", addressPatient, orNoNIC(last))
+}
+
+func orNoNIC(err error) error {
+	if err == nil {
+		return errors.New("the machine shows no Ethernet interface; the kernel's driver may be missing from the agent's initramfs")
+	}
+	return err
+}
+
+// order puts the NIC that the firmware booted from first.
+func order(nics []lane.NIC, prefer lane.MAC) []lane.NIC {
+	slices.SortStableFunc(nics, func(a, b lane.NIC) int {
+		switch {
+		case a.MAC == prefer && b.MAC != prefer:
+			return -1
+		case b.MAC == prefer && a.MAC != prefer:
+			return 1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return nics
+}
+
+// awaitCarrier gives links a few seconds to come up, the first one most of all.
+func (m *machine) awaitCarrier(nics []lane.NIC, log *Log) {
+	if len(nics) == 0 {
+		return
+	}
+	for began := m.now(); m.now().Sub(began) < 10*time.Second; {
+		if readText("/sys/class/net/"+nics[0].Name+"/carrier") == "1" {
+			return
+		}
+		_ = m.sleep(context.Background(), 100*time.Millisecond) // only a context's end could cut it short
+	}
+	log.Step("net:  %s (%s) has no carrier yet", nics[0].Name, nics[0].MAC)
+}
+
+func linkUp(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	if err != nil {
+		return fmt.Errorf("bring %s up: %w", name, err)
+	}
+	return nil
+}
+
+// acquire runs one exchange: DISCOVER, OFFER, REQUEST, ACK, or with a held lease
+// its renewal.
+func (m *machine) acquire(ctx context.Context, n lane.NIC, held lease, limit time.Duration, secs uint16) (lease, error) {
+	iface, err := net.InterfaceByName(n.Name)
+	if err != nil {
+		return lease{}, err
+	}
+	s, err := openDHCP(iface)
+	if err != nil {
+		return lease{}, err
+	}
+	defer s.close()
+	mac := [6]byte(iface.HardwareAddr)
+	// Two machines that power on together must not share a transaction number.
+	xid := uint32(m.now().UnixNano()) ^ binary.BigEndian.Uint32(mac[2:])
+	deadline := m.now().Add(limit)
+	if held.address.IsValid() {
+		return m.exchange(ctx, s, dhcpMessage(dhcpRequest, mac, xid, secs, held, true), held.address.Addr(), dhcpAck, mac, xid, deadline)
+	}
+	offer, err := m.exchange(ctx, s, dhcpMessage(dhcpDiscover, mac, xid, secs, lease{}, false), netip.Addr{}, dhcpOffer, mac, xid, deadline)
+	if err != nil {
+		return lease{}, err
+	}
+	return m.exchange(ctx, s, dhcpMessage(dhcpRequest, mac, xid, secs, offer, false), netip.Addr{}, dhcpAck, mac, xid, deadline)
+}
+
+// packets is a socket below IP: receive returns nothing when nothing came for a moment.
+type packets interface {
+	send(b []byte) error
+	receive() ([]byte, error)
+}
+
+// exchange sends until an answer of the wanted kind comes.
+func (m *machine) exchange(ctx context.Context, s packets, message []byte, from netip.Addr, want byte, mac [6]byte, xid uint32, deadline time.Time) (lease, error) {
+	for m.now().Before(deadline) && ctx.Err() == nil {
+		if err := s.send(dhcpFrame(message, from)); err != nil {
+			return lease{}, err
+		}
+		for again := m.now().Add(resendAfter); m.now().Before(again); {
+			b, err := s.receive()
+			if err != nil {
+				return lease{}, err
+			}
+			payload, ok := dhcpPayload(b)
+			if !ok {
+				continue
+			}
+			l, err := parseDHCP(payload, mac, xid)
+			if err == nil && l.kind == want {
+				return l, nil
+			}
+			if err == nil && l.kind == dhcpNak {
+				return lease{}, fmt.Errorf("the DHCP server %s refused the address it offered", l.server)
+			}
+		}
+	}
+	if want == dhcpOffer {
+		return lease{}, errors.New("no DHCP server offered an address")
+	}
+	return lease{}, errors.New("the DHCP server did not confirm the address it offered")
+}
+
+// renew keeps the lease while the machine works. A renewal that fails changes
+// nothing: the address stays in use, and the next try follows.
+func (m *machine) renew(ctx context.Context, n lane.NIC, l lease, log *Log) {
+	for l.length > 0 {
+		if m.sleep(ctx, max(l.length/2, 10*time.Second)) != nil {
+			return
+		}
+		next, err := m.acquire(ctx, n, l, oneAttempt, 0)
+		switch {
+		case err != nil:
+			log.Step("net:  renew the lease of %s: %v", l.address, err)
+		case next.address.Addr() == l.address.Addr():
+			l = next
+		}
+	}
+}
+
+// configure gives the NIC its address and routes.
+func configure(name string, l lease) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
+	}
+	if l.mtu >= 576 && l.mtu < link.Attrs().MTU {
+		if err := netlink.LinkSetMTU(link, l.mtu); err != nil {
+			return fmt.Errorf("set the MTU of %s to %d: %w", name, l.mtu, err)
+		}
+	}
+	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(l.address)}); err != nil {
+		return fmt.Errorf("give %s the address %s: %w", name, l.address, err)
+	}
+	for _, r := range l.routes {
+		nr := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(r.to)}
+		if r.via.IsValid() {
+			// On-link: a gateway outside the subnet is legal with a /32 lease.
+			nr.Gw, nr.Flags = r.via.AsSlice(), int(netlink.FLAG_ONLINK)
+		} else {
+			nr.Scope = netlink.SCOPE_LINK
+		}
+		if err := netlink.RouteReplace(nr); err != nil {
+			return fmt.Errorf("add the route %s via %s: %w", r.to, r.via, err)
+		}
+	}
+	return nil
+}
+
+// writeResolver makes the lease's name servers those of this process; a server
+// is usually named by its address, and then none is asked.
+func writeResolver(file string, l lease) error {
+	var conf strings.Builder
+	for _, d := range l.dns {
+		fmt.Fprintf(&conf, "nameserver %s\n", d)
+	}
+	if err := os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
+		return fmt.Errorf("set the name servers: %w", err)
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+}
+
+// dhcpSocket sends and receives IPv4 packets below the kernel's own IP, which
+// drops what is sent to an address it does not have yet.
+type dhcpSocket struct {
+	fd int
+	to unix.SockaddrLinklayer
+}
+
+func openDHCP(iface *net.Interface) (*dhcpSocket, error) {
+	if len(iface.HardwareAddr) != 6 {
+		return nil, fmt.Errorf("%s has no Ethernet address", iface.Name)
+	}
+	proto := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)) // htons
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(proto))
+	if err != nil {
+		return nil, fmt.Errorf("open a packet socket: %w", err)
+	}
+	s := &dhcpSocket{fd: fd, to: unix.SockaddrLinklayer{Protocol: proto, Ifindex: iface.Index, Halen: 6}}
+	copy(s.to.Addr[:], []byte{255, 255, 255, 255, 255, 255})
+	tick := unix.NsecToTimeval(int64(200 * time.Millisecond))
+	if err := errors.Join(unix.Bind(fd, &s.to), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tick)); err != nil {
+		s.close()
+		return nil, fmt.Errorf("bind a packet socket to %s: %w", iface.Name, err)
+	}
+	return s, nil
+}
+
+func (s *dhcpSocket) send(b []byte) error {
+	if err := unix.Sendto(s.fd, b, 0, &s.to); err != nil {
+		return fmt.Errorf("send a DHCP message: %w", err)
+	}
+	return nil
+}
+
+// receive returns the next packet, or none after a fifth of a second.
+func (s *dhcpSocket) receive() ([]byte, error) {
+	buf := make([]byte, 2048)
+	n, _, err := unix.Recvfrom(s.fd, buf, 0)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("receive a DHCP message: %w", err)
+	}
+	return buf[:n], nil
+}
+
+func (s *dhcpSocket) close() { _ = unix.Close(s.fd) }
