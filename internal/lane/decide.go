@@ -83,7 +83,7 @@ type ReasonDoc struct {
 // Reasons returns every reason in the order in which [Decide] looks at them.
 func Reasons() []ReasonDoc {
 	return []ReasonDoc{
-		{UnknownMachine, Hold, "no inventory record has this UUID or boot MAC", "add the machine to the inventory with `bootlane host import`"},
+		{UnknownMachine, Hold, "no inventory record has this UUID, boot MAC, serial number or asset tag", "add the machine to the inventory with `bootlane host import`"},
 		{IdentityAmbiguous, Hold, "the machine's signals point at more than one inventory record", "compare the records shown and correct the inventory"},
 		{IdentityMismatch, Hold, "a signal the machine showed contradicts its inventory record", "check the machine; then `bootlane host accept HOST --board|--nic`, or correct the inventory and `bootlane release HOST`"},
 		{HostQuarantined, Hold, "the record is in quarantine", "`bootlane why HOST`, then `bootlane host accept` or `bootlane release`"},
@@ -91,7 +91,7 @@ func Reasons() []ReasonDoc {
 		{HostNew, LocalBoot, "the machine is known, and nobody asked to install it", "`bootlane provision HOST` when it should be installed"},
 		{HostInstalled, LocalBoot, "the machine is installed", "nothing"},
 		{HostFailed, LocalBoot, "the last run failed", "`bootlane why HOST`, mend, then `bootlane provision HOST`"},
-		{StateUnknown, Hold, "the record is in a state this version does not know", "run the Bootlane version that wrote the record"},
+		{StateUnknown, Hold, "the record is in a state, or its run at a stage, that this version does not know", "run the Bootlane version that wrote the record"},
 		{NoRun, LocalBoot, "the state is provisioning, but no run is open", "`bootlane provision HOST`"},
 		{ClockBackwards, LocalBoot, "the server's clock reads earlier than the run's start", "set the server's clock, then try again"},
 		{RunExpired, LocalBoot, "the run's deadline has passed", "`bootlane provision HOST` again, if need be with a longer --deadline"},
@@ -194,6 +194,8 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 	switch {
 	case run.ID == "" || !run.Open:
 		return answer(LocalBoot, NoRun, "%s has no open run", host.ID)
+	case !run.Stage.Known():
+		return answer(Hold, StateUnknown, "the run is at the unknown stage %q: it may be behind the disk", run.Stage)
 	case now.Before(run.Armed):
 		return answer(LocalBoot, ClockBackwards, "the clock reads %s, before the run was armed at %s", stamp(now), stamp(run.Armed))
 	case !now.Before(run.Deadline):

@@ -77,8 +77,8 @@ func (s DiskSelector) Validate() []string {
 	if s.Serial != strings.TrimSpace(s.Serial) || strings.ContainsFunc(s.Serial, unprintable) {
 		bad("serial", "%q has blanks at an end or control characters", s.Serial)
 	}
-	if s.SizeGB < 0 {
-		bad("sizeGB", "%g is negative", s.SizeGB)
+	if !(s.SizeGB >= 0 && s.SizeGB < 1e9) { // YAML can say .nan and .inf
+		bad("sizeGB", "%g is not a size in GB", s.SizeGB)
 	}
 	if s.SizeGB > 0 && !s.Stable() {
 		bad("sizeGB", "a size alone selects no disk: add byID, wwn or serial")

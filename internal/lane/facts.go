@@ -128,6 +128,15 @@ type Facts struct {
 // known by its run's capability; what else it says is cross-checked.
 func (f Facts) complete() bool { return f.Speaker == SpeakerLoader && f.Surface == SurfaceHTTP }
 
+func (f *Facts) clone() *Facts {
+	if f == nil {
+		return nil
+	}
+	c := *f
+	c.MACs = slices.Clone(f.MACs)
+	return &c
+}
+
 // AllMACs returns the asking NIC and every other one, each once.
 func (f Facts) AllMACs() []MAC {
 	var out []MAC

@@ -3,8 +3,10 @@ package lane
 import (
 	"encoding/hex"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // MAC is an Ethernet address in its one canonical form: "52:54:00:12:34:56".
@@ -82,14 +84,12 @@ func (u UUID) Swapped() UUID {
 	if len(u) != 36 {
 		return u
 	}
-	rev := func(s string) string {
-		var b strings.Builder
-		for i := len(s) - 2; i >= 0; i -= 2 {
-			b.WriteString(s[i : i+2])
-		}
-		return b.String()
+	b := []byte(u)
+	for _, p := range [][2]int{{0, 6}, {2, 4}, {9, 11}, {14, 16}} { // pairs of digits that change places
+		b[p[0]], b[p[1]] = b[p[1]], b[p[0]]
+		b[p[0]+1], b[p[1]+1] = b[p[1]+1], b[p[0]+1]
 	}
-	return UUID(rev(string(u[0:8])) + "-" + rev(string(u[9:13])) + "-" + rev(string(u[14:18])) + string(u[18:]))
+	return UUID(b)
 }
 
 // SameAs reports whether both name one machine, in either byte order.
@@ -121,15 +121,9 @@ func (u UUID) Placeholder() bool {
 		return true
 	}
 	digits := strings.ReplaceAll(string(u), "-", "")
-	if strings.Count(digits, digits[:1]) == len(digits) {
-		return true
-	}
-	for _, p := range placeholderUUIDs {
-		if u == p || u.Swapped() == p {
-			return true
-		}
-	}
-	return false
+	swapped := u.Swapped()
+	return strings.Trim(digits, digits[:1]) == "" ||
+		slices.ContainsFunc(placeholderUUIDs, func(p UUID) bool { return p == u || p == swapped })
 }
 
 // placeholderTexts are what vendors leave in SMBIOS strings that nobody filled
@@ -151,10 +145,8 @@ func PlaceholderText(s string) bool {
 		}
 		return -1
 	}, s)
-	if folded == "" || strings.Count(folded, folded[:1]) == len(folded) {
-		return true
-	}
-	return contains(placeholderTexts, folded)
+	_, first := utf8.DecodeRuneInString(folded)
+	return strings.Trim(folded, folded[:first]) == "" || contains(placeholderTexts, folded)
 }
 
 // Clean returns s as it may be shown, logged and stored: valid UTF-8, no control
@@ -168,9 +160,8 @@ func Clean(s string, max int) string {
 		return r
 	}, strings.ToValidUTF8(s, ""))
 	s = strings.TrimSpace(s)
-	for len(s) > max {
-		s = s[:len(s)-1]
-		s = strings.ToValidUTF8(s, "")
+	if len(s) > max {
+		s = strings.TrimSpace(strings.ToValidUTF8(s[:max], "")) // a cut may split a letter, or bare a blank
 	}
 	return s
 }

@@ -102,7 +102,10 @@ func ParseRunPath(s string) (RunPath, bool) {
 	rest := parts[3:]
 	switch p.Asset {
 	case AssetOrder, AssetReport:
-		return p, len(rest) == 0
+		if len(rest) != 0 {
+			return RunPath{}, false
+		}
+		return p, true
 	case AssetSeed:
 		if len(rest) != 1 || !FileName(rest[0]) {
 			return RunPath{}, false
@@ -114,8 +117,11 @@ func ParseRunPath(s string) (RunPath, bool) {
 			return RunPath{}, false
 		}
 		d, err := ParseDigest("sha256:" + rest[0])
+		if err != nil {
+			return RunPath{}, false
+		}
 		p.Digest, p.Name = d, rest[1]
-		return p, err == nil
+		return p, true
 	}
 	return RunPath{}, false
 }
@@ -134,9 +140,10 @@ func capabilityForm(s string) bool {
 }
 
 // FileName reports whether s can be a file of a bundle: one path element of
-// letters, digits, dot, underscore, hyphen and plus, not hidden, at most 128 bytes.
+// letters, digits, dot, underscore, hyphen and plus, not hidden, without two dots
+// in a row, at most 128 bytes.
 func FileName(s string) bool {
-	if s == "" || len(s) > 128 || s[0] == '.' {
+	if s == "" || len(s) > 128 || s[0] == '.' || strings.Contains(s, "..") {
 		return false
 	}
 	for _, c := range s {

@@ -81,7 +81,7 @@ func (h Host) begin(verb Verb) (Host, error) {
 	h.Labels = maps.Clone(h.Labels)
 	h.Identity.MACs = slices.Clone(h.Identity.MACs)
 	h.Run.Reports = maps.Clone(h.Run.Reports)
-	h.Dispute = slices.Clone(h.Dispute)
+	h.Dispute, h.Seen = slices.Clone(h.Dispute), h.Seen.clone()
 	return h, nil
 }
 
@@ -141,7 +141,8 @@ func Update(h, spec Host, by string, now time.Time) (Host, Event, bool, error) {
 
 func (h *Host) inventory(spec Host) {
 	h.Identity, h.Arch, h.Role, h.Hostname = spec.Identity, spec.Arch, spec.Role, spec.Hostname
-	h.Bundle, h.Disk, h.Network, h.Labels = spec.Bundle, spec.Disk, spec.Network, spec.Labels
+	h.Bundle, h.Disk, h.Network, h.Labels = spec.Bundle, spec.Disk, spec.Network, maps.Clone(spec.Labels)
+	h.Identity.MACs = slices.Clone(spec.Identity.MACs)
 }
 
 func (h Host) sameInventory(o Host) bool {
@@ -229,7 +230,12 @@ func CountBoot(h Host, p Policy, now time.Time) (Host, Event, error) {
 	if err != nil {
 		return Host{}, Event{}, err
 	}
-	if !h.Run.Open || !h.Run.bootLeft(now, p) {
+	switch {
+	case !h.Run.Open || now.Before(h.Run.Armed) || !now.Before(h.Run.Deadline):
+		return Host{}, Event{}, Errorf(Refused, "%s has no run that is open now", h.ID)
+	case !h.Run.Stage.Known() || h.Run.Stage.AtLeast(StageDiskWritten):
+		return Host{}, Event{}, Errorf(Refused, "the run of %s is at %s: its disk may be written", h.ID, h.Run.Stage)
+	case !h.Run.bootLeft(now, p):
 		return Host{}, Event{}, Errorf(Refused, "%s has no network boot left", h.ID)
 	}
 	if !again {
@@ -263,11 +269,11 @@ const (
 // that speaks of a stage already passed, changes nothing and reports false. A
 // report that skips the disk, or belongs to another run, is refused.
 func Apply(h Host, r Report, now time.Time) (Host, Event, bool, error) {
-	if r.Run != h.Run.ID {
-		return h, Event{}, false, Errorf(Refused, "the run %s is not the present run of %s", r.Run, h.ID)
+	if r.Run == "" || r.Run != h.Run.ID {
+		return h, Event{}, false, Errorf(Refused, "the run %q is not the present run of %s", r.Run, h.ID)
 	}
-	if !r.Stage.AtLeast(StageKernel) || r.Seq < 1 {
-		return h, Event{}, false, Errorf(Invalid, "a report needs a stage from %s on and a sequence from 1 on", StageKernel)
+	if !r.Stage.AtLeast(StageKernel) || r.Seq < 1 || !slices.Contains([]string{StatusOK, StatusProgress, StatusFailed}, r.Status) {
+		return h, Event{}, false, Errorf(Invalid, "a report needs a stage from %s on, a sequence from 1 on, and a status", StageKernel)
 	}
 	if !h.Run.Open {
 		if r.Seq <= h.Run.Reports[r.Stage] {
@@ -411,10 +417,10 @@ func Quarantine(h Host, dispute []Signal, seen *Facts, by, why string, now time.
 	if from != StateQuarantine {
 		h.Resume = from
 	}
-	h.Dispute, h.Seen = dispute, seen
+	h.Dispute, h.Seen = slices.Clone(dispute), seen.clone()
 	h.to(StateQuarantine, why, now)
 	e := h.event(KindQuarantined, by, now, "%s", why)
-	e.Mismatch, e.Facts = dispute, seen
+	e.Mismatch, e.Facts = slices.Clone(dispute), seen.clone()
 	return h, e, nil
 }
 
@@ -446,18 +452,15 @@ func Accept(h Host, what Replacement, by, why string, now time.Time) (Host, Even
 	if err != nil {
 		return Host{}, Event{}, err
 	}
+	if what != ReplacedBoard && what != ReplacedNIC {
+		return Host{}, Event{}, Errorf(Invalid, "%q cannot be replaced: accept a %s or a %s", what, ReplacedBoard, ReplacedNIC)
+	}
 	if h.Seen == nil {
 		return Host{}, Event{}, Errorf(Refused, "%s is in quarantine, but no machine disputes its identity: `bootlane release %s`", h.ID, h.ID)
 	}
 	seen, was := *h.Seen, h.Identity.String()
 	if what == ReplacedBoard {
-		h.Identity.UUID = seen.UUID
-		if seen.Serial != "" || seen.complete() {
-			h.Identity.Serial = seen.Serial
-		}
-		if seen.AssetTag != "" {
-			h.Identity.AssetTag = seen.AssetTag
-		}
+		h.Identity.takeBoard(seen)
 	}
 	for _, m := range seen.AllMACs() {
 		if !slices.Contains(h.Identity.MACs, m) {
@@ -471,6 +474,29 @@ func Accept(h Host, what Replacement, by, why string, now time.Time) (Host, Even
 	return h, h.event(KindAccepted, by, now, "replaced %s accepted: was %s, is %s; %s", what, was, h.Identity, why), nil
 }
 
+// takeBoard takes over what a board shows of itself. What it does not show stays;
+// a factory default identifies nothing, and leaves the field empty.
+func (i *Identity) takeBoard(seen Facts) {
+	text := func(s string) string {
+		if PlaceholderText(s) {
+			return ""
+		}
+		return s
+	}
+	if seen.UUID != "" {
+		i.UUID = seen.UUID
+	}
+	if i.UUID.Placeholder() {
+		i.UUID = ""
+	}
+	if seen.Serial != "" || seen.complete() {
+		i.Serial = text(seen.Serial)
+	}
+	if seen.AssetTag != "" {
+		i.AssetTag = text(seen.AssetTag)
+	}
+}
+
 // Release ends the quarantine and records nothing new about the machine.
 func Release(h Host, by, why string, now time.Time) (Host, Event, error) {
 	h, err := h.begin(VerbRelease)
@@ -481,8 +507,15 @@ func Release(h Host, by, why string, now time.Time) (Host, Event, error) {
 	return h, h.event(KindReleased, by, now, "released: %s", why), nil
 }
 
+// leaveQuarantine returns to the state before it. A grant whose deadline passed
+// meanwhile is not taken up again.
 func (h *Host) leaveQuarantine(now time.Time) {
-	h.to(h.Resume, "", now)
+	note := ""
+	if h.Resume == StateProvisioning && !now.Before(h.Run.Deadline) {
+		h.close("expired", now)
+		h.Resume, note = StateFailed, "the deadline passed in quarantine, at stage "+string(h.Run.Stage)
+	}
+	h.to(h.Resume, note, now)
 	h.Resume, h.Dispute, h.Seen = "", nil, nil
 }
 

@@ -149,8 +149,9 @@ func (h Host) Canonical() Host {
 
 // Claims returns the values that must be unique among all records that are not
 // retired, "kind:value": its identity keys, its host name and its address.
-func (h Host) Claims() []string {
-	keys := h.Identity.Keys()
+func (h Host) Claims() []string { return h.claims(h.Identity.Keys()) }
+
+func (h Host) claims(keys []string) []string {
 	short, _, _ := strings.Cut(h.Hostname, ".")
 	if short != "" {
 		keys = append(keys, "hostname:"+short)
@@ -164,18 +165,17 @@ func (h Host) Claims() []string {
 // Collisions names every claim of h that another of the records makes too.
 func Collisions(h Host, others []Host) []Problem {
 	var out []Problem
-	mine := h.Claims()
+	mine := h.claims(h.Identity.lookup()) // the UUID once: theirs has both byte orders
 	for _, o := range others {
 		if o.ID == h.ID || o.State == StateRetired {
 			continue
 		}
 		theirs := o.Claims()
 		for _, c := range mine {
-			if !contains(theirs, c) || c == "uuid:"+string(h.Identity.UUID.Swapped()) && h.Identity.UUID.Swapped() != h.Identity.UUID && o.Identity.UUID == h.Identity.UUID {
-				continue
+			if contains(theirs, c) {
+				kind, v, _ := strings.Cut(c, ":")
+				out = append(out, Problem{claimField(kind), fmt.Sprintf("%s is also claimed by %s", v, o.ID)})
 			}
-			kind, v, _ := strings.Cut(c, ":")
-			out = append(out, Problem{claimField(kind), fmt.Sprintf("%s is also claimed by %s", v, o.ID)})
 		}
 	}
 	return out

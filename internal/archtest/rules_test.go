@@ -1,0 +1,101 @@
+package archtest
+
+// any lets a room import every other.
+const any = "*"
+
+// room is what one package may be: which of our packages it may import, and how
+// large it may grow. Every room but a leaf may also import internal/lane.
+type room struct {
+	imports []string
+	leaf    bool // imports nothing of ours, not even lane
+	budget  int  // lines of production code that are neither blank nor comment
+	why     string
+}
+
+// rooms is the import table. A package that is not in it fails, and so does one
+// that is gone. A budget is the size of the day it was set, and about a quarter.
+func rooms() map[string]room {
+	return map[string]room{
+		"cmd/bootlane":        {imports: []string{"internal/cli"}, budget: 35, why: "main hands over at once"},
+		"cmd/bootlane-agent":  {imports: []string{"internal/agent"}, budget: 35, why: "main hands over at once; the agent must stay small enough for RAM"},
+		"internal/lane":       {leaf: true, budget: 1950, why: "the domain knows nobody"},
+		"internal/strictyaml": {leaf: true, budget: 170, why: "a reader of files, not of machines"},
+		"internal/archtest":   {leaf: true, budget: 0, why: "tests only"},
+		"internal/script":     {budget: 250},
+		"internal/seed":       {budget: 400},
+		"internal/diagnose":   {budget: 170},
+		"internal/store":      {budget: 700, why: "moves values and keeps order; judges nothing"},
+		"internal/store/sqlite": {imports: []string{"internal/store"}, budget: 150,
+			why: "an engine opens a database for the store, and nothing more"},
+		"internal/bundle": {imports: []string{"internal/strictyaml"}, budget: 900, why: "bundle.yaml is written by people"},
+		"internal/agent":  {budget: 2600, why: "runs on the machine: it shares only the wire contract"},
+		"internal/dhcp":   {budget: 1150},
+		"internal/tftp":   {leaf: true, budget: 1100, why: "serves names and bytes; what they mean is not its business"},
+		"internal/httpboot": {imports: []string{"internal/script", "internal/seed"}, budget: 550,
+			why: "writes the retry script when nobody can decide, and the media type of a seed"},
+		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose"}, budget: 1250,
+			why: "the pure packages only: it names the store it needs itself"},
+		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 720, why: "inventory files are written by people"},
+		"internal/lab": {imports: []string{"internal/api"}, budget: 1250, why: "watches the lane as an operator does"},
+		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/diagnose", "internal/seed"}, budget: 1300,
+			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files"},
+		"internal/app": {imports: []string{any}, budget: 650, why: "the only package that knows everybody"},
+	}
+}
+
+// narrow names imports that only some files of a package may make.
+var narrow = []struct{ pkg, imports, file, why string }{
+	{"internal/cli", "internal/app", "serve.go", "every other verb must work from another machine"},
+	{"internal/cli", "internal/lab", "lab.go", "the lab is one verb"},
+}
+
+// confined is what only some packages may use. "time.Now" is a name of a
+// package; without a dot after the last slash it is the whole package.
+var confined = []struct {
+	what string
+	by   []string // packages, or folders that end in a slash
+	why  string
+}{
+	{"time.Now", []string{"internal/control", "internal/app", "cmd/"}, "the clock is handed in: tests choose the time"},
+	{"time.Since", nil, "it reads the clock"},
+	{"time.Until", nil, "it reads the clock"},
+	{"crypto/rand", []string{"internal/app", "internal/control"}, "randomness is handed in: tests choose the ids"},
+	{"math/rand", []string{"internal/app", "internal/control"}, "randomness is handed in: tests choose the ids"},
+	{"math/rand/v2", []string{"internal/app", "internal/control"}, "randomness is handed in: tests choose the ids"},
+	{"os/exec", []string{"internal/lab"}, "the server starts no programs; only the lab plays with some"},
+	{"database/sql", []string{"internal/store", "internal/store/"}, "rules never stand in SQL, and SQL stands in one place"},
+	{"log", nil, "slog is handed in; the global logger is nobody's"},
+	{"plugin", nil, "one binary"},
+	{"unsafe", []string{"internal/agent"}, "only ioctl takes pointers: the agent re-reads a partition table with one"},
+	{"reflect", nil, "nothing here needs it"},
+}
+
+// pure are the packages that only turn values into values, and what they must
+// not even import for it.
+var (
+	pure   = []string{"internal/lane", "internal/script", "internal/seed", "internal/diagnose"}
+	impure = []string{"os", "net", "net/http", "log", "log/slog", "database/sql", "syscall", "context", "sync", "runtime", "flag"}
+)
+
+// modules is the allow-list of dependencies: a module that go.mod requires
+// directly, who may import it, and what it saves us.
+var modules = []struct {
+	path string
+	by   []string
+	why  string
+}{
+	{"github.com/google/go-cmp", []string{}, "tests: differences that a person can read"},
+	{"github.com/rogpeppe/go-internal", []string{}, "tests: testscript plays command lines against the real program"},
+	{"github.com/insomniacslk/dhcp", []string{"internal/dhcp"}, "the wire format of DHCP with all its options; we judge, it only codes"},
+	{"github.com/klauspost/compress", []string{"internal/agent", "internal/bundle"}, "zstd: images are unpacked at disk speed, in Go, in RAM"},
+	{"github.com/spf13/cobra", []string{"internal/cli"}, "commands, flags, help and shell completion"},
+	{"github.com/vishvananda/netlink", []string{"internal/agent"}, "the agent is PID 1: no ip(8) sets up its network"},
+	{"github.com/vishvananda/netns", []string{}, "tests: servers on their real ports in a namespace of their own"},
+	{"go.yaml.in/yaml/v3", []string{"internal/strictyaml", "internal/bundle", "internal/cli"}, "YAML with line numbers"},
+	{"golang.org/x/sync", []string{"internal/app"}, "errgroup: parts end together"},
+	{"golang.org/x/sys", []string{"internal/agent", "internal/dhcp", "internal/store/sqlite", "internal/tftp"}, "system calls: mounts, packet information, file locks"},
+	{"modernc.org/sqlite", []string{"internal/store/sqlite"}, "SQLite without cgo: one static binary"},
+}
+
+// maxFunc is how many lines a function may have, from its first to its last.
+const maxFunc = 60

@@ -1,0 +1,136 @@
+package lane
+
+import (
+	"strings"
+	"testing"
+)
+
+const testHex = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+func TestBootPath(t *testing.T) {
+	uefi := Platform{X86_64, UEFI}
+	for _, p := range []BootPath{
+		{"52:54:00:12:34:56", uefi, "snponly.efi"},
+		{"", Platform{}, EntryScript},
+		{"", uefi, EntryScript},
+		{"52:54:00:12:34:56", Platform{}, "undionly.kpxe"},
+	} {
+		for _, s := range []string{p.String(), "/" + p.String(), strings.ReplaceAll(p.String(), "/", "//")} {
+			if got, ok := ParseBootPath(s); !ok || got != p {
+				t.Errorf("%q reads as %+v, %v", s, got, ok)
+			}
+		}
+	}
+	for in, want := range map[string]BootPath{
+		"autoexec.ipxe":  {File: EntryScript},
+		"/autoexec.ipxe": {File: EntryScript},
+		"boot/52:54:00:12:34:56/x86_64-uefi/snponly.efi":  {"52:54:00:12:34:56", uefi, "snponly.efi"},
+		"boot/52-54-00-AB-CD-EF/x86_64-uefi//snponly.efi": {"52:54:00:ab:cd:ef", uefi, "snponly.efi"},
+	} {
+		if got, ok := ParseBootPath(in); !ok || got != want {
+			t.Errorf("%q reads as %+v, %v", in, got, ok)
+		}
+	}
+	for _, s := range []string{"", "/", "..", "boot/any/any", "boot/any/any/a/b", "boot/any/any/..", "boot/any/any/.hidden", "boot/../any/autoexec.ipxe",
+		"boot/52-54-00-12-34/any/a", "boot/any/vax-bios/a", "boot/ff-ff-ff-ff-ff-ff/any/a", "root/any/any/a", "boot/any/any/a\x00", "boot/any/any/a\n", "boot/any/any/a b", "boot\\any\\any\\a",
+		"boot/any/any/" + strings.Repeat("a", 129), "boot/any/any/%2e%2e", "boot/any/any/ä"} {
+		if got, ok := ParseBootPath(s); ok {
+			t.Errorf("%q reads as %+v", s, got)
+		}
+	}
+}
+
+func TestRunPath(t *testing.T) {
+	const digest = Digest("sha256:" + testHex)
+	for _, p := range []RunPath{
+		{Capability: testCapability, Asset: AssetFile, Digest: digest, Name: "linux"},
+		{Capability: testCapability, Asset: AssetSeed, Name: "user-data"},
+		{Capability: testCapability, Asset: AssetOrder},
+		{Capability: testCapability, Asset: AssetReport},
+	} {
+		s := p.String()
+		if !strings.HasPrefix(s, RunBase(testCapability)+"/") {
+			t.Errorf("%s is not below %s", s, RunBase(testCapability))
+		}
+		if got, ok := ParseRunPath(s); !ok || got != p {
+			t.Errorf("%q reads as %+v, %v", s, got, ok)
+		}
+	}
+	base := RunBase(testCapability)
+	for _, s := range []string{"", "/", "/run", base, base + "/", base + "/order/x", base + "/report/", base + "/seed", base + "/seed/..", base + "/seed/a/b", base + "/file/" + testHex,
+		base + "/file/" + testHex + "/", base + "/file/" + testHex[1:] + "/linux", base + "/file/" + strings.ToUpper(testHex) + "/linux", base + "/file/" + testHex + "/../linux",
+		base + "/shell", base + "/file/sha256:" + testHex + "/linux", "/run/short/order", "/run/" + strings.ToUpper(testCapability) + "/order", "/run/" + strings.Repeat("a", 65) + "/order",
+		"/run/" + testCapability[:19] + "%/order", "/walk/" + testCapability + "/order"} {
+		if got, ok := ParseRunPath(s); ok && s != base+"/report/" {
+			t.Errorf("%q reads as %+v", s, got)
+		}
+	}
+}
+
+func TestFileName(t *testing.T) {
+	for s, want := range map[string]bool{"linux": true, "initrd.img-6.1.0+deb12": true, "A_b-c.1": true, strings.Repeat("a", 128): true,
+		"": false, ".": false, "..": false, ".a": false, "a/b": false, "a b": false, "a\\b": false, "a..b": false, "a\n": false, "é": false, strings.Repeat("a", 129): false, "a:b": false, "a;b": false, "${a}": false} {
+		if FileName(s) != want {
+			t.Errorf("FileName(%.30q) = %v", s, !want)
+		}
+	}
+}
+
+func TestParseDigest(t *testing.T) {
+	if d, err := ParseDigest("sha256:" + testHex); err != nil || d != "sha256:"+testHex {
+		t.Errorf("%q, %v", d, err)
+	}
+	for _, s := range []string{"", testHex, "sha256:", "sha256:" + testHex[1:], "sha256:" + testHex + "0", "sha256:" + strings.ToUpper(testHex), "sha512:" + testHex, "sha256:" + testHex[1:] + "\n"} {
+		if d, err := ParseDigest(s); CodeOf(err) != Invalid || d != "" {
+			t.Errorf("%q gives %q, %v", s, d, err)
+		}
+	}
+}
+
+// harmless: a name that a parser accepts can neither climb nor break a line.
+func harmless(name string) bool {
+	return name != "" && !strings.Contains(name, "..") && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '/' || r == '\\' })
+}
+
+func FuzzParseBootPath(f *testing.F) {
+	for _, s := range []string{"autoexec.ipxe", "boot/any/any/a", "boot/52-54-00-12-34-56/x86_64-uefi/snponly.efi", "//boot//any//any//..", "boot/any/any/a\x00b", "boot/525400123456/arm64-uefi/a..b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, ok := ParseBootPath(s)
+		if !ok {
+			if p != (BootPath{}) {
+				t.Errorf("%q is refused, and gives %+v", s, p)
+			}
+			return
+		}
+		if !harmless(p.File) {
+			t.Errorf("%q names the file %q", s, p.File)
+		}
+		if again, ok := ParseBootPath(p.String()); !ok || again != p {
+			t.Errorf("%q: %+v is written as %q and read as %+v, %v", s, p, p.String(), again, ok)
+		}
+	})
+}
+
+func FuzzParseRunPath(f *testing.F) {
+	base := RunBase(testCapability)
+	for _, s := range []string{base + "/order", base + "/report", base + "/seed/user-data", base + "/file/" + testHex + "/linux", base + "/seed/../order", base + "/file/" + testHex, base + "/seed/a\nb"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, ok := ParseRunPath(s)
+		if !ok {
+			if p != (RunPath{}) {
+				t.Errorf("%q is refused, and gives %+v", s, p)
+			}
+			return
+		}
+		if p.Name != "" && !harmless(p.Name) || !harmless(p.Capability) {
+			t.Errorf("%q names %q under %q", s, p.Name, p.Capability)
+		}
+		if again, ok := ParseRunPath(p.String()); !ok || again != p {
+			t.Errorf("%q: %+v is written as %q and read as %+v, %v", s, p, p.String(), again, ok)
+		}
+	})
+}
