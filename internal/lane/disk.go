@@ -71,8 +71,8 @@ func (s DiskSelector) Validate() []string {
 			bad(f.name, "%q is not a link name under /dev/disk", f.v)
 		}
 	}
-	if s.WWN != "" && !regexp.MustCompile(`^(0x[0-9a-f]{16}([0-9a-f]{16})?|eui\.[0-9a-f]{16,32}|uuid\.[0-9a-f-]{36}|nvme\.[0-9a-f-]+|naa\.[0-9a-f]{16,32})$`).MatchString(s.WWN) {
-		bad("wwn", "%q: write it as sysfs does, e.g. 0x5002538e00000001 or eui.0025385a71b03a5b", s.WWN)
+	if s.WWN != "" && !regexp.MustCompile(`^(0x[0-9a-f]{16}([0-9a-f]{16})?|eui\.[0-9a-f]{16,32}|uuid\.[0-9a-f-]{36}|nvme\.[0-9a-f-]+)$`).MatchString(s.WWN) {
+		bad("wwn", "%q: write it as sysfs does, but naa. as 0x: 0x5002538e00000001, eui.0025385a71b03a5b, uuid.… or nvme.…", s.WWN)
 	}
 	if s.Serial != strings.TrimSpace(s.Serial) || strings.ContainsFunc(s.Serial, unprintable) {
 		bad("serial", "%q has blanks at an end or control characters", s.Serial)
