@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,9 +48,11 @@ func TestSessions(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"ready": ready,
-			"code":  code,
-			"fetch": fetch,
+			"ready":         ready,
+			"code":          code,
+			"fetch":         fetch,
+			"machine":       machine,
+			"waitfor-armed": armed,
 		},
 	})
 }
@@ -92,4 +96,39 @@ func fetch(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(res.Body.Close())
 	_, err = ts.Stdout().Write([]byte(buf.String()))
 	ts.Check(err)
+}
+
+// machine plays a machine's installer: machine URL-OF-SCRIPT STAGE:STATUS... takes
+// the script, and reports each stage under the run that the script leads to.
+func machine(ts *testscript.TestScript, _ bool, args []string) {
+	base := "http://" + nettest.Server + ":8080"
+	res, err := http.Get(base + args[0])
+	ts.Check(err)
+	body, err := io.ReadAll(res.Body)
+	ts.Check(errors.Join(err, res.Body.Close()))
+	_, rest, ok := strings.Cut(string(body), "bootlane.url=")
+	if !ok {
+		ts.Fatalf("no install script:\n%s", body)
+	}
+	run := strings.Fields(rest)[0]
+	for _, a := range args[1:] {
+		stage, status, _ := strings.Cut(a, ":")
+		res, err := http.PostForm(run+"/report", url.Values{"stage": {stage}, "status": {status}, "seq": {"1"}, "message": {"played by a test"}, "done": {"5"}, "total": {"10"}})
+		ts.Check(err)
+		ts.Check(res.Body.Close())
+		if res.StatusCode != http.StatusOK {
+			ts.Fatalf("report %s: %s", a, res.Status)
+		}
+	}
+}
+
+// armed waits until node1 has an open run.
+func armed(ts *testscript.TestScript, _ bool, _ []string) {
+	for range 100 {
+		if ts.Exec("bootlane", "host", "show", "node1") == nil && strings.Contains(ts.ReadFile("stdout"), "open until") {
+			return
+		}
+		time.Sleep(50 * time.Millisecond) // another process provisions: there is nothing to wait on
+	}
+	ts.Fatalf("node1 is not provisioned")
 }
