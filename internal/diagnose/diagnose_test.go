@@ -1,0 +1,103 @@
+package diagnose_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"bootlane/internal/diagnose"
+	"bootlane/internal/lane"
+)
+
+func at(minutes int) time.Time { return time.Date(2026, 5, 4, 3, minutes, 0, 0, time.UTC) }
+
+func event(kind lane.Kind, change func(*lane.Event)) lane.Event {
+	e := lane.Event{Subject: "n1", Seq: 1, At: at(1), Kind: kind, By: "server", Run: "r-1", Message: "the line"}
+	if change != nil {
+		change(&e)
+	}
+	return e
+}
+
+// TestHost: each state has its rule, points at the line of evidence that says so,
+// and names something to do next.
+func TestHost(t *testing.T) {
+	run := func(stage lane.Stage, open bool) lane.Run {
+		return lane.Run{ID: "r-1", Open: open, Stage: stage, StageAt: at(1), Deadline: at(59)}
+	}
+	for name, c := range map[string]struct {
+		host     lane.Host
+		events   []lane.Event
+		rule     string
+		evidence lane.Kind
+		because  string
+		next     string
+	}{
+		"new":         {lane.Host{State: lane.StateNew}, []lane.Event{event(lane.KindEnrolled, nil)}, "never-asked", lane.KindEnrolled, "nobody asked", "provision n1"},
+		"no evidence": {lane.Host{State: lane.StateNew}, nil, "never-asked", "", "nobody asked", "provision n1"},
+		"installed":   {lane.Host{State: lane.StateInstalled}, []lane.Event{event(lane.KindInstalled, nil), event(lane.KindAsked, nil)}, "installed", lane.KindInstalled, "proved itself", "nothing"},
+		"retired":     {lane.Host{State: lane.StateRetired, Note: "sold"}, []lane.Event{event(lane.KindRetired, nil)}, "retired", lane.KindRetired, "sold", "host import"},
+		"set aside":   {lane.Host{State: lane.StateQuarantine, Note: "smoke"}, []lane.Event{event(lane.KindQuarantined, nil)}, "host-quarantined", lane.KindQuarantined, "smoke", "release n1"},
+		"disputed": {lane.Host{State: lane.StateQuarantine, Dispute: []lane.Signal{{Name: "uuid", Expected: "a", Seen: "b"}}}, []lane.Event{event(lane.KindQuarantined, nil)},
+			"identity-mismatch", lane.KindQuarantined, "set aside", "host accept n1 --board"},
+		"armed":    {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, true)}, []lane.Event{event(lane.KindArmed, nil), event(lane.KindAsked, nil)}, "waiting-after-armed", lane.KindArmed, "not asked for anything yet", "boot order"},
+		"progress": {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageInstaller, true)}, []lane.Event{event(lane.KindStage, nil), event(lane.KindProgress, nil)}, "waiting-after-installer", lane.KindProgress, "for 9m0s", "progress"},
+		"reported": {lane.Host{State: lane.StateFailed, Note: "at installer: boom", Run: run(lane.StageInstaller, false)}, []lane.Event{event(lane.KindFailed, nil)}, "reported-failure", lane.KindFailed, "boom", "provision n1"},
+		"spent": {lane.Host{State: lane.StateFailed, Run: run(lane.StageScript, false)}, []lane.Event{event(lane.KindFailed, func(e *lane.Event) { e.Reason = lane.BootsSpent })},
+			"boots-spent", lane.KindFailed, "", "console"},
+		"wrong disk": {lane.Host{State: lane.StateFailed, Run: run(lane.StageKernel, false)}, []lane.Event{event(lane.KindFailed, func(e *lane.Event) { e.Reason = lane.DiskMismatch })},
+			"disk-mismatch", lane.KindFailed, "", "compare the disks"},
+		"expired": {lane.Host{State: lane.StateFailed, Note: "the deadline passed at stage kernel", Run: run(lane.StageKernel, false)},
+			[]lane.Event{event(lane.KindRefused, func(e *lane.Event) { e.Reason, e.Message = lane.RunExpired, "too late" }), event(lane.KindExpired, nil)},
+			"run-expired", lane.KindExpired, "last refusal: run-expired too late", "package mirror"},
+		"cancelled":  {lane.Host{State: lane.StateFailed, Note: "cancelled", Run: run(lane.StageKernel, false)}, []lane.Event{event(lane.KindCancelled, nil)}, "cancelled", lane.KindCancelled, "cancelled", "provision n1"},
+		"from later": {lane.Host{State: "melted"}, nil, "state-unknown", "", "melted", "version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.host.ID = "n1"
+			v := diagnose.Host(c.host, c.events, at(10))
+			if v.Rule != c.rule || !strings.Contains(v.Because, c.because) || !strings.Contains(v.Next, c.next) || v.Next == "" {
+				t.Errorf("%+v", v)
+			}
+			switch {
+			case c.evidence == "" && v.Evidence != nil, c.evidence != "" && (v.Evidence == nil || v.Evidence.Kind != c.evidence):
+				t.Errorf("evidence %+v, want %q", v.Evidence, c.evidence)
+			}
+		})
+	}
+}
+
+// TestEveryStageHasACheck: wherever a run stands still, somebody is told where to look.
+func TestEveryStageHasACheck(t *testing.T) {
+	seen := map[string]lane.Stage{}
+	for _, s := range lane.Stages() {
+		h := lane.Host{ID: "n1", State: lane.StateProvisioning, Run: lane.Run{ID: "r-1", Open: true, Stage: s, StageAt: at(1), Deadline: at(59)}}
+		v := diagnose.Host(h, nil, at(2))
+		if s == lane.StageReady {
+			continue // no run stays open there
+		}
+		if v.Next == "" || v.Next == "nothing" || v.Rule != "waiting-after-"+string(s) {
+			t.Errorf("%s: %+v", s, v)
+		}
+		if other, ok := seen[v.Next]; ok {
+			t.Errorf("%s and %s are told the same: %s", s, other, v.Next)
+		}
+		seen[v.Next] = s
+	}
+}
+
+func TestUnknown(t *testing.T) {
+	f := &lane.Facts{MAC: "52:54:00:00:00:01"}
+	asked := event(lane.KindAsked, func(e *lane.Event) { e.Facts, e.Reason = f, lane.UnknownMachine })
+	v := diagnose.Unknown("mac:52:54:00:00:00:01", []lane.Event{asked, event(lane.KindLease, nil)})
+	if v.Rule != "unknown-machine" || v.Evidence == nil || v.Evidence.Facts != f || !strings.Contains(v.Next, "host import") {
+		t.Errorf("%+v", v)
+	}
+	asked.Reason, asked.Message, asked.Mismatch = lane.IdentityAmbiguous, "two records", []lane.Signal{{Name: "uuid"}}
+	if v := diagnose.Unknown("mac:x", []lane.Event{asked}); v.Rule != "identity-ambiguous" || v.Because != "two records" || len(v.Mismatch) != 1 {
+		t.Errorf("%+v", v)
+	}
+	if v := diagnose.Unknown("mac:x", nil); v.Rule != "unknown-machine" || v.Evidence != nil {
+		t.Errorf("%+v", v)
+	}
+}
