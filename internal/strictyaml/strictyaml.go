@@ -91,7 +91,7 @@ func (d Document) explain(err error) []Problem {
 
 var (
 	unknownField = regexp.MustCompile(`^field (\S+) not found in type .+$`)
-	wrongType    = regexp.MustCompile("^cannot unmarshal !!(\\w+) (?:`(.*)` )?into (\\S+)$")
+	wrongType    = regexp.MustCompile("^cannot unmarshal !!(\\w+) (?:`(.*)` )?into (.+)$")
 )
 
 // plain turns the library's messages, which speak of Go types, into words for
