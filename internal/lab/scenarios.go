@@ -202,8 +202,8 @@ func legacy(ctx context.Context, l *Lab) error {
 }
 
 func installer(ctx context.Context, l *Lab) error {
-	uefi := l.machine("node-c-uefi", lane.UEFI, Disk{Serial: "SYSTEM-C1", Bytes: 4 * gigabyte})
-	bios := l.machine("node-c-bios", lane.BIOS, Disk{Serial: "SYSTEM-C2", Bytes: 4 * gigabyte})
+	uefi := l.machine("node-c-uefi", lane.UEFI, Disk{Serial: "SYSTEM-C1", Bytes: gigabyte})
+	bios := l.machine("node-c-bios", lane.BIOS, Disk{Serial: "SYSTEM-C2", Bytes: gigabyte})
 	if err := l.ready(ctx, l.cfg.Installer, uefi, bios); err != nil {
 		return err
 	}
