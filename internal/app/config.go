@@ -125,8 +125,14 @@ func (c Config) check() []lane.Problem {
 	}
 	out = append(out, c.DHCP.check()...)
 	for _, f := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}, {"tftp", c.Listen.TFTP}} {
-		if _, err := netip.ParseAddrPort(f.v); err != nil && c.DHCP.Server != "" {
+		a, err := netip.ParseAddrPort(f.v)
+		switch {
+		case err != nil && c.DHCP.Server != "":
 			bad("listen."+f.name, "%q is not ADDRESS:PORT", f.v)
+		case err == nil && f.name == "machines" && a.Addr().IsUnspecified():
+			bad("listen.machines", "%s: machines are told this address, so it must be a real one", f.v)
+		case err == nil && f.name == "tftp" && a.Port() != 69:
+			bad("listen.tftp", "%s: DHCP cannot tell firmware another port than 69", f.v)
 		}
 	}
 	for name, path := range c.Loaders {
@@ -150,8 +156,8 @@ func (c Config) check() []lane.Problem {
 	if c.Policy.Held.Wait < time.Second || c.Policy.Held.Wait > time.Hour {
 		bad("policy.held.wait", "%s: from 1s to 1h", c.Policy.Held.Wait)
 	}
-	if c.Policy.BootRetry < 0 || c.Policy.BootRetry > 10*time.Minute {
-		bad("policy.bootRetry", "%s: from 0 to 10m", c.Policy.BootRetry)
+	if c.Policy.BootRetry != 0 && (c.Policy.BootRetry < time.Second || c.Policy.BootRetry > 10*time.Minute) {
+		bad("policy.bootRetry", "%s: from 1s to 10m", c.Policy.BootRetry)
 	}
 	for _, p := range c.Site.Validate() {
 		field, msg, _ := strings.Cut(p, ": ")
@@ -192,8 +198,16 @@ func (d DHCP) check() []lane.Problem {
 	first, last, found := strings.Cut(d.Range, "-")
 	if !found {
 		bad("range", "%q is not FIRST-LAST, like 10.0.0.100-10.0.0.199", d.Range)
-	} else if a, b := inside("range", strings.TrimSpace(first)), inside("range", strings.TrimSpace(last)); b.Less(a) {
-		bad("range", "%s ends before it begins", d.Range)
+	} else {
+		a, b := inside("range", strings.TrimSpace(first)), inside("range", strings.TrimSpace(last))
+		if b.Less(a) {
+			bad("range", "%s ends before it begins", d.Range)
+		}
+		for _, taken := range append([]string{subnet.Masked().Addr().String(), lastAddress(subnet).String(), d.Server}, d.Routers...) {
+			if t, err := netip.ParseAddr(taken); err == nil && !t.Less(a) && !b.Less(t) {
+				bad("range", "%s holds %s, which is not free: the network's own, the broadcast address, the server or a router", d.Range, t)
+			}
+		}
 	}
 	for i, r := range d.Routers {
 		inside(fmt.Sprintf("routers[%d]", i), r)
@@ -205,10 +219,19 @@ func (d DHCP) check() []lane.Problem {
 			}
 		}
 	}
-	if d.Lease != 0 && (d.Lease < time.Minute || d.Lease > 30*24*time.Hour) {
-		bad("lease", "%s: from 1m to 720h; firmware and installers never renew, an hour is a good choice", d.Lease)
+	if d.Lease != 0 && (d.Lease < 5*time.Minute || d.Lease > 30*24*time.Hour) {
+		bad("lease", "%s: from 5m to 720h; firmware and installers never renew, an hour is a good choice", d.Lease)
 	}
 	return out
+}
+
+// lastAddress returns a network's broadcast address.
+func lastAddress(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(b)
 }
 
 // platformLoaders returns the loaders by platform; check has read the names before.

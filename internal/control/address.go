@@ -38,6 +38,7 @@ func (c *Control) Lease(f lane.Facts, message, text string) {
 // does not answer makes it its own: the line is not lost for that.
 func (c *Control) owner(m lane.MAC) string {
 	hosts, err := c.Store.Claimants(context.Background(), []string{"mac:" + string(m)})
+	hosts = slices.DeleteFunc(hosts, func(h lane.Host) bool { return h.State == lane.StateRetired })
 	if err == nil && len(hosts) == 1 {
 		return string(hosts[0].ID)
 	}

@@ -96,7 +96,9 @@ func (c *Control) change(ctx context.Context, id lane.HostID, transition func(la
 		if e.Kind == "" {
 			return h, nil // nothing to change
 		}
-		e.Surface = lane.SurfaceAPI
+		if e.Surface == "" {
+			e.Surface = surfaceOf(e.By)
+		}
 		stored, _, err := c.Store.Append(ctx, next, e)
 		if lane.CodeOf(err) != lane.Conflict {
 			return stored, err
@@ -104,6 +106,14 @@ func (c *Control) change(ctx context.Context, id lane.HostID, transition func(la
 		last = err
 	}
 	return lane.Host{}, last
+}
+
+// surfaceOf says where a change came from when nobody else did.
+func surfaceOf(by string) lane.Surface {
+	if strings.HasPrefix(by, "op:") {
+		return lane.SurfaceAPI
+	}
+	return lane.SurfaceSelf
 }
 
 // random returns n random bytes as lower-case base32: letters and digits only,

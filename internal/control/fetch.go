@@ -31,6 +31,10 @@ func (c *Control) redeem(ctx context.Context, capability string, f lane.Facts) (
 		hosts = append(hosts, h)
 	}
 	d, _ := c.judge(hosts, f)
+	if d.Action == lane.Install && (d.Host != h.ID || d.Run != h.Run.ID) {
+		// The machine may install, but not under this capability: it has another record now.
+		d = lane.Decision{Action: lane.LocalBoot, Reason: lane.NoRun, Host: h.ID, Run: h.Run.ID, Detail: "this run is not the one that the machine has now"}
+	}
 	if err := c.aftermath(ctx, d, h, f); err != nil {
 		return h, lane.Bundle{}, d, err
 	}

@@ -75,7 +75,7 @@ func (s *Server) choose(ctx context.Context, q query, wish netip.Addr) (netip.Ad
 	}
 	var failed error
 	taken := func(a netip.Addr) bool {
-		if a == s.cfg.Network.Server {
+		if failed != nil || !s.usable(a) {
 			return true
 		}
 		owned, err := s.cfg.Reservations.Holder(ctx, a)
@@ -148,10 +148,20 @@ func (s *Server) own(a netip.Addr) bool {
 // grant stores the lease, and only then acknowledges it.
 func (s *Server) grant(ctx context.Context, q query, a netip.Addr, gone string) (answer, error) {
 	now := s.cfg.Now()
-	if reserved, err := s.cfg.Reservations.Reserved(ctx, q.mac); err != nil {
+	reserved, err := s.cfg.Reservations.Reserved(ctx, q.mac)
+	if err != nil {
 		return answer{}, err
-	} else if reserved != a && (!s.usable(a) || !s.pool.inRange(a)) {
-		return s.refuse(q, "this address is not ours to give"), nil
+	}
+	if reserved != a {
+		others, err := s.cfg.Reservations.Holder(ctx, a)
+		switch {
+		case err != nil:
+			return answer{}, err
+		case others:
+			return s.refuse(q, "this address is reserved for another machine"), nil
+		case !s.usable(a) || !s.pool.inRange(a):
+			return s.refuse(q, "this address is not ours to give"), nil
+		}
 	}
 	if !s.pool.available(q.mac, a, now) {
 		return s.refuse(q, gone), nil
@@ -171,6 +181,7 @@ func (s *Server) grant(ctx context.Context, q query, a netip.Addr, gone string) 
 }
 
 func (s *Server) refuse(q query, why string) answer {
+	s.pool.drop(q.mac) // or the same address would be offered again, and refused again
 	s.note(q, "refused (NAK): "+why)
 	return answer{dhcpv4.MessageTypeNak, s.cfg.Network.nak(q, why)}
 }

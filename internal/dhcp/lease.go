@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -119,6 +120,10 @@ func (p *pool) free(a netip.Addr, mac lane.MAC, now time.Time) bool {
 
 func (p *pool) hold(mac lane.MAC, a netip.Addr, now time.Time) {
 	p.forget(mac)
+	if len(p.offers) > p.size() { // only expired ones can be that many: invented addresses leave them behind
+		maps.DeleteFunc(p.offers, func(_ lane.MAC, o offer) bool { return !now.Before(o.until) })
+		maps.DeleteFunc(p.declines, func(_ lane.MAC, times []time.Time) bool { return now.Sub(times[len(times)-1]) > declineHold })
+	}
 	p.offers[mac], p.offered[a] = offer{a, now.Add(offerHold)}, mac
 }
 
@@ -197,7 +202,7 @@ func (p *pool) mayDecline(mac lane.MAC, a netip.Addr, now time.Time) bool {
 	if !(offered && o.addr == a) && !(leased && l.Address == a) {
 		return false
 	}
-	recent := slices.DeleteFunc(p.declines[mac], func(t time.Time) bool { return now.Sub(t) > declineHold })
+	recent := slices.DeleteFunc(slices.Clone(p.declines[mac]), func(t time.Time) bool { return now.Sub(t) > declineHold })
 	if len(recent) >= maxDeclines {
 		p.declines[mac] = recent
 		return false

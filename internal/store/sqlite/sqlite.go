@@ -28,6 +28,10 @@ func Open(ctx context.Context, path string) (store.Engine, error) {
 		return store.Engine{}, err
 	}
 	e, err := open(ctx, path)
+	if err == nil {
+		// It holds the capabilities of open runs.
+		err = os.Chmod(path, 0o600)
+	}
 	if err != nil {
 		return store.Engine{}, errors.Join(explain(path, err), lock.Close())
 	}
@@ -52,6 +56,11 @@ func lockFile(path string) (*os.File, error) {
 }
 
 func open(ctx context.Context, path string) (store.Engine, error) {
+	if f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600); err == nil { // SQLite would make it for everybody to read
+		if err := f.Close(); err != nil {
+			return store.Engine{}, err
+		}
+	}
 	// synchronous=FULL: an acknowledged commit survives a power cut.
 	common := url.Values{"_pragma": {"busy_timeout(5000)", "foreign_keys(1)", "journal_mode(WAL)", "synchronous(FULL)"}}
 	write := url.Values{"_pragma": common["_pragma"], "_txlock": {"immediate"}}
@@ -63,7 +72,7 @@ func open(ctx context.Context, path string) (store.Engine, error) {
 	if err := check(ctx, w); err != nil {
 		return store.Engine{}, errors.Join(err, w.Close())
 	}
-	read := url.Values{"_pragma": {"busy_timeout(5000)", "query_only(1)"}}
+	read := url.Values{"_pragma": {"busy_timeout(5000)", "query_only(1)", "cache_size(-32768)"}}
 	r, err := sql.Open("sqlite", "file:"+path+"?"+read.Encode())
 	if err != nil {
 		return store.Engine{}, errors.Join(err, w.Close())
