@@ -114,9 +114,15 @@ func (c *Client) Provision(ctx context.Context, id string, p lane.Provisioning) 
 	return post[lane.Host](ctx, c, hostPath(id, "/runs"), ProvisionRequest{p, c.By})
 }
 
-// Act does one of cancel, quarantine, release, retire and accept.
-func (c *Client) Act(ctx context.Context, id, verb, why string, what lane.Replacement) (lane.Host, error) {
-	return post[lane.Host](ctx, c, hostPath(id, "/"+verb), ActRequest{By: c.By, Why: why, What: what})
+// Act does one of cancel, quarantine, release and retire.
+func (c *Client) Act(ctx context.Context, id, verb, why string) (lane.Host, error) {
+	return post[lane.Host](ctx, c, hostPath(id, "/"+verb), ActRequest{By: c.By, Why: why})
+}
+
+// Accept records a replaced board or NIC as seen is described by h. It is a
+// Conflict when the machine has shown more since h was read.
+func (c *Client) Accept(ctx context.Context, h lane.Host, what lane.Replacement, why string) (lane.Host, error) {
+	return post[lane.Host](ctx, c, hostPath(string(h.ID), "/accept"), ActRequest{By: c.By, Why: why, What: what, Rev: h.Rev})
 }
 
 // Events returns up to limit events after a sequence number; after < 0 means the last ones.

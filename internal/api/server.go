@@ -213,7 +213,7 @@ func (s *Server) acts() []route {
 			if a.What != lane.ReplacedBoard && a.What != lane.ReplacedNIC {
 				return lane.Host{}, lane.Errorf(lane.Invalid, "`what` is %q: accept a board or a nic", a.What)
 			}
-			return op.Accept(ctx, id, a.What, a.By, a.Why)
+			return op.Accept(ctx, id, a.What, a.Rev, a.By, a.Why)
 		})},
 	}
 }

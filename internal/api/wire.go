@@ -97,6 +97,7 @@ type ActRequest struct {
 	By   string           `json:"by"`
 	Why  string           `json:"why,omitempty"`
 	What lane.Replacement `json:"what,omitempty"` // accept: board or nic
+	Rev  int64            `json:"rev,omitempty"`  // accept: the record's revision when its dispute was looked at
 }
 
 // ProvisionRequest asks for a grant.
@@ -145,7 +146,7 @@ type runs interface {
 	Quarantine(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
 	Release(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
 	Retire(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
-	Accept(ctx context.Context, id lane.HostID, what lane.Replacement, by, why string) (lane.Host, error)
+	Accept(ctx context.Context, id lane.HostID, what lane.Replacement, rev int64, by, why string) (lane.Host, error)
 }
 
 type evidence interface {

@@ -286,7 +286,7 @@ func TestContract(t *testing.T) {
 			})
 		}
 		w.T = t
-		_, err = w.client.Act(t.Context(), string(h.ID), "cancel", "next seed", "")
+		_, err = w.client.Act(t.Context(), string(h.ID), "cancel", "next seed")
 		must(t, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -41,7 +42,7 @@ func (a *app) eventsCmd() *cobra.Command {
 				return err
 			}
 			if verify {
-				if err := a.verify(events); err != nil {
+				if err := a.verify(cmd.Context(), c, argv[0]); err != nil {
 					return err
 				}
 			}
@@ -69,7 +70,23 @@ func (a *app) unknown(ctx context.Context, c *api.Client) error {
 	})
 }
 
-func (a *app) verify(events []lane.Event) error {
+// verify checks all of a machine's evidence, from the first line on.
+func (a *app) verify(ctx context.Context, c *api.Client, subject string) error {
+	var events []lane.Event
+	for {
+		var seq int64
+		if len(events) > 0 {
+			seq = events[len(events)-1].Seq
+		}
+		page, err := c.Events(ctx, subject, seq, 5000)
+		if err != nil {
+			return err
+		}
+		if len(page) == 0 {
+			break
+		}
+		events = append(events, page...)
+	}
 	if bad, ok := lane.VerifyChain(events); !ok {
 		return fmt.Errorf("the evidence is broken at event %d of %s: it was changed, or its predecessor is missing", bad.Seq, bad.Subject)
 	}
@@ -106,7 +123,7 @@ func (a *app) follow(ctx context.Context, c *api.Client, subject string, seen []
 }
 
 func isMAC(s string) bool {
-	_, err := lane.ParseMAC(s)
+	_, err := lane.ParseMAC(strings.TrimPrefix(s, "mac:"))
 	return err == nil
 }
 

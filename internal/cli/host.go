@@ -212,7 +212,22 @@ func (a *app) hostAcceptCmd() *cobra.Command {
 			if board {
 				what = lane.ReplacedBoard
 			}
-			return a.act(cmd, argv[0], "accept", why, what)
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			h, err := c.Host(cmd.Context(), argv[0])
+			if err != nil {
+				return err
+			}
+			if a.output == "table" {
+				showMismatch(a.Stdout, h.Dispute)
+			}
+			h, err = c.Accept(cmd.Context(), h, what, why)
+			if err != nil {
+				return err
+			}
+			return a.show(h, func(w io.Writer) { fmt.Fprintf(w, "accepted: %s; %s is %s\n", h.Identity, h.ID, h.State) })
 		}}
 	cmd.Flags().BoolVar(&board, "board", false, "the board was replaced")
 	cmd.Flags().BoolVar(&nic, "nic", false, "a NIC was replaced")
@@ -221,12 +236,12 @@ func (a *app) hostAcceptCmd() *cobra.Command {
 }
 
 // act does one verb on one host and says where the host stands then.
-func (a *app) act(cmd *cobra.Command, id, verb, why string, what lane.Replacement) error {
+func (a *app) act(cmd *cobra.Command, id, verb, why string) error {
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	h, err := c.Act(cmd.Context(), id, verb, why, what)
+	h, err := c.Act(cmd.Context(), id, verb, why)
 	if err != nil {
 		return err
 	}

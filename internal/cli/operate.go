@@ -25,7 +25,7 @@ func (a *app) retireCmd() *cobra.Command {
 func (a *app) verb(name, short, long string) *cobra.Command {
 	var why string
 	cmd := &cobra.Command{Use: name + " HOST", Short: short, Long: long, Args: args(cobra.ExactArgs(1)), RunE: func(cmd *cobra.Command, argv []string) error {
-		return a.act(cmd, argv[0], name, why, "")
+		return a.act(cmd, argv[0], name, why)
 	}}
 	cmd.Flags().StringVar(&why, "why", "", "`reason`, kept as evidence")
 	return cmd

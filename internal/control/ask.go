@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"bootlane/internal/lane"
@@ -60,10 +61,11 @@ func (c *Control) judge(hosts []lane.Host, f lane.Facts) (lane.Decision, lane.Ho
 func (c *Control) aftermath(ctx context.Context, d lane.Decision, h lane.Host, f lane.Facts) error {
 	for _, id := range d.Claims {
 		_, err := c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
-			if !lane.Disputable(h, d.Mismatch, &f) {
+			own := slices.DeleteFunc(slices.Clone(d.Mismatch), func(s lane.Signal) bool { return s.Host != id })
+			if !lane.Disputable(h, own, &f) {
 				return h, lane.Event{}, nil
 			}
-			return lane.Quarantine(h, d.Mismatch, &f, "server", disputeText(d), c.Now())
+			return lane.Quarantine(h, own, &f, "server", disputeText(d.Detail, own), c.Now())
 		})
 		if err != nil {
 			return err
@@ -71,6 +73,9 @@ func (c *Control) aftermath(ctx context.Context, d lane.Decision, h lane.Host, f
 	}
 	switch d.Reason {
 	case lane.BootsSpent:
+		if f.Speaker != lane.SpeakerLoader || f.Surface != lane.SurfaceHTTP || f.UUID == "" {
+			return nil // one invented DISCOVER must not end an install that runs
+		}
 		_, err := c.change(ctx, h.ID, func(h lane.Host) (lane.Host, lane.Event, error) {
 			if h.State != lane.StateProvisioning || !h.Run.Open {
 				return h, lane.Event{}, nil
@@ -84,12 +89,12 @@ func (c *Control) aftermath(ctx context.Context, d lane.Decision, h lane.Host, f
 	return nil
 }
 
-func disputeText(d lane.Decision) string {
+func disputeText(detail string, mismatch []lane.Signal) string {
 	var parts []string
-	for _, s := range d.Mismatch {
+	for _, s := range mismatch {
 		parts = append(parts, s.String())
 	}
-	return d.Detail + ": " + strings.Join(parts, "; ")
+	return detail + ": " + strings.Join(parts, "; ")
 }
 
 // observe notes the early stages, which only the server can see.

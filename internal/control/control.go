@@ -143,5 +143,5 @@ func subject(d lane.Decision, f lane.Facts) string {
 // answered makes the evidence of an answer.
 func (c *Control) answered(kind lane.Kind, d lane.Decision, f lane.Facts) lane.Event {
 	return lane.Event{Subject: subject(d, f), At: c.Now(), Kind: kind, By: string(f.Surface), Surface: f.Surface, Speaker: f.Speaker,
-		Action: d.Action.String(), Reason: d.Reason, Run: d.Run, Message: d.Detail, Name: f.Name, Facts: &f, Mismatch: d.Mismatch}
+		Action: d.Action.String(), Reason: d.Reason, Run: d.Run, Message: lane.Clean(d.Detail, 1000), Name: f.Name, Facts: &f, Mismatch: d.Mismatch}
 }

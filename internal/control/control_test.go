@@ -400,7 +400,7 @@ func TestDisputeQuarantinesEveryClaimedRecord(t *testing.T) {
 		}
 	}
 	r.script(lane.Hold) // the right machine, too, waits for the operator
-	if _, err := r.Accept(t.Context(), "node1", lane.ReplacedNIC, "op:t", ""); lane.CodeOf(err) != lane.Refused {
+	if _, err := r.Accept(t.Context(), "node1", lane.ReplacedNIC, r.host("node1").Rev, "op:t", ""); lane.CodeOf(err) != lane.Refused {
 		t.Errorf("accepting a NIC that is another record's: %v", err)
 	}
 	_, err = r.Release(t.Context(), "node1", "op:t", "sorted out")
@@ -423,7 +423,11 @@ func TestAcceptTakesTheFullestAccount(t *testing.T) {
 	if got := r.host("node1"); got.State != lane.StateQuarantine || len(got.Dispute) != 2 {
 		t.Fatalf("%s %v", got.State, got.Dispute)
 	}
-	h, err := r.Accept(t.Context(), "node1", lane.ReplacedBoard, "op:t", "new board")
+	looked := r.host("node1").Rev
+	if _, err := r.Accept(t.Context(), "node1", lane.ReplacedBoard, looked-1, "op:t", ""); lane.CodeOf(err) != lane.Refused {
+		t.Errorf("accepted what nobody looked at: %v", err)
+	}
+	h, err := r.Accept(t.Context(), "node1", lane.ReplacedBoard, looked, "op:t", "new board")
 	r.must(err)
 	if h.State != lane.StateProvisioning || h.Identity.UUID != rom.UUID || h.Identity.Serial != "S-NEW" {
 		t.Errorf("%s %s", h.State, h.Identity)

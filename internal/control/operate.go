@@ -29,10 +29,15 @@ func (c *Control) Retire(ctx context.Context, id lane.HostID, by, why string) (l
 	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) { return lane.Retire(h, by, why, c.Now()) })
 }
 
-// Accept records a replaced board or NIC. It is refused when another record
+// Accept records a replaced board or NIC. rev is the record's revision when the
+// operator looked at the dispute: anybody on the boot network can add to one, and
+// what was not looked at is not accepted. It is refused when another record
 // claims what would be recorded.
-func (c *Control) Accept(ctx context.Context, id lane.HostID, what lane.Replacement, by, why string) (lane.Host, error) {
+func (c *Control) Accept(ctx context.Context, id lane.HostID, what lane.Replacement, rev int64, by, why string) (lane.Host, error) {
 	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
+		if h.State == lane.StateQuarantine && h.Rev != rev {
+			return h, lane.Event{}, lane.Errorf(lane.Refused, "the record of %s was changed since you looked at it: see `bootlane why %s`, then accept again", id, id)
+		}
 		next, e, err := lane.Accept(h, what, by, why, c.Now())
 		if err != nil {
 			return next, e, err

@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"bootlane/internal/diagnose"
 	"bootlane/internal/lane"
@@ -23,7 +25,10 @@ func (c *Control) Events(ctx context.Context, subject string, after int64, limit
 	if err := c.Store.Flush(ctx); err != nil {
 		return nil, err
 	}
-	subject = subjectOf(subject)
+	subject, err := c.subject(ctx, subject)
+	if err != nil {
+		return nil, err
+	}
 	if after < 0 {
 		return c.Store.LastEvents(ctx, subject, limit)
 	}
@@ -38,27 +43,39 @@ func (c *Control) Unknown(ctx context.Context) ([]string, error) {
 	return c.Store.UnknownSubjects(ctx)
 }
 
-// subjectOf lets a person give a MAC in any form for a machine without a record.
-func subjectOf(s string) string {
-	if m, err := lane.ParseMAC(s); err == nil {
-		return lane.UnknownSubject(m)
+// subject lets a person name a machine by a MAC, in any form and as `events`
+// prints it: the record that has it, or else the machine without a record.
+func (c *Control) subject(ctx context.Context, s string) (string, error) {
+	m, err := lane.ParseMAC(strings.TrimPrefix(s, "mac:"))
+	if err != nil {
+		return s, nil
 	}
-	return s
+	hosts, err := c.Store.Claimants(ctx, []string{"mac:" + string(m)})
+	hosts = slices.DeleteFunc(hosts, func(h lane.Host) bool { return h.State == lane.StateRetired })
+	if len(hosts) == 1 {
+		return string(hosts[0].ID), err
+	}
+	return lane.UnknownSubject(m), err
 }
 
 // Why says where a host's lane stopped, why, and what to check next. A MAC asks
 // for a machine without a record.
 func (c *Control) Why(ctx context.Context, subject string) (lane.Verdict, error) {
+	given := subject
+	subject, err := c.subject(ctx, subject)
+	if err != nil {
+		return lane.Verdict{}, err
+	}
 	events, err := c.Events(ctx, subject, -1, 500)
 	if err != nil {
 		return lane.Verdict{}, err
 	}
 	h, err := c.Store.Host(ctx, lane.HostID(subject))
 	if lane.CodeOf(err) == lane.NotFound {
-		if subjectOf(subject) == subject || len(events) == 0 {
-			return lane.Verdict{}, lane.Errorf(lane.NotFound, "nothing is known about %q: no record, and no evidence under this MAC", subject)
+		if !strings.HasPrefix(subject, "mac:") || len(events) == 0 {
+			return lane.Verdict{}, lane.Errorf(lane.NotFound, "nothing is known about %q: no record, and no evidence under this MAC", given)
 		}
-		return diagnose.Unknown(subjectOf(subject), events), nil
+		return diagnose.Unknown(subject, events), nil
 	}
 	if err != nil {
 		return lane.Verdict{}, err

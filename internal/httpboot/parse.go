@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/script"
 )
 
 // maxText is how many bytes of a machine's own text are kept.
@@ -34,7 +35,7 @@ func scriptFacts(query string, f lane.Facts) (lane.Facts, error) {
 		}
 	}
 	for _, m := range strings.Split(v.Get("macs"), ",") {
-		if mac, err := lane.ParseMAC(m); err == nil && len(f.MACs) < 64 { // absent NICs are empty, odd ones are no Ethernet
+		if mac, err := lane.ParseMAC(m); err == nil && len(f.MACs) < script.MaxNICs { // absent NICs are empty, odd ones are no Ethernet
 			f.MACs = append(f.MACs, mac)
 		}
 	}

@@ -87,7 +87,7 @@ func FuzzScriptFacts(f *testing.F) {
 			return
 		}
 		harmless(t, facts.Serial, facts.AssetTag, facts.Manufacturer, facts.Product)
-		if _, err := lane.ParseMAC(string(facts.MAC)); err != nil || len(facts.MACs) > 64 {
+		if _, err := lane.ParseMAC(string(facts.MAC)); err != nil || len(facts.MACs) > 8 {
 			t.Errorf("%+v", facts)
 		}
 	})

@@ -149,7 +149,7 @@ func describe(disks []Disk) string {
 	}
 	var out []string
 	for _, d := range disks {
-		out = append(out, fmt.Sprintf("%s (serial %q, wwn %q, %.1f GB)", d.Name, d.Serial, d.WWN, float64(d.SizeBytes)/1e9))
+		out = append(out, fmt.Sprintf("%s (serial %q, wwn %q, %.1f GB)", Clean(d.Name, 32), d.Serial, d.WWN, float64(d.SizeBytes)/1e9))
 	}
 	return strings.Join(out, ", ")
 }

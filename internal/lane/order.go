@@ -99,6 +99,9 @@ const (
 // Canonical brings the hardware's addresses into their one form, in place. What
 // cannot be read is an Invalid error that names it.
 func (hw *Hardware) Canonical() error {
+	if len(hw.Disks) > 1024 || len(hw.NICs) > 256 {
+		return Errorf(Invalid, "%d disks and %d NICs are more than a machine has", len(hw.Disks), len(hw.NICs))
+	}
 	if hw.UUID != "" {
 		u, err := ParseUUID(string(hw.UUID))
 		if err != nil {

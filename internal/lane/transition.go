@@ -59,6 +59,7 @@ func Transitions() []Transition {
 		{StateFailed, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
 		{StateQuarantine, VerbQuarantine, StateQuarantine, "server", "the disputing machine shows more of itself"},
 		{StateQuarantine, VerbExpire, StateQuarantine, "server", "the deadline of a run that quarantine interrupted passes"},
+		{StateQuarantine, VerbCancel, StateQuarantine, "operator", "`cancel` ends the run that quarantine interrupted"},
 		{StateQuarantine, VerbAccept, "", "operator", "`host accept` records the replaced board or NIC"},
 		{StateQuarantine, VerbRelease, "", "operator", "`release` ends it, nothing recorded"},
 		{StateNew, VerbRetire, StateRetired, "operator", "`retire`"},
@@ -103,7 +104,7 @@ func (h *Host) to(s State, note string, now time.Time) {
 	if h.State != s {
 		h.Changed = now
 	}
-	h.State, h.Note = s, note
+	h.State, h.Note = s, Clean(note, 1000) // some of it was said by a machine
 }
 
 func (h Host) event(kind Kind, by string, now time.Time, format string, args ...any) Event {
@@ -276,8 +277,11 @@ func Apply(h Host, r Report, now time.Time) (Host, Event, bool, error) {
 		return h, Event{}, false, Errorf(Invalid, "a report needs a stage from %s on, a sequence from 1 on, and a status", StageKernel)
 	}
 	if !h.Run.Open {
-		if r.Seq <= h.Run.Reports[r.Stage] {
-			return h, Event{}, false, nil // the answer to the closing report was lost; it is sent again
+		// The answer to the closing report may have been lost, and it is sent again. One
+		// that now says the opposite of how the run ended is another report.
+		opposite := r.Stage == StageReady && (r.Status == StatusFailed) == (h.Run.Outcome == "ready")
+		if r.Seq <= h.Run.Reports[r.Stage] && !opposite {
+			return h, Event{}, false, nil
 		}
 		return h, Event{}, false, Errorf(Refused, "the run %s is closed: %s", r.Run, h.Run.Outcome)
 	}
@@ -395,11 +399,18 @@ func Cancel(h Host, by, why string, now time.Time) (Host, Event, error) {
 	if err != nil {
 		return Host{}, Event{}, err
 	}
+	if !h.Run.Open {
+		return Host{}, Event{}, Errorf(Refused, "%s has no open run", h.ID)
+	}
 	h.close("cancelled", now)
-	if h.Run.BootsUsed == 0 {
-		h.to(h.Run.From, "", now)
+	back, note := h.Run.From, ""
+	if h.Run.BootsUsed > 0 {
+		back, note = StateFailed, "cancelled at stage "+string(h.Run.Stage)+": the disk may be half written"
+	}
+	if h.State == StateQuarantine {
+		h.Resume = back
 	} else {
-		h.to(StateFailed, "cancelled at stage "+string(h.Run.Stage)+": the disk may be half written", now)
+		h.to(back, note, now)
 	}
 	return h, h.event(KindCancelled, by, now, "cancelled: %s", why), nil
 }
