@@ -79,15 +79,6 @@ type route struct {
 	serve   func(r *http.Request, body []byte) (any, error)
 }
 
-// Routes lists the patterns of all calls, for documents and tests.
-func (s *Server) Routes() []string {
-	var out []string
-	for _, r := range s.routes() {
-		out = append(out, r.pattern)
-	}
-	return out
-}
-
 // Handler returns the API behind its authentication.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -288,6 +279,9 @@ func (s *Server) importHosts(r *http.Request, body []byte) (any, error) {
 			out.Problems = append(out.Problems, lane.Problem{Field: fmt.Sprintf("hosts[%d].%s", i, p.Field), Message: p.Message})
 		}
 	}
+	if operator(q.By) == "" {
+		return nil, lane.Errorf(lane.Invalid, "`by` is missing: who does this?")
+	}
 	done, problems, err := s.cfg.Operator.Import(r.Context(), specs, operator(q.By), q.Check || len(out.Problems) > 0)
 	out.Imported, out.Problems = done, append(out.Problems, problems...)
 	return out, err
@@ -309,6 +303,9 @@ func (s *Server) importBundle(r *http.Request, body []byte) (any, error) {
 	q, err := decode[BundleRequest](body)
 	if err != nil {
 		return nil, err
+	}
+	if operator(q.By) == "" {
+		return nil, lane.Errorf(lane.Invalid, "`by` is missing: who does this?")
 	}
 	return s.cfg.Operator.BundleImport(r.Context(), q.Dir, operator(q.By))
 }

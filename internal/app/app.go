@@ -74,6 +74,9 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 	if err != nil {
 		return nil, err
 	}
+	for _, err := range bundles.Damaged() {
+		log.Error("a bundle cannot be used", "err", err)
+	}
 	base := "http://" + cfg.Listen.Machines
 	a.control = control.New(control.Config{Store: a.store, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: base,
 		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
@@ -85,7 +88,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 // listen opens the listeners and lists them as parts.
 func (a *App) listen(ctx context.Context, base string, bundles *bundle.Store, version string) error {
 	cfg := a.Config
-	machines, err := httpboot.New(ctx, httpboot.Config{Addr: cfg.Listen.Machines, BaseURL: base, Boots: boots{a.control}, Runs: a.control, Reports: a.control, Files: bundles, Log: a.log})
+	machines, err := httpboot.New(ctx, httpboot.Config{Addr: cfg.Listen.Machines, BaseURL: base, Boots: boots{a.control}, Runs: a.control, Reports: a.control, Files: bundles, Now: time.Now, Log: a.log})
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func fleet(b *testing.B, n int) (base string, s *store.Store) {
 	bundles, err := bundle.NewStore(filepath.Join(dir, "bundles"))
 	check(err)
 	c := control.New(control.Config{Store: s, Bundles: bundles, Now: time.Now, Rand: rand.Reader, BaseURL: "http://127.0.0.1"})
-	srv, err := httpboot.New(b.Context(), httpboot.Config{Addr: "127.0.0.1:0", BaseURL: "http://127.0.0.1", Boots: benchBoots{c}, Runs: c, Reports: c, Files: bundles, Log: slog.New(slog.DiscardHandler)})
+	srv, err := httpboot.New(b.Context(), httpboot.Config{Addr: "127.0.0.1:0", BaseURL: "http://127.0.0.1", Boots: benchBoots{c}, Runs: c, Reports: c, Files: bundles, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	check(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	stored, served := make(chan error, 1), make(chan error, 1)

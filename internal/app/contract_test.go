@@ -3,6 +3,8 @@ package app_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -106,8 +108,9 @@ func (w *world) bundles() {
 			Mirror: "http://mirror.example/debian"}
 		files := map[string]string{"linux": "kernel of " + name, "initrd.gz": "initrd of " + name}
 		if seed == lane.SeedImage {
-			files["disk.raw"] = strings.Repeat("image", 1000)
-			m.Image = &bundle.ImageManifest{File: "disk.raw", Compression: "none", RawDigest: "sha256:" + strings.Repeat("0", 64), RawBytes: 5000, RootPartLabel: "root"}
+			files["disk.raw"] = strings.Repeat("image of", 2<<20/8)
+			sum := sha256.Sum256([]byte(files["disk.raw"]))
+			m.Image = &bundle.ImageManifest{File: "disk.raw", Compression: "none", RawDigest: "sha256:" + hex.EncodeToString(sum[:]), RawBytes: 2 << 20, RootPartLabel: "root"}
 		}
 		for f, text := range files {
 			must(w.T, os.WriteFile(filepath.Join(dir, f), []byte(text), 0o644))

@@ -153,8 +153,11 @@ func (m Manifest) checkImage() []lane.Problem {
 	if _, err := lane.ParseDigest(i.RawDigest); err != nil {
 		bad(".rawDigest", "%v; it is the digest of the uncompressed image", err)
 	}
-	if i.RawBytes <= 0 {
-		bad(".rawBytes", "is missing: the size of the uncompressed image in bytes")
+	if i.RawBytes < 2<<20 || i.RawBytes%512 != 0 {
+		bad(".rawBytes", "%d: the size of the uncompressed image in bytes, at least 2 MiB and whole sectors", i.RawBytes)
+	}
+	if i.Compression == "none" && i.RawDigest != m.Files[i.File] {
+		bad(".rawDigest", "%s is not the digest of %s, which is not compressed", i.RawDigest, i.File)
 	}
 	if i.RootPartLabel == "" {
 		bad(".rootPartLabel", "is missing: the GPT name of the root partition")

@@ -28,11 +28,16 @@ type Store struct {
 
 	mu      sync.RWMutex
 	bundles map[lane.Digest]lane.Bundle
+	damaged []error
 }
 
+// Damaged returns why manifests in the store could not be used. Their bundles are
+// treated as missing.
+func (s *Store) Damaged() []error { return s.damaged }
+
 // NewStore opens the store below dir and creates it when it is missing. A
-// manifest whose bytes do not match its name is an error: nothing may change
-// behind our back.
+// manifest whose bytes do not match its name is left out, see [Store.Damaged]:
+// nothing may change behind our back.
 func NewStore(dir string) (*Store, error) {
 	s := &Store{dir: dir, bundles: map[lane.Digest]lane.Bundle{}}
 	for _, d := range []string{s.blobs(), s.manifests()} {
@@ -47,7 +52,10 @@ func NewStore(dir string) (*Store, error) {
 	for _, path := range names {
 		b, err := load(path)
 		if err != nil {
-			return nil, err
+			// One damaged bundle must not keep a whole rack without addresses: its hosts
+			// get "bundle-missing".
+			s.damaged = append(s.damaged, err)
+			continue
 		}
 		s.bundles[b.Digest] = b
 	}
@@ -191,13 +199,31 @@ func (s *Store) publish(b lane.Bundle) (lane.Bundle, error) {
 		}
 	}
 	path := filepath.Join(s.manifests(), strings.TrimPrefix(string(d), "sha256:")+".json")
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, data, 0o644); err != nil {
-		return lane.Bundle{}, &lane.Error{Code: lane.Unavailable, Message: "write the manifest", Err: err}
-	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := writeDurably(path, data); err != nil {
 		return lane.Bundle{}, &lane.Error{Code: lane.Unavailable, Message: "publish the manifest", Err: err}
 	}
 	s.bundles[d] = b
 	return b, nil
+}
+
+// writeDurably replaces a file so that a power cut leaves the old one or the new
+// one, and nothing in between.
+func writeDurably(path string, data []byte) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }() // gone already when it was renamed
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -1,5 +1,5 @@
-// Package cli is the command line: one file a subcommand. Every verb but `serve`
-// and `lab` speaks to the operators' API.
+// Package cli is the command line: one file a subcommand. Every verb speaks to the
+// operators' API, but `serve`, `lab` and those that only look at files.
 package cli
 
 import (

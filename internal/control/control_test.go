@@ -109,7 +109,7 @@ func (r *rig) bundle(seed string) {
 	files := []string{"linux", "initrd"}
 	if seed == lane.SeedImage {
 		files = append(files, "disk.raw")
-		m.Image = &bundle.ImageManifest{File: "disk.raw", Compression: "none", RawDigest: "sha256:" + strings.Repeat("0", 64), RawBytes: 5, RootPartLabel: "root"}
+		m.Image = &bundle.ImageManifest{File: "disk.raw", Compression: "zstd", RawDigest: "sha256:" + strings.Repeat("0", 64), RawBytes: 2 << 20, RootPartLabel: "root"}
 	}
 	for _, f := range files {
 		r.must(os.WriteFile(filepath.Join(dir, f), []byte(name+" "+f), 0o644))

@@ -8,8 +8,9 @@ import (
 	"bootlane/internal/lane"
 )
 
-// Import adds and changes records. It is all or nothing as far as the input
-// goes: any problem refuses the whole of it, and every problem is returned.
+// Import adds and changes records. Any problem of the input refuses the whole of
+// it, and every problem is returned. Records are stored one by one: when one
+// cannot be, the error says how many are.
 // Problem fields begin with hosts[N]. With check, nothing is stored.
 func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, check bool) (lane.Imported, []lane.Problem, error) {
 	for i := range specs {
@@ -49,6 +50,9 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 		return lane.Imported{}, problems, nil
 	}
 	out, err := c.store(ctx, specs, have, by)
+	if n := len(out.Added) + len(out.Changed); err != nil && n > 0 {
+		err = &lane.Error{Code: lane.CodeOf(err), Message: fmt.Sprintf("%d of %d records were stored before this; import the file again, what is stored already changes nothing", n, len(specs)), Err: err}
+	}
 	return out, nil, err
 }
 

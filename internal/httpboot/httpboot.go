@@ -64,6 +64,7 @@ type Config struct {
 	Runs    Runs
 	Reports Reports
 	Files   Files
+	Now     func() time.Time
 	Log     *slog.Logger
 }
 
@@ -117,6 +118,7 @@ func (s *Server) Run(ctx context.Context) error {
 // ServeHTTP routes by the path grammar. It is a plain handler and no ServeMux:
 // that one redirects "//" and "..", and firmware follows no redirect.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.deadline(w, 0)
 	f := lane.Facts{Surface: lane.SurfaceHTTP, From: host(r.RemoteAddr), HTTPBoot: strings.HasPrefix(r.UserAgent(), "UefiHttpBoot")}
 	switch {
 	case len(r.URL.RawQuery) > maxQuery:
@@ -130,6 +132,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.boot(w, r, f)
 	}
+}
+
+// slowest is the rate, in bytes a second, below which a reader is given up:
+// connections that are never read from must not pile up.
+const slowest = 50_000
+
+// deadline bounds how long an answer of so many bytes may take.
+func (s *Server) deadline(w http.ResponseWriter, bytes int64) {
+	limit := 2*time.Minute + time.Duration(bytes/slowest)*time.Second
+	// A writer without deadlines is a test's recorder.
+	_ = http.NewResponseController(w).SetWriteDeadline(s.cfg.Now().Add(limit))
 }
 
 func host(remote string) string {
@@ -225,6 +238,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request, p lane.RunPath, f 
 		return
 	}
 	defer s.closing(file)
+	s.deadline(w, bf.SizeBytes)
 	w.Header().Set("Content-Type", mediaType(p.Name))
 	w.Header().Set("ETag", `"`+string(bf.Digest)+`"`)
 	w.Header().Set("Cache-Control", "private, immutable")

@@ -126,7 +126,7 @@ func Coalesce(prev, next Event) (Event, bool) {
 
 func repeats(a, b Event) bool {
 	switch a.Kind {
-	case KindAsked, KindServed, KindRefused, KindLease:
+	case KindAsked, KindServed, KindRefused, KindLease, KindGap:
 	default:
 		return false // a change of state is never a repetition
 	}

@@ -49,7 +49,8 @@ type Store struct {
 	unknown map[string]bool       // unknown machines with evidence; the writer's own
 }
 
-// Limits that keep a hostile segment from filling memory or disk.
+// Limits that keep a hostile segment from filling memory, or the list of unknown
+// machines. How much one machine says is not limited here.
 const (
 	maxPending = 32768 // events waiting to be written
 	maxRecent  = 16384 // events remembered for coalescing

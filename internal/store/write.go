@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -152,7 +153,12 @@ func (s *Store) gather(first *op) []*op {
 // no other.
 func (s *Store) commit(ctx context.Context, batch []*op) {
 	events := s.takePending()
-	evidence := func(ctx context.Context, tx *sql.Tx) error { return s.putEvents(ctx, tx, events) }
+	var first map[string]bool // unknown machines that these events are the first of
+	var shed int64
+	evidence := func(ctx context.Context, tx *sql.Tx) (err error) {
+		first, shed, err = s.putEvents(ctx, tx, events)
+		return err
+	}
 	all := append([]*op{{run: evidence, done: make(chan struct{})}}, batch...)
 	if err := s.transact(ctx, all); err != nil {
 		s.recent = map[string]lane.Event{} // may hold what was rolled back
@@ -163,9 +169,11 @@ func (s *Store) commit(ctx context.Context, batch []*op) {
 			}
 		}
 		if all[0].err != nil {
-			s.gap.Add(int64(len(events)))
+			first, shed = nil, count(events)
 		}
 	}
+	maps.Copy(s.unknown, first)
+	s.gap.Add(shed)
 	for _, o := range all {
 		close(o.done)
 	}
@@ -178,7 +186,7 @@ func (s *Store) takePending() []lane.Event {
 	s.pending, s.byKey = nil, map[string]int{}
 	if n := s.gap.Swap(0); n > 0 {
 		events = append(events, lane.Event{Subject: "server", At: s.now(), Kind: lane.KindGap, By: "server", Count: int(n),
-			Message: "evidence was shed: more came in than could be written"})
+			Message: "lines of evidence were shed: more came in, or from more unknown machines, than are kept"})
 	}
 	return events
 }
@@ -199,20 +207,33 @@ func (s *Store) transact(ctx context.Context, ops []*op) error {
 	return nil
 }
 
-func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, events []lane.Event) error {
+// putEvents writes events, but those of more unknown machines than are kept. It
+// returns the machines that are new, and how many events it shed: both become
+// true only with the commit.
+func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, events []lane.Event) (map[string]bool, int64, error) {
+	first := map[string]bool{}
+	var shed int64
 	for _, e := range events {
-		if strings.HasPrefix(e.Subject, "mac:") && !s.unknown[e.Subject] {
-			if len(s.unknown) >= maxUnknown {
-				s.gap.Add(1)
+		if strings.HasPrefix(e.Subject, "mac:") && !s.unknown[e.Subject] && !first[e.Subject] {
+			if len(s.unknown)+len(first) >= maxUnknown {
+				shed += int64(max(e.Count, 1))
 				continue
 			}
-			s.unknown[e.Subject] = true
+			first[e.Subject] = true
 		}
 		if _, err := s.putEvent(ctx, tx, e); err != nil {
-			return err
+			return nil, 0, err
 		}
 	}
-	return nil
+	return first, shed, nil
+}
+
+// count returns how many lines of evidence the events stand for.
+func count(events []lane.Event) (n int64) {
+	for _, e := range events {
+		n += int64(max(e.Count, 1))
+	}
+	return n
 }
 
 func (s *Store) putHost(ctx context.Context, tx *sql.Tx, h lane.Host, was int64) error {
