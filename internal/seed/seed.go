@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -107,7 +108,8 @@ func KernelArgs(in Input, boot lane.MAC) string {
 	switch in.Bundle.Seed {
 	case lane.SeedPreseed:
 		args = "auto=true priority=critical preseed/url=" + in.Base + "/seed/preseed.cfg netcfg/choose_interface=auto netcfg/no_default_route=true" + bootif +
-			" hostname=" + short + " domain=" + domain + " " + in.Bundle.Args + " ---"
+			// The first is lost to a name that DHCP or DNS gives, the second is not.
+			" hostname=" + short + " netcfg/hostname=" + short + " domain=" + domain + " " + in.Bundle.Args + " ---"
 	case lane.SeedNoCloud:
 		// iPXE has no quoting: the semicolon stands bare, it is inside a token.
 		args = "autoinstall cloud-config-url=/dev/null ip=dhcp" + bootif + " ds=nocloud;s=" + in.Base + "/seed/ " + in.Bundle.Args + " ---"
@@ -235,30 +237,59 @@ func (v view) Sectors() [2]int64 {
 }
 
 // check refuses what no quoting could carry: the formats differ, but none of
-// them takes control characters.
+// them takes control characters. What stands in a comment or in a line of the
+// preseed stands there bare, and must be plain.
 func (in Input) check() error {
 	var problems []string
+	bad := func(field, format string, args ...any) {
+		problems = append(problems, field+": "+fmt.Sprintf(format, args...))
+	}
 	for _, f := range []struct{ name, v string }{
 		{"site.domain", in.Site.Domain}, {"site.user", in.Site.User}, {"site.passwordHash", in.Site.PasswordHash}, {"site.locale", in.Site.Locale},
 		{"site.keyboard", in.Site.Keyboard}, {"site.timezone", in.Site.Timezone}, {"site.sshKeys", strings.Join(in.Site.SSHKeys, "")},
-		{"serial", in.Host.Identity.Serial}} {
+		{"serial", in.Host.Identity.Serial}, {"disk", in.Host.Run.Disk.String()}} {
 		if f.v != lane.Clean(f.v, len(f.v)) {
-			problems = append(problems, f.name+": has control characters or blanks at an end")
+			bad(f.name, "has control characters or blanks at an end")
 		}
+	}
+	for _, f := range []struct{ name, v string }{{"id", string(in.Host.ID)}, {"hostname", in.Host.Hostname}} {
+		if !domainRE.MatchString(f.v) {
+			bad(f.name, "%q is not a host name", f.v)
+		}
+	}
+	for _, f := range []struct{ name, v string }{{"run.id", string(in.Host.Run.ID)}, {"run.bundleName", in.Host.Run.BundleName}} {
+		if !plainWord.MatchString(f.v) {
+			bad(f.name, "%q is not one plain word", f.v)
+		}
+	}
+	if !baseURL.MatchString(in.Base) {
+		bad("base", "%q is not http://ADDRESS:PORT/run/CAPABILITY", in.Base)
 	}
 	problems = append(problems, in.Site.Validate()...)
-	for _, m := range []struct{ name, v string }{{"mirror", in.Bundle.Mirror}, {"security", in.Bundle.Security}} {
-		if m.v != "" && !mirrorURL.MatchString(m.v) {
-			problems = append(problems, "bundle."+m.name+": "+m.v+" is not http://HOST/DIRECTORY")
-		}
-	}
-	if in.Bundle.Seed == lane.SeedPreseed && in.Bundle.Mirror == "" {
-		problems = append(problems, "bundle.mirror: the Debian installer needs a pinned http:// mirror")
-	}
+	problems = append(problems, in.checkBundle()...)
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
 	}
 	return nil
+}
+
+func (in Input) checkBundle() []string {
+	var out []string
+	for _, m := range []struct{ name, v string }{{"mirror", in.Bundle.Mirror}, {"security", in.Bundle.Security}} {
+		if m.v != "" && !mirrorURL.MatchString(m.v) {
+			out = append(out, "bundle."+m.name+": "+m.v+" is not http://HOST/DIRECTORY")
+		}
+	}
+	if in.Bundle.Seed != lane.SeedPreseed {
+		return out
+	}
+	if in.Bundle.Mirror == "" {
+		out = append(out, "bundle.mirror: the Debian installer needs a pinned http:// mirror")
+	}
+	if !codename.MatchString(in.Bundle.Release) || slices.Contains([]string{"stable", "oldstable", "testing", "unstable"}, in.Bundle.Release) {
+		out = append(out, fmt.Sprintf("bundle.release: %q is not a codename like bookworm: names that move do not pin anything", in.Bundle.Release))
+	}
+	return out
 }
 
 func lower(s any) string { return strings.ToLower(fmt.Sprint(s)) }

@@ -2,9 +2,9 @@ package seed
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
-	"strings"
 )
 
 var (
@@ -14,6 +14,9 @@ var (
 	zoneName  = regexp.MustCompile(`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$`)
 	localeRE  = regexp.MustCompile(`^[A-Za-z0-9_.@-]+$`)
 	mirrorURL = regexp.MustCompile(`^http://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~+-]*)*$`)
+	baseURL   = regexp.MustCompile(`^http://[A-Za-z0-9.:\[\]-]+/run/[a-z0-9-]+$`)
+	plainWord = regexp.MustCompile(`^[A-Za-z0-9._+-]+$`)
+	codename  = regexp.MustCompile(`^[a-z]+$`)
 	domainRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 )
 
@@ -51,7 +54,7 @@ func (s Site) Validate() []string {
 		bad("keyboard", "%q is not a layout like us or de", s.Keyboard)
 	}
 	for i, n := range s.NTP {
-		if strings.ContainsAny(n, " \t\r\n'\"") || n == "" {
+		if _, err := netip.ParseAddr(n); err != nil && !domainRE.MatchString(n) {
 			bad(fmt.Sprintf("ntp[%d]", i), "%q is not an address or host name", n)
 		}
 	}

@@ -1,21 +1,18 @@
-{{define "common.sh" -}}
+{{define "report.sh" -}}
 base={{sq .Base}}
-want_uuids={{sq .UUIDs}}
 want_macs={{sq .MACs}}
-want_serial={{sq .Serial}}
-want_disk={{sq .Host.Run.Disk}}
 
-uuid=$(cat /sys/class/dmi/id/product_uuid 2>/dev/null | tr 'A-F' 'a-f')
-serial=$(cat /sys/class/dmi/id/product_serial 2>/dev/null | sed 's/^ *//; s/ *$//')
+uuid=$(sed 'y/ABCDEF/abcdef/' /sys/class/dmi/id/product_uuid 2>/dev/null)
+serial=$(sed 's/^ *//; s/ *$//' /sys/class/dmi/id/product_serial 2>/dev/null)
 macs=$(cat /sys/class/net/*/address 2>/dev/null | grep -v '^00:00:00:00:00:00$' | tr '\n' ' ')
 mac=${macs%% *}
-known_mac=
 for m in $want_macs; do
-	case " $macs" in *" $m "*) known_mac=$m mac=$m ;; esac
+	case " $macs" in *" $m "*) mac=$m ;; esac
 done
 
-# Letters that need no encoding in a form pass, all others become a plus.
-form() { printf '%s' "$1" | tr -c 'A-Za-z0-9._:/=,()-' '+' | cut -c 1-500; }
+# form TEXT: TEXT as the value of a form, at most 500 bytes of it. A serial number
+# must arrive as it is: the server compares it.
+form() { printf '%s' "$1" | tr '\n' ' ' | cut -c 1-500 | sed 's/%/%25/g; s/+/%2B/g; s/&/%26/g; s/;/%3B/g; s/ /+/g'; }
 
 # post STAGE SEQ STATUS MESSAGE: one try.
 post() {
@@ -37,6 +34,22 @@ report() {
 		sleep 5
 	done
 }
+{{- end}}
+
+{{define "refuse.sh" -}}
+# refuse STAGE SEQ MESSAGE: reports, and ends the machine. It does not return.
+refuse() {
+	report "$1" "$2" failed "$3"
+	echo "bootlane: $3. Powering off, nothing was written."
+	sleep 10
+	poweroff -f
+	exit 1
+}
+{{- end}}
+
+{{define "identity.sh" -}}
+want_uuids={{sq .UUIDs}}
+want_serial={{sq .Serial}}
 
 # identity: prints every contradiction, and fails when there is one.
 identity() {
@@ -47,15 +60,24 @@ identity() {
 		*) bad="$bad uuid: expected ${want_uuids%% *}, this machine has ${uuid:-none}." ;;
 		esac
 	fi
-	[ -z "$want_macs" ] || [ -n "$known_mac" ] || bad="$bad mac: expected one of $want_macs, this machine has $macs."
+	case " $want_macs " in
+	"  " | *" $mac "*) ;;
+	*) bad="$bad mac: expected one of $want_macs, this machine has ${macs:-none}." ;;
+	esac
 	[ -z "$want_serial" ] || [ "$want_serial" = "$serial" ] || bad="$bad serial: expected $want_serial, this machine has ${serial:-none}."
 	[ -z "$bad" ] || { echo "$bad"; return 1; }
 }
+{{- end}}
+
+{{define "disk.sh" -}}
+want_disk={{sq .Host.Run.Disk}}
 
 {{with .Host.Run.Disk -}}
 # matches NAME: the whole disk NAME is the one that the inventory selects.
 matches() {
-	d=/sys/block/$1
+{{- if not .Stable}}
+	return 1 # nothing is selected
+{{- end}}
 {{- if .ByID}}
 	[ "$(readlink -f {{sq (printf "/dev/disk/by-id/%s" .ByID)}})" = "/dev/$1" ] || return 1
 {{- end}}
@@ -63,11 +85,11 @@ matches() {
 	[ "$(readlink -f {{sq (printf "/dev/disk/by-path/%s" .ByPath)}})" = "/dev/$1" ] || return 1
 {{- end}}
 {{- if .WWN}}
-	w=$(cat "$d/wwid" "$d/device/wwid" 2>/dev/null | head -n 1 | sed 's/^naa\./0x/')
+	w=$(cat "/sys/block/$1/wwid" "/sys/block/$1/device/wwid" 2>/dev/null | head -n 1 | sed 's/^naa\./0x/')
 	[ "$w" = {{sq .WWN}} ] || return 1
 {{- end}}
 {{- if .Serial}}
-	s=$(cat "$d/serial" "$d/device/serial" 2>/dev/null | head -n 1 | sed 's/^ *//; s/ *$//')
+	s=$(cat "/sys/block/$1/serial" "/sys/block/$1/device/serial" 2>/dev/null | head -n 1 | sed 's/^ *//; s/ *$//')
 	[ -n "$s" ] || s=$(udevadm info -q property -n "/dev/$1" 2>/dev/null | sed -n 's/^ID_SERIAL_SHORT=//p')
 	[ "$s" = {{sq .Serial}} ] || return 1
 {{- end}}
@@ -85,7 +107,9 @@ size_fits() {
 {{- end}}
 {{- end}}
 }
+{{- end}}
 
+{{define "choose.sh" -}}
 # all_disks: the names of all whole disks.
 all_disks() {
 	for d in /sys/block/*; do
@@ -93,4 +117,46 @@ all_disks() {
 		echo "${d##*/}"
 	done
 }
+
+# flag NAME FILE: the disk's sysfs FILE says 1.
+flag() { [ "$(cat "/sys/block/$1/$2" 2>/dev/null)" = 1 ]; }
+
+# choose: sets disk to the one disk that the inventory selects. The size narrows.
+choose() {
+	named='' fit=0 disk=''
+	for name in $(all_disks); do
+		matches "$name" || continue
+		named="$named $name"
+		size_fits "$name" || continue
+		fit=$((fit + 1)) disk=$name
+	done
+	[ -n "$named" ] || refuse installer 1 "disk gate: no disk matches $want_disk; seen: $(all_disks | tr '\n' ' ')"
+	[ "$fit" -gt 0 ] || refuse installer 1 "disk gate: the disk$named has the wrong size for $want_disk"
+	[ "$fit" -eq 1 ] || refuse installer 1 "disk gate: $fit disks match $want_disk:$named"
+	! flag "$disk" ro || refuse installer 1 "disk gate: the disk $disk is read-only"
+	! flag "$disk" removable || refuse installer 1 "disk gate: the disk $disk is removable media"
+	report installer 1 ok "disk gate: $disk is $want_disk" || refuse installer 2 "the server does not answer"
+}
+{{- end}}
+
+{{define "late.sh" -}}
+set -e
+trap 'report disk-written 1 failed "the installation is not complete: the late hook failed"; poweroff -f' EXIT
+
+get() { wget -q -T 20 -O "$2" "$base/seed/$1"; }
+
+# The kubelet refuses to run beside swap.
+if [ -e /target/etc/fstab ]; then
+	sed -i '/^[^#].*[[:space:]]swap[[:space:]]/s/^/#/' /target/etc/fstab
+fi
+
+mkdir -p /target/etc/sudoers.d
+echo {{sq (printf "%s ALL=(ALL) NOPASSWD:ALL" .Site.User)}} > /target/etc/sudoers.d/90-bootlane
+chmod 0440 /target/etc/sudoers.d/90-bootlane
+
+mkdir -p /target/usr/local/lib/bootlane /target/etc/systemd/system/multi-user.target.wants
+get firstboot.sh /target/usr/local/lib/bootlane/firstboot
+chmod 0700 /target/usr/local/lib/bootlane/firstboot
+get firstboot.service /target/etc/systemd/system/bootlane-firstboot.service
+ln -sf /etc/systemd/system/bootlane-firstboot.service /target/etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service
 {{- end}}

@@ -2,7 +2,12 @@
 # Bootlane first boot of {{.Host.ID}}, run {{.Host.Run.ID}}: proves that this is
 # the machine, the disk and the name that the inventory means, then reports.
 # Every step may be repeated; a reboot at any point is harmless.
-{{template "common.sh" .}}
+{{template "report.sh" .}}
+
+{{template "identity.sh" .}}
+
+{{template "disk.sh" .}}
+
 want_host={{sq .Short}}
 
 mkdir -p /var/lib/bootlane
@@ -18,6 +23,7 @@ root_disk() {
 # clock: seconds between this machine's clock and the server's.
 clock() {
 	there=$(curl -fsSI -m 20 "${base%%/run/*}/healthz" | tr -d '\r' | sed -n 's/^[Dd]ate: //p')
+	[ -n "$there" ] || return 1 # date would take it for midnight
 	there=$(date -d "$there" +%s) || return 1
 	here=$(date +%s)
 	off=$((here - there))
@@ -34,9 +40,9 @@ checks() {
 		bad="$bad disk: the root file system is on ${disk:-nothing}, not on $want_disk."
 	fi
 	id=$(cat /etc/machine-id 2>/dev/null)
-	case $id in
-	*[!0-9a-f]* | "") bad="$bad machine-id: ${id:-missing}." ;;
-	esac
+	if [ "${#id}" != 32 ] || [ -n "$(printf '%s' "$id" | tr -d '0-9a-f')" ]; then
+		bad="$bad machine-id: ${id:-missing}."
+	fi
 	if ! off=$(clock); then
 		bad="$bad time: the server's clock cannot be read."
 	elif [ "$off" -gt 5 ] && [ "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)" != yes ]; then
@@ -47,7 +53,8 @@ checks() {
 }
 
 [ -e /var/lib/bootlane/done ] && exit 0
-report first-boot 1 ok "$(. /etc/os-release && echo "$PRETTY_NAME"), kernel $(uname -r)" || exit 1
+os=$(sed -n 's/^PRETTY_NAME="*\([^"]*\)"*$/\1/p' /etc/os-release)
+report first-boot 1 ok "${os:-an unknown system}, kernel $(uname -r)" || exit 1
 n=0
 until result=$(checks); do
 	n=$((n + 1))

@@ -1,23 +1,17 @@
 #!/bin/sh
-# Bootlane gate for {{.Host.ID}}, run {{.Host.Run.ID}}: identity, then exactly one disk.
-{{template "common.sh" .}}
+# Bootlane gate for {{.Host.ID}}, run {{.Host.Run.ID}}: identity, firmware, then exactly one disk.
+{{template "report.sh" .}}
 
-refuse() {
-	report "$1" "$2" failed "$3"
-	echo "bootlane: $3. Powering off, nothing was written."
-	sleep 10
-	poweroff -f
-	exit 1
-}
+{{template "refuse.sh" .}}
+
+{{template "identity.sh" .}}
+
+{{template "disk.sh" .}}
+
+{{template "choose.sh" .}}
 
 why=$(identity) || refuse kernel 1 "identity gate:$why"
+[ -d /sys/firmware/efi ] || refuse kernel 1 "firmware gate: the partitions of this seed boot by UEFI, and the machine was started by BIOS"
 report kernel 1 ok "Ubuntu installer up, identity agrees: uuid $uuid, macs $macs" || refuse kernel 2 "the server does not answer"
-found=
-for name in $(all_disks); do
-	matches "$name" && found="$found $name"
-done
-set -- $found
-[ $# -eq 1 ] || refuse installer 1 "disk gate: $# disks match $want_disk:$found"
-size_fits "$1" || refuse installer 1 "disk gate: the disk $1 has the wrong size: $(cat "/sys/block/$1/size") sectors"
-report installer 1 ok "disk gate: $1 is $want_disk" || refuse installer 2 "the server does not answer"
-sed -i "s#@DISK0@#/dev/$1#" /autoinstall.yaml
+choose
+sed -i "s#@DISK0@#/dev/$disk#" /autoinstall.yaml || refuse installer 2 "the disk cannot be told to the installer"

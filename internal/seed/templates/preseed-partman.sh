@@ -1,24 +1,43 @@
 #!/bin/sh
 # Bootlane disk gate for {{.Host.ID}}, run {{.Host.Run.ID}}: resolves the disk
 # selector to exactly one disk, or ends the machine.
-{{template "common.sh" .}}
+{{template "report.sh" .}}
 
-refuse() {
-	report installer 1 failed "disk gate: $1"
-	echo "bootlane: $1. Powering off, nothing was written."
-	sleep 10
-	poweroff -f
-	exit 1
-}
+{{template "refuse.sh" .}}
 
-found=
-for name in $(all_disks); do
-	matches "$name" && found="$found $name"
+{{template "identity.sh" .}}
+
+{{template "disk.sh" .}}
+
+{{template "choose.sh" .}}
+
+# The first gate may have been passed over: the installer only shows a hook that fails.
+why=$(identity) || refuse installer 1 "identity gate:$why"
+choose
+
+# The partitions. The installer's own recipes make a swap partition, which the
+# kubelet refuses; and where the boot loader goes depends on the firmware.
+{
+	echo 'bootlane ::'
+	if [ -d /sys/firmware/efi ]; then
+		cat <<'END'
+512 512 1024 free
+	$iflabel{ gpt } $reusemethod{ } method{ efi } format{ } .
+END
+	else
+		cat <<'END'
+1 1 1 free
+	$iflabel{ gpt } $reusemethod{ } method{ biosgrub } .
+END
+	fi
+	cat <<'END'
+1024 1024 1024 ext4
+	method{ format } format{ } use_filesystem{ } filesystem{ ext4 } mountpoint{ /boot } .
+4096 10000 -1 ext4
+	$lvmok{ } method{ format } format{ } use_filesystem{ } filesystem{ ext4 } mountpoint{ / } lv_name{ root } .
+END
+} > /tmp/bootlane-recipe || refuse installer 2 "the partition recipe cannot be written"
+
+for question in partman-auto/disk grub-installer/bootdev; do
+	debconf-set "$question" "/dev/$disk" || refuse installer 2 "the disk cannot be told to the installer"
 done
-set -- $found
-[ $# -gt 0 ] || refuse "no disk matches $want_disk; seen: $(all_disks | tr '\n' ' ')"
-[ $# -eq 1 ] || refuse "$# disks match $want_disk: $found"
-size_fits "$1" || refuse "the disk $1 has the wrong size: $(cat "/sys/block/$1/size") sectors"
-report installer 1 ok "disk gate: $1 is $want_disk" || refuse "the server does not answer"
-debconf-set partman-auto/disk "/dev/$1"
-debconf-set grub-installer/bootdev "/dev/$1"

@@ -1,0 +1,253 @@
+package seed
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"bootlane/internal/lane"
+)
+
+// installed is a made-up installed system. First boot runs on a full system, so
+// this uses the real shell, sed, awk and date of the machine at hand; the paths
+// of the script are moved below a directory, and what looks at the kernel, the
+// disks or the network is stood in for.
+type installed struct {
+	t    *testing.T
+	root string
+}
+
+func newInstalled(t *testing.T) *installed {
+	t.Helper()
+	for name, deb := range map[string]string{"dash": "dash", "flock": "util-linux", "awk": "mawk"} {
+		tool(t, name, deb)
+	}
+	s := &installed{t, t.TempDir()}
+	s.write("sys/class/dmi/id/product_uuid", "4c4c4544-0042-3510-8051-b4c04f4d3732\n")
+	s.write("sys/class/dmi/id/product_serial", "SN-A 1\n")
+	s.write("sys/class/net/eth0/address", "52:54:00:00:00:a1\n")
+	s.write("sys/block/sda/device/wwid", "naa.5002538e00000001\n")
+	s.write("sys/block/sda/size", "937500000\n")
+	s.write("proc/sys/kernel/hostname", "node-a\n")
+	s.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+	s.write("etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n")
+	s.write("dev/sda", "")
+	for _, l := range []string{"by-id/wwn-0x5002538e00000001", "by-path/pci-0000:00:17.0-ata-1"} {
+		path := filepath.Join(s.root, "dev/disk", l)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("../../sda", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.program("findmnt", `echo /dev/mapper/vg0-root`)
+	s.program("lsblk", `cat "$(dirname "$0")/../state/$(basename "$0")"`)
+	s.write("state/lsblk", "vg0-root lvm\nsda3 part\nsda disk\n")
+	s.program("udevadm", `echo ID_SERIAL_SHORT=S1`)
+	s.program("timedatectl", `cat "$(dirname "$0")/../state/$(basename "$0")"`)
+	s.write("state/timedatectl", "no\n")
+	s.program("sleep", `echo "sleep $*" >> "$(dirname "$0")/../state/log"`)
+	s.program("poweroff", `echo "poweroff $*" >> "$(dirname "$0")/../state/log"`)
+	s.program("uname", `echo 6.1.0-test`)
+	// HEAD of the server's /healthz, or a report.
+	s.program("curl", `here=$(dirname "$0")/../state
+for last; do :; done
+case $last in
+*/healthz)
+	[ ! -e "$here/dead" ] || exit 7
+	printf 'HTTP/1.1 200 OK\r\n'
+	[ ! -e "$here/ahead" ] || date -u -d "@$(($(date +%s) - $(cat "$here/ahead")))" '+Date: %a, %d %b %Y %H:%M:%S GMT%n' | sed 's/$/\r/'
+	;;
+*/report)
+	while [ "$1" != -d ]; do shift; done
+	echo "POST $last $2" >> "$here/log"
+	[ -e "$here/deaf" ] || exit 0
+	case $2 in *"$(cat "$here/deaf")"*) exit 22 ;; esac
+	;;
+*) exit 3 ;;
+esac`)
+	s.clock(0)
+	return s
+}
+
+// clock sets how far this machine's clock is ahead of the server's.
+func (s *installed) clock(ahead time.Duration) {
+	s.write("state/ahead", fmt.Sprint(int(ahead.Seconds())))
+}
+
+func (s *installed) write(name, text string) {
+	s.t.Helper()
+	path := filepath.Join(s.root, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *installed) forget(name string) {
+	s.t.Helper()
+	if err := os.Remove(filepath.Join(s.root, name)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *installed) program(name, body string) { s.write("bin/"+name, "#!/bin/sh\n"+body+"\n") }
+
+func (s *installed) read(name string) string {
+	b, err := os.ReadFile(filepath.Join(s.root, name))
+	if err != nil && !os.IsNotExist(err) {
+		s.t.Error(err)
+	}
+	return string(b)
+}
+
+// boot runs first boot and returns its exit status and its reports.
+func (s *installed) boot(in Input) (int, []url.Values) {
+	s.t.Helper()
+	moved := strings.NewReplacer("/dev/null", "/dev/null", "/sys/", s.root+"/sys/", "/proc/", s.root+"/proc/", "/dev/disk/", s.root+"/dev/disk/", `"/dev/$1"`, `"`+s.root+`/dev/$1"`,
+		"/etc/", s.root+"/etc/", "/var/", s.root+"/var/").Replace(document(s.t, in, "firstboot.sh"))
+	s.write("firstboot", moved)
+	cmd := exec.Command("dash", filepath.Join(s.root, "firstboot"))
+	cmd.Env = []string{"PATH=" + filepath.Join(s.root, "bin") + ":" + os.Getenv("PATH"), "LC_ALL=C"}
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil || strings.Contains(string(out), "not found") || strings.Contains(string(out), "rror:") {
+		s.t.Fatalf("%v\n%s", err, out)
+	}
+	var reports []url.Values
+	for _, l := range strings.Split(s.read("state/log"), "\n") {
+		if body, ok := strings.CutPrefix(l, "POST "+in.Base+"/report "); ok {
+			v, err := url.ParseQuery(body)
+			if err != nil {
+				s.t.Errorf("the report %q: %v", body, err)
+			}
+			reports = append(reports, v)
+		}
+	}
+	return cmd.ProcessState.ExitCode(), reports
+}
+
+func TestFirstBoot(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		edit func(*installed, *Input)
+		want string // words of the failure; empty: it is ready
+	}{
+		{"ready", nil, ""},
+		{"clock a little off", func(s *installed, _ *Input) { s.clock(3 * time.Second) }, ""},
+		{"clock far off, but synchronised", func(s *installed, _ *Input) { s.clock(time.Hour); s.write("state/timedatectl", "yes\n") }, ""},
+		{"no selector of size", func(_ *installed, in *Input) { in.Host.Run.Disk.SizeGB = 0 }, ""},
+
+		{"another machine", func(s *installed, _ *Input) { s.write("sys/class/dmi/id/product_serial", "SN-B\n") }, "identity: serial: expected SN-A 1, this machine has SN-B."},
+		{"another name", func(s *installed, _ *Input) { s.write("proc/sys/kernel/hostname", "debian\n") }, "hostname: expected node-a, it is debian."},
+		{"another disk", func(s *installed, _ *Input) { s.write("state/lsblk", "sdb2 part\nsdb disk\n") }, "disk: the root file system is on sdb, not on byID=wwn-0x5002538e00000001"},
+		{"two disks", func(s *installed, _ *Input) { s.write("state/lsblk", "sdb disk\nsda disk\n") }, "disk: the root file system is on sda sdb, not on"},
+		{"no disk", func(s *installed, _ *Input) { s.write("state/lsblk", "") }, "disk: the root file system is on nothing"},
+		{"disk of another size", func(s *installed, _ *Input) { s.write("sys/block/sda/size", "1000\n") }, "disk: the root file system is on sda"},
+		{"machine id not set", func(s *installed, _ *Input) { s.write("etc/machine-id", "uninitialized\n") }, "machine-id: uninitialized."},
+		{"machine id empty", func(s *installed, _ *Input) { s.write("etc/machine-id", "") }, "machine-id: missing."},
+		{"machine id too short", func(s *installed, _ *Input) { s.write("etc/machine-id", "0123\n") }, "machine-id: 0123."},
+		{"clock off", func(s *installed, _ *Input) { s.clock(-time.Hour) }, " s off, and not synchronised."},
+		{"clock ahead", func(s *installed, _ *Input) { s.clock(time.Hour) }, " s off, and not synchronised."},
+		{"server does not tell the time", func(s *installed, _ *Input) {
+			s.forget("state/ahead")
+			s.write("state/timedatectl", "yes\n")
+		}, "time: the server's clock cannot be read."},
+		{"server cannot be reached for the time", func(s *installed, _ *Input) { s.write("state/dead", ""); s.write("state/timedatectl", "yes\n") }, "time: the server's clock cannot be read."},
+		{"everything", func(s *installed, _ *Input) {
+			s.write("sys/class/dmi/id/product_serial", "SN-B\n")
+			s.write("proc/sys/kernel/hostname", "debian\n")
+			s.write("state/lsblk", "")
+			s.write("etc/machine-id", "")
+		}, "machine-id: missing."},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, in := newInstalled(t), full(lane.SeedImage)
+			if c.edit != nil {
+				c.edit(s, &in)
+			}
+			status, reports := s.boot(in)
+			if status != 0 || len(reports) != 2 || said(reports[0]) != "first-boot 1 ok" {
+				t.Fatalf("exit %d, reports %v", status, reports)
+			}
+			if m := reports[0].Get(lane.ReportMessage); m != "Debian GNU/Linux 12 (bookworm), kernel 6.1.0-test" {
+				t.Errorf("the first report says %q", m)
+			}
+			message, done := reports[1].Get(lane.ReportMessage), s.read("var/lib/bootlane/done")
+			if c.want == "" {
+				if said(reports[1]) != "ready 1 ok" || !strings.HasPrefix(message, "identity 4c4c4544-0042-3510-8051-b4c04f4d3732, hostname node-a, disk sda, machine-id 0123456789abcdef0123456789abcdef, clock ") || done == "" {
+					t.Errorf("report %s: %s, done %q", said(reports[1]), message, done)
+				}
+				return
+			}
+			if said(reports[1]) != "ready 1 failed" || !strings.Contains(message, c.want) || done != "" {
+				t.Errorf("report %s: %s\nwant %s, done %q", said(reports[1]), message, c.want, done)
+			}
+			// What is only late gets two minutes; no failure powers off or reboots a machine that is installed.
+			if log := s.read("state/log"); strings.Count(log, "sleep 10\n") != 11 || strings.Contains(log, "poweroff") {
+				t.Errorf("log:\n%s", log)
+			}
+		})
+	}
+}
+
+func TestFirstBootAgain(t *testing.T) {
+	t.Run("done", func(t *testing.T) {
+		s := newInstalled(t)
+		if status, reports := s.boot(full(lane.SeedImage)); status != 0 || len(reports) != 2 {
+			t.Fatalf("exit %d, %v", status, reports)
+		}
+		if status, reports := s.boot(full(lane.SeedImage)); status != 0 || len(reports) != 2 {
+			t.Errorf("once it is done, it reports again: exit %d, %v", status, reports)
+		}
+	})
+	for _, stage := range []string{"stage=first-boot", "stage=ready"} {
+		t.Run("interrupted at "+stage, func(t *testing.T) {
+			s := newInstalled(t)
+			s.write("state/deaf", stage)
+			// The unit starts it again: it must fail, and not be done.
+			if status, reports := s.boot(full(lane.SeedImage)); status == 0 || s.read("var/lib/bootlane/done") != "" {
+				t.Errorf("exit %d after %d reports that nobody took", status, len(reports))
+			}
+			s.forget("state/deaf")
+			status, reports := s.boot(full(lane.SeedImage))
+			if last := reports[len(reports)-1]; status != 0 || said(last) != "ready 1 ok" || s.read("var/lib/bootlane/done") == "" {
+				t.Errorf("exit %d, last report %s", status, said(last))
+			}
+		})
+	}
+	t.Run("two at once", func(t *testing.T) {
+		s := newInstalled(t)
+		s.write("var/lib/bootlane/lock", "")
+		held := exec.Command("flock", "-n", filepath.Join(s.root, "var/lib/bootlane/lock"), "sh", "-c", "echo; read x")
+		in, err := held.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := held.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := held.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fscanln(out); err != nil && err.Error() != "unexpected newline" {
+			t.Fatal(err)
+		}
+		if status, reports := s.boot(full(lane.SeedImage)); status != 0 || len(reports) != 0 {
+			t.Errorf("exit %d, %v", status, reports)
+		}
+		if err := in.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_ = held.Wait() // read fails at the end of input; that is how it is told to end
+	})
+}

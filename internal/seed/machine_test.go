@@ -1,0 +1,587 @@
+package seed
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"bootlane/internal/lane"
+)
+
+// machine is a made-up machine in a directory: its sysfs, its disks, and an
+// installer's shell. Scripts run in it by chroot, under busybox, as they do in the
+// Debian installer. What they would do to the world outside is written down.
+type machine struct {
+	t    *testing.T
+	root string
+}
+
+// world stands in for the network and the power supply. Functions come before
+// busybox's own applets. A POST fails as long as /refuse counts lines.
+const world = `
+wget() {
+	out='' data='' url=''
+	while [ $# -gt 0 ]; do
+		case $1 in
+		-O) out=$2; shift ;;
+		-T) shift ;;
+		-q) ;;
+		--post-data=*) data=${1#--post-data=} ;;
+		-*) echo "an option that was not foreseen: $1" >> /log ;;
+		*) url=$1 ;;
+		esac
+		shift
+	done
+	if [ -n "$data" ]; then
+		echo "POST $url $data" >> /log
+		[ ! -s /refuse ] || { sed -i 1d /refuse; return 1; }
+		return 0
+	fi
+	echo "GET $url" >> /log
+	cat "/served/${url##*/}" > "$out"
+}
+poweroff() { echo "poweroff $*" >> /log; [ -e /sticks ] || exit 99; }
+sleep() { echo "sleep $*" >> /log; }
+`
+
+// newMachine returns the machine that full and minimal describe, with the disk
+// that full selects as sda, and sdb beside it.
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	m := &machine{t, t.TempDir()}
+	busybox, err := os.ReadFile(tool(t, "busybox", "busybox-static"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.write("bin/busybox", string(busybox))
+	for _, applet := range []string{"sh", "cat", "chmod", "cut", "grep", "head", "ln", "mkdir", "readlink", "sed", "tr"} {
+		if err := os.Symlink("busybox", filepath.Join(m.root, "bin", applet)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.write("world", world)
+	m.write("bin/debconf-set", "#!/bin/sh\necho \"debconf-set $*\" >> /log\n[ ! -e /no-debconf ]\n")
+	m.write("bin/in-target", "#!/bin/sh\necho \"in-target $*\" >> /log\n[ ! -e /no-in-target ]\n")
+	m.write("bin/udevadm", "#!/bin/sh\ncat /udev/\"${5##*/}\" 2>/dev/null\n")
+	m.write("dev/null", "")
+	m.write("tmp/.keep", "")
+	m.write("sys/firmware/efi/.keep", "")
+	m.write("sys/class/dmi/id/product_uuid", "4C4C4544-0042-3510-8051-B4C04F4D3732\n")
+	m.write("sys/class/dmi/id/product_serial", " SN-A 1  \n")
+	m.nic("lo", "00:00:00:00:00:00")
+	m.nic("eth0", "52:54:00:00:00:99") // a port that the inventory does not know
+	m.nic("eth1", "52:54:00:00:00:a2")
+	m.disk("sda", map[string]string{"size": "937500000", "device/wwid": "naa.5002538e00000001", "ro": "0", "removable": "0"}, "by-id/wwn-0x5002538e00000001", "by-path/pci-0000:00:17.0-ata-1")
+	m.write("udev/sda", "ID_SERIAL=X_S1\nID_SERIAL_SHORT=S1\n")
+	m.disk("sdb", map[string]string{"size": "937500000", "device/wwid": "naa.5002538e00000002"}, "by-id/wwn-0x5002538e00000002")
+	m.write("udev/sdb", "ID_SERIAL=X_S2\nID_SERIAL_SHORT=S2\n")
+	m.disk("loop0", map[string]string{"size": "937500000", "serial": "S1"})
+	return m
+}
+
+func (m *machine) path(name string) string { return filepath.Join(m.root, name) }
+
+func (m *machine) write(name, text string) {
+	m.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(m.path(name)), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(m.path(name), []byte(text), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) read(name string) string {
+	b, err := os.ReadFile(m.path(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.t.Error(err)
+	}
+	return string(b)
+}
+
+func (m *machine) remove(names ...string) {
+	m.t.Helper()
+	for _, name := range names {
+		if err := os.RemoveAll(m.path(name)); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+func (m *machine) nic(name, mac string) { m.write("sys/class/net/"+name+"/address", mac+"\n") }
+
+func (m *machine) disk(name string, attributes map[string]string, links ...string) {
+	m.t.Helper()
+	m.write("dev/"+name, "")
+	for k, v := range attributes {
+		m.write("sys/block/"+name+"/"+k, v+"\n")
+	}
+	for _, l := range links {
+		if err := os.MkdirAll(filepath.Dir(m.path("dev/disk/"+l)), 0o755); err != nil {
+			m.t.Fatal(err)
+		}
+		if err := os.Symlink("../../"+name, m.path("dev/disk/"+l)); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// run executes a document and returns its exit status and what it printed. 99:
+// the machine was powered off.
+func (m *machine) run(script string) (status int, console string) {
+	m.t.Helper()
+	m.write("script", script)
+	cmd := exec.Command("/bin/busybox", "sh", "-c", ". /world; . /script")
+	cmd.Dir, cmd.Env = "/", []string{"PATH=/bin"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		m.t.Fatalf("run a script by chroot: %v (is the busybox here the one of the package busybox-static?)", err)
+	}
+	if log := m.read("log"); strings.Contains(log, "not foreseen") || strings.Contains(string(out), "not found") {
+		m.t.Fatalf("the made-up machine lacks something:\n%s\n%s", log, out)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+// reports returns what was posted, in order.
+func (m *machine) reports() []url.Values {
+	m.t.Helper()
+	var out []url.Values
+	for _, l := range strings.Split(m.read("log"), "\n") {
+		if body, ok := strings.CutPrefix(l, "POST "+testBase+"/report "); ok {
+			v, err := url.ParseQuery(body)
+			if err != nil {
+				m.t.Errorf("the report %q: %v", body, err)
+			}
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func (m *machine) poweredOff() bool { return strings.Contains(m.read("log"), "poweroff -f") }
+
+// said is a report as stage, sequence and status.
+func said(v url.Values) string {
+	return v.Get(lane.ReportStage) + " " + v.Get(lane.ReportSeq) + " " + v.Get(lane.ReportStatus)
+}
+
+// expect runs a gate and holds its reports against want: "stage seq status: words
+// of the message".
+func (m *machine) expect(script string, pass bool, want ...string) {
+	m.t.Helper()
+	status, console := m.run(script)
+	if passed := status == 0 && !m.poweredOff(); passed != pass {
+		m.t.Errorf("passed %v (exit %d), want %v\n%s\n%s", passed, status, pass, m.read("log"), console)
+	}
+	if !pass && !m.poweredOff() {
+		m.t.Errorf("it refuses, and the machine stays on (exit %d)\n%s", status, console)
+	}
+	reports := m.reports()
+	if len(reports) != len(want) {
+		m.t.Fatalf("reports %v, want %v\n%s", reports, want, console)
+	}
+	for i, r := range reports {
+		what, words, _ := strings.Cut(want[i], ": ")
+		if said(r) != what || !strings.Contains(r.Get(lane.ReportMessage), words) || len(r.Get(lane.ReportMessage)) > 500 {
+			m.t.Errorf("report %s: %s\nwant %s", said(r), r.Get(lane.ReportMessage), want[i])
+		}
+	}
+}
+
+// gates returns the document that checks identity, per seed, and what it calls the installer.
+var gates = []struct{ seed, document, system string }{
+	{lane.SeedPreseed, "early.sh", "Debian"},
+	{lane.SeedNoCloud, "gate.sh", "Ubuntu"},
+}
+
+func TestIdentityGate(t *testing.T) {
+	for _, gate := range gates {
+		for _, c := range []struct {
+			name string
+			edit func(*machine, *Input)
+			want string // words of the refusal; empty: it passes
+		}{
+			{"the right machine", func(*machine, *Input) {}, ""},
+			{"UUID in the other byte order", func(m *machine, _ *Input) {
+				m.write("sys/class/dmi/id/product_uuid", "44454C4C-4200-1035-8051-B4C04F4D3732\n")
+			}, ""},
+			{"no UUID in the inventory", func(_ *machine, in *Input) { in.Host.Identity.UUID = "" }, ""},
+			{"a factory default in the inventory", func(_ *machine, in *Input) { in.Host.Identity.UUID = "03000200-0400-0500-0006-000700080009" }, ""},
+			{"no serial number in the inventory", func(_ *machine, in *Input) { in.Host.Identity.Serial = "" }, ""},
+			{"no MAC in the inventory", func(_ *machine, in *Input) { in.Host.Identity.MACs = nil }, ""},
+			{"another UUID", func(m *machine, _ *Input) {
+				m.write("sys/class/dmi/id/product_uuid", "AAAAAAAA-0042-3510-8051-B4C04F4D3732\n")
+			}, "uuid: expected 4c4c4544-0042-3510-8051-b4c04f4d3732, this machine has aaaaaaaa-0042-3510-8051-b4c04f4d3732."},
+			{"a part of the UUID", func(m *machine, _ *Input) { m.write("sys/class/dmi/id/product_uuid", "4C4C4544\n") }, "uuid: expected"},
+			{"no UUID", func(m *machine, _ *Input) { m.remove("sys/class/dmi") }, "uuid: expected 4c4c4544-0042-3510-8051-b4c04f4d3732, this machine has none."},
+			{"empty UUID", func(m *machine, _ *Input) { m.write("sys/class/dmi/id/product_uuid", "\n") }, "uuid: expected 4c4c4544-0042-3510-8051-b4c04f4d3732, this machine has none."},
+			{"other MACs", func(m *machine, _ *Input) { m.nic("eth1", "52:54:00:00:00:98") }, "mac: expected one of 52:54:00:00:00:a1 52:54:00:00:00:a2, this machine has 52:54:00:00:00:99 52:54:00:00:00:98"},
+			{"no NIC", func(m *machine, _ *Input) { m.remove("sys/class/net/eth0", "sys/class/net/eth1") }, "mac: expected one of 52:54:00:00:00:a1 52:54:00:00:00:a2, this machine has none."},
+			{"another serial number", func(m *machine, _ *Input) { m.write("sys/class/dmi/id/product_serial", "SN-B\n") }, "serial: expected SN-A 1, this machine has SN-B."},
+			{"a longer serial number", func(m *machine, _ *Input) { m.write("sys/class/dmi/id/product_serial", "SN-A 10\n") }, "serial: expected"},
+			{"many NICs", func(m *machine, _ *Input) {
+				for i := range 40 {
+					m.nic(fmt.Sprint("eth", i), fmt.Sprintf("52:54:00:00:01:%02d", i))
+				}
+			}, "mac: expected"},
+			{"everything wrong", func(m *machine, _ *Input) { m.remove("sys/class") }, "uuid: expected 4c4c4544-0042-3510-8051-b4c04f4d3732, this machine has none. mac: expected one of 52:54:00:00:00:a1 52:54:00:00:00:a2, this machine has none. serial: expected SN-A 1, this machine has none."},
+		} {
+			if gate.seed == lane.SeedNoCloud && !slices.Contains([]string{"", "uuid", "serial"}, strings.Split(c.want, ":")[0]) {
+				continue // the check itself is the same text; this is about what becomes of it
+			}
+			t.Run(gate.system+"/"+c.name, func(t *testing.T) {
+				t.Parallel()
+				m, in := newMachine(t), full(gate.seed)
+				c.edit(m, &in)
+				m.write("autoinstall.yaml", "path: \"@DISK0@\"\n")
+				script := document(t, in, gate.document)
+				if c.want != "" {
+					m.expect(script, false, "kernel 1 failed: "+"identity gate: "+c.want)
+					if !strings.Contains(m.read("autoinstall.yaml"), "@DISK0@") {
+						t.Error("the disk was told to the installer")
+					}
+					return
+				}
+				want := []string{"kernel 1 ok: " + gate.system + " installer up, identity agrees: uuid "}
+				if gate.seed == lane.SeedNoCloud {
+					want = append(want, "installer 1 ok")
+				}
+				m.expect(script, true, want...)
+				checkReportedIdentity(t, m.reports()[0], m, in)
+			})
+		}
+	}
+}
+
+func checkReportedIdentity(t *testing.T, r url.Values, m *machine, in Input) {
+	t.Helper()
+	mac := "52:54:00:00:00:a2" // the port that the inventory knows, not the first
+	if len(in.Host.Identity.MACs) == 0 {
+		mac = "52:54:00:00:00:99"
+	}
+	uuid := strings.ToLower(strings.TrimSpace(m.read("sys/class/dmi/id/product_uuid")))
+	if r.Get(lane.ReportUUID) != uuid || r.Get(lane.ReportMAC) != mac || r.Get(lane.ReportSerial) != "SN-A 1" {
+		t.Errorf("the report says uuid %q, mac %q, serial %q", r.Get(lane.ReportUUID), r.Get(lane.ReportMAC), r.Get(lane.ReportSerial))
+	}
+}
+
+// TestGateWithoutServer: a machine that cannot report must not go on.
+func TestGateWithoutServer(t *testing.T) {
+	for _, gate := range gates {
+		t.Run(gate.system, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.write("refuse", strings.Repeat("no\n", 1000))
+			m.write("autoinstall.yaml", "@DISK0@")
+			if status, console := m.run(document(t, full(gate.seed), gate.document)); status != 99 || !m.poweredOff() {
+				t.Errorf("exit %d\n%s", status, console)
+			}
+			if n := strings.Count(m.read("log"), "sleep 5\n"); n != 2*59 { // the report, and that it could not be made
+				t.Errorf("waited %d times", n)
+			}
+			if m.read("autoinstall.yaml") != "@DISK0@" {
+				t.Error("the disk was told to the installer")
+			}
+		})
+		t.Run(gate.system+" comes back", func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.write("refuse", "no\nno\n")
+			m.write("autoinstall.yaml", "@DISK0@")
+			if status, console := m.run(document(t, full(gate.seed), gate.document)); status != 0 || m.poweredOff() {
+				t.Errorf("exit %d\n%s", status, console)
+			}
+			if r := m.reports(); len(r) < 3 || said(r[0]) != said(r[2]) {
+				t.Errorf("reports %v", r)
+			}
+		})
+	}
+}
+
+// TestGateHoldsWithoutPower: even where the power stays on, a gate that refuses does not succeed.
+func TestGateHoldsWithoutPower(t *testing.T) {
+	for _, c := range []struct{ seed, document string }{{lane.SeedPreseed, "early.sh"}, {lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}} {
+		m := newMachine(t)
+		m.write("sticks", "")
+		m.remove("sys/class/dmi")
+		if status, console := m.run(document(t, full(c.seed), c.document)); status == 0 || !m.poweredOff() {
+			t.Errorf("%s: exit %d\n%s", c.document, status, console)
+		}
+		if log := m.read("log"); strings.Contains(log, "debconf-set") {
+			t.Errorf("%s: the disk was told to the installer:\n%s", c.document, log)
+		}
+	}
+}
+
+func TestDiskGate(t *testing.T) {
+	large := map[string]string{"size": "2000000000", "serial": "S1", "wwid": "eui.0025385a71b03a5b"}
+	for _, c := range []struct {
+		name string
+		disk lane.DiskSelector
+		edit func(*machine)
+		want string // the disk chosen, or words of the refusal
+	}{
+		{"everything", full("").Host.Run.Disk, nil, "/dev/sda"},
+		{"byID", lane.DiskSelector{ByID: "wwn-0x5002538e00000002"}, nil, "/dev/sdb"},
+		{"byPath", lane.DiskSelector{ByPath: "pci-0000:00:17.0-ata-1"}, nil, "/dev/sda"},
+		{"wwn of SCSI", lane.DiskSelector{WWN: "0x5002538e00000002"}, nil, "/dev/sdb"},
+		{"wwn of NVMe", lane.DiskSelector{WWN: "eui.0025385a71b03a5b"}, func(m *machine) { m.disk("nvme0n1", large) }, "/dev/nvme0n1"},
+		{"serial from udev", lane.DiskSelector{Serial: "S2"}, nil, "/dev/sdb"},
+		{"serial of virtio", lane.DiskSelector{Serial: "V1"}, func(m *machine) { m.disk("vda", map[string]string{"size": "1", "serial": "V1"}) }, "/dev/vda"},
+		{"serial of NVMe, with blanks", lane.DiskSelector{Serial: "N1"}, func(m *machine) { m.disk("nvme0n1", map[string]string{"size": "1", "device/serial": "  N1  "}) }, "/dev/nvme0n1"},
+		{"two of a serial, one of the size", lane.DiskSelector{Serial: "S1", SizeGB: 1024}, func(m *machine) { m.disk("nvme0n1", large) }, "/dev/nvme0n1"},
+		{"size within 1 %", lane.DiskSelector{Serial: "S1", SizeGB: 484.8}, nil, "/dev/sda"},
+
+		{"no such link", lane.DiskSelector{ByID: "wwn-0x5002538e00000009"}, nil, "no disk matches byID=wwn-0x5002538e00000009; seen: sda sdb"},
+		{"link to a partition", lane.DiskSelector{ByID: "wwn-0x1-part1"}, func(m *machine) {
+			m.write("dev/sda1", "")
+			if err := os.Symlink("../../sda1", m.path("dev/disk/by-id/wwn-0x1-part1")); err != nil {
+				m.t.Fatal(err)
+			}
+		}, "no disk matches"},
+		{"no such serial", lane.DiskSelector{Serial: "S9"}, nil, "no disk matches serial=S9"},
+		{"no such wwn", lane.DiskSelector{WWN: "0x5002538e00000009"}, nil, "no disk matches"},
+		{"fields of two disks", lane.DiskSelector{Serial: "S2", WWN: "0x5002538e00000001"}, nil, "no disk matches"},
+		{"two match", lane.DiskSelector{Serial: "S1"}, func(m *machine) { m.disk("nvme0n1", large) }, "2 disks match serial=S1: nvme0n1 sda"},
+		{"too small", lane.DiskSelector{Serial: "S1", SizeGB: 490}, nil, "the disk sda has the wrong size for serial=S1 sizeGB=490"},
+		{"too large", lane.DiskSelector{Serial: "S1", SizeGB: 470}, nil, "wrong size"},
+		{"read-only", lane.DiskSelector{Serial: "S1"}, func(m *machine) { m.write("sys/block/sda/ro", "1\n") }, "the disk sda is read-only"},
+		{"removable", lane.DiskSelector{Serial: "S1"}, func(m *machine) { m.write("sys/block/sda/removable", "1\n") }, "the disk sda is removable"},
+		{"no disks", lane.DiskSelector{Serial: "S1"}, func(m *machine) { m.remove("sys/block") }, "no disk matches"},
+		{"nothing selected", lane.DiskSelector{}, func(m *machine) { m.remove("sys/block/sdb") }, "no disk matches none"},
+		{"only a size", lane.DiskSelector{SizeGB: 480}, func(m *machine) { m.remove("sys/block/sdb") }, "no disk matches sizeGB=480"},
+	} {
+		for _, gate := range []struct{ seed, document string }{{lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}} {
+			if gate.seed == lane.SeedNoCloud && !slices.Contains([]string{"everything", "no such link", "two match", "too small"}, c.name) {
+				continue // the choice itself is the same text; this is about what becomes of it
+			}
+			t.Run(c.name+"/"+gate.document, func(t *testing.T) {
+				t.Parallel()
+				m, in := newMachine(t), full(gate.seed)
+				in.Host.Run.Disk = c.disk
+				if c.edit != nil {
+					c.edit(m)
+				}
+				m.write("autoinstall.yaml", "a: \"@DISK0@\"\n")
+				diskGate(t, m, document(t, in, gate.document), c.want)
+			})
+		}
+	}
+}
+
+func diskGate(t *testing.T, m *machine, script, want string) {
+	t.Helper()
+	status, console := m.run(script)
+	reports := m.reports()
+	last := reports[len(reports)-1]
+	log, auto := m.read("log"), m.read("autoinstall.yaml")
+	told := strings.Contains(log, "debconf-set partman-auto/disk") || !strings.Contains(auto, "@DISK0@")
+	if !strings.HasPrefix(want, "/dev/") {
+		if status != 99 || told || said(last) != "installer 1 failed" || !strings.Contains(last.Get(lane.ReportMessage), "disk gate: ") || !strings.Contains(last.Get(lane.ReportMessage), want) {
+			t.Errorf("exit %d, told %v, report %s: %s\nwant %s\n%s", status, told, said(last), last.Get(lane.ReportMessage), want, console)
+		}
+		return
+	}
+	name := strings.TrimPrefix(want, "/dev/")
+	if status != 0 || m.poweredOff() || said(last) != "installer 1 ok" || !strings.Contains(last.Get(lane.ReportMessage), " "+name+" is ") {
+		t.Errorf("exit %d, report %s: %s\n%s", status, said(last), last.Get(lane.ReportMessage), console)
+	}
+	if strings.Contains(script, "debconf-set") {
+		for _, set := range []string{"debconf-set partman-auto/disk " + want + "\n", "debconf-set grub-installer/bootdev " + want + "\n"} {
+			if !strings.Contains(log, set) {
+				t.Errorf("no %q in\n%s", set, log)
+			}
+		}
+		return
+	}
+	if auto != "a: \""+want+"\"\n" {
+		t.Errorf("autoinstall.yaml is %q", auto)
+	}
+}
+
+func TestDiskGateFailures(t *testing.T) {
+	t.Run("identity again", func(t *testing.T) {
+		m := newMachine(t)
+		m.write("sys/class/dmi/id/product_serial", "SN-B\n")
+		m.expect(document(t, full(lane.SeedPreseed), "partman.sh"), false, "installer 1 failed: identity gate: serial")
+	})
+	t.Run("debconf refuses", func(t *testing.T) {
+		m := newMachine(t)
+		m.write("no-debconf", "")
+		m.expect(document(t, full(lane.SeedPreseed), "partman.sh"), false, "installer 1 ok", "installer 2 failed: the disk cannot be told")
+	})
+	t.Run("no recipe", func(t *testing.T) {
+		m := newMachine(t)
+		m.remove("tmp")
+		m.expect(document(t, full(lane.SeedPreseed), "partman.sh"), false, "installer 1 ok", "installer 2 failed: the partition recipe")
+	})
+	t.Run("no autoinstall.yaml", func(t *testing.T) {
+		m := newMachine(t)
+		m.expect(document(t, full(lane.SeedNoCloud), "gate.sh"), false, "kernel 1 ok", "installer 1 ok", "installer 2 failed: the disk cannot be told")
+	})
+	t.Run("Ubuntu started by BIOS", func(t *testing.T) {
+		m := newMachine(t)
+		m.remove("sys/firmware")
+		m.expect(document(t, full(lane.SeedNoCloud), "gate.sh"), false, "kernel 1 failed: firmware gate")
+	})
+}
+
+// TestPartitionRecipe: no swap, and the boot loader's place for the firmware at hand.
+func TestPartitionRecipe(t *testing.T) {
+	for firmware, want := range map[string]string{"uefi": "method{ efi }", "bios": "method{ biosgrub }"} {
+		m := newMachine(t)
+		if firmware == "bios" {
+			m.remove("sys/firmware")
+		}
+		if status, console := m.run(document(t, full(lane.SeedPreseed), "partman.sh")); status != 0 {
+			t.Fatalf("%s: exit %d\n%s", firmware, status, console)
+		}
+		recipe := m.read("tmp/bootlane-recipe")
+		if !strings.HasPrefix(recipe, "bootlane ::\n") || !strings.Contains(recipe, want) || strings.Count(recipe, "$iflabel{ gpt }") != 1 || strings.Contains(recipe, "swap") ||
+			!strings.Contains(recipe, "mountpoint{ /boot }") || !strings.Contains(recipe, "mountpoint{ / }") || strings.Count(recipe, "$lvmok{ }") != 1 {
+			t.Errorf("%s:\n%s", firmware, recipe)
+		}
+		for _, partition := range strings.Split(strings.TrimSpace(strings.TrimPrefix(recipe, "bootlane ::\n")), " .\n") {
+			f := strings.Fields(partition) // MIN PRIORITY MAX FS, then its properties
+			if len(f) < 6 || strings.Trim(f[0]+f[1], "0123456789") != "" || strings.Count(partition, "{") != strings.Count(partition, "}") {
+				t.Errorf("%s: the partition %q", firmware, partition)
+			}
+		}
+	}
+}
+
+func TestLate(t *testing.T) {
+	const fstab = "# swap was on none swap here\nUUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\n/swapfile\tnone\tswap\tsw\t0\t0\n"
+	for _, c := range []struct{ seed, system string }{{lane.SeedPreseed, "Debian"}, {lane.SeedNoCloud, "Ubuntu"}} {
+		served := func(t *testing.T) *machine {
+			m := newMachine(t)
+			m.write("served/firstboot.sh", "the script")
+			m.write("served/firstboot.service", "the unit")
+			m.write("target/etc/fstab", fstab)
+			return m
+		}
+		script := document(t, full(c.seed), "late.sh")
+		t.Run(c.system, func(t *testing.T) {
+			m := served(t)
+			m.expect(script, true, "disk-written 1 ok: "+c.system+" installed, first boot in place")
+			checkTarget(t, m, c.seed)
+			// The report is the last thing that is done.
+			if log := strings.TrimSpace(m.read("log")); !strings.HasPrefix(log[strings.LastIndex(log, "\n")+1:], "POST ") {
+				t.Errorf("after the report:\n%s", log)
+			}
+		})
+		t.Run(c.system+" without first boot", func(t *testing.T) {
+			m := served(t)
+			m.remove("served/firstboot.service")
+			m.expect(script, false, "disk-written 1 failed: the installation is not complete")
+		})
+		t.Run(c.system+" on a full disk", func(t *testing.T) {
+			m := served(t)
+			m.write("target/usr", "a file where a directory should be")
+			m.expect(script, false, "disk-written 1 failed")
+		})
+		t.Run(c.system+" twice", func(t *testing.T) {
+			m := served(t)
+			m.run(script)
+			before := m.read("target/home/admin1/.ssh/authorized_keys")
+			if status, console := m.run(script); status != 0 || m.read("target/home/admin1/.ssh/authorized_keys") != before || m.read("target/etc/fstab") == fstab {
+				t.Errorf("exit %d\n%s", status, console)
+			}
+		})
+	}
+	t.Run("Debian without a user", func(t *testing.T) {
+		m := newMachine(t)
+		m.write("served/firstboot.sh", "")
+		m.write("served/firstboot.service", "")
+		m.write("no-in-target", "")
+		m.expect(document(t, full(lane.SeedPreseed), "late.sh"), false, "disk-written 1 failed")
+	})
+}
+
+func checkTarget(t *testing.T, m *machine, seed string) {
+	t.Helper()
+	modes := map[string]fs.FileMode{"target/usr/local/lib/bootlane/firstboot": 0o700, "target/etc/sudoers.d/90-bootlane": 0o440}
+	if seed == lane.SeedPreseed {
+		modes["target/home/admin1/.ssh"], modes["target/home/admin1/.ssh/authorized_keys"] = 0o700, 0o600
+		if got, want := m.read("target/home/admin1/.ssh/authorized_keys"), strings.Join(full(seed).Site.SSHKeys, "\n")+"\n"; got != want {
+			t.Errorf("keys %q, want %q", got, want)
+		}
+		if !strings.Contains(m.read("log"), "in-target chown -R admin1:admin1 /home/admin1/.ssh\n") {
+			t.Error("the keys do not belong to their user")
+		}
+	}
+	for name, mode := range modes {
+		if st, err := os.Stat(m.path(name)); err != nil || st.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v", name, st, err)
+		}
+	}
+	if m.read("target/usr/local/lib/bootlane/firstboot") != "the script" || m.read("target/etc/systemd/system/bootlane-firstboot.service") != "the unit" {
+		t.Error("first boot is not in place")
+	}
+	if link, err := os.Readlink(m.path("target/etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service")); err != nil || link != "/etc/systemd/system/bootlane-firstboot.service" {
+		t.Errorf("first boot is not enabled: %s, %v", link, err)
+	}
+	if got := m.read("target/etc/sudoers.d/90-bootlane"); got != "admin1 ALL=(ALL) NOPASSWD:ALL\n" {
+		t.Errorf("sudoers %q", got)
+	}
+	if got, want := m.read("target/etc/fstab"), "# swap was on none swap here\nUUID=1 / ext4 defaults 0 1\n#UUID=2 none swap sw 0 0\n#/swapfile\tnone\tswap\tsw\t0\t0\n"; got != want {
+		t.Errorf("fstab:\n%s", got)
+	}
+}
+
+// TestHostileValues: whatever the inventory and the firmware say, a real shell
+// reads it as text.
+func TestHostileValues(t *testing.T) {
+	// FuzzQuotes tries the rest; a shell process costs a thousand times as much.
+	for _, s := range []string{"a'b", `a"b`, "$(touch /pwned)", "`touch /pwned`", "';touch /pwned;'", `\\"`, "${HOME}", "a b  c", "*", "-n", "%s%n", "A+B=C&D%20;E#F", "&& touch /pwned", "Ünïcödé 測試", "END-OF-KEYS"} {
+		t.Run(s, func(t *testing.T) {
+			t.Parallel()
+			m, in := newMachine(t), full(lane.SeedPreseed)
+			in.Host.Identity.Serial, in.Host.Run.Disk = s, lane.DiskSelector{Serial: s}
+			in.Site.SSHKeys = []string{"ssh-ed25519 AAAA " + s}
+			m.write("sys/class/dmi/id/product_serial", s+"\n")
+			m.disk("vda", map[string]string{"size": "1", "serial": s})
+			m.write("served/firstboot.sh", "")
+			m.write("served/firstboot.service", "")
+			placeholder := lane.PlaceholderText(s)
+			for _, name := range []string{"early.sh", "partman.sh", "late.sh"} {
+				if status, console := m.run(document(t, in, name)); status != 0 {
+					t.Errorf("%s: exit %d\n%s", name, status, console)
+				}
+			}
+			if got, want := m.read("target/home/admin1/.ssh/authorized_keys"), in.Site.SSHKeys[0]+"\n"; got != want {
+				t.Errorf("the key %q was written as %q", want, got)
+			}
+			if !strings.Contains(m.read("log"), "debconf-set partman-auto/disk /dev/vda\n") {
+				t.Error("the disk was not recognised")
+			}
+			if _, err := os.Stat(m.path("pwned")); err == nil {
+				t.Error("the value was executed")
+			}
+			m.write("sys/class/dmi/id/product_serial", "another\n")
+			if status, _ := m.run(document(t, in, "early.sh")); (status != 99) != placeholder {
+				t.Errorf("another serial number: exit %d", status)
+			}
+			for i, v := range m.reports() {
+				if seen := v.Get(lane.ReportSerial); len(v) != 7 || seen != s && i < 3 {
+					t.Errorf("the serial number arrives as %q, in %v", seen, v)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,114 @@
+#!/bin/sh
+# Bootlane gate for node-b, run r-1: identity, firmware, then exactly one disk.
+base='http://10.0.0.1:8080/run/abcdefghijklmnopqrstuvwxyz234567'
+want_macs='52:54:00:00:00:b1'
+
+uuid=$(sed 'y/ABCDEF/abcdef/' /sys/class/dmi/id/product_uuid 2>/dev/null)
+serial=$(sed 's/^ *//; s/ *$//' /sys/class/dmi/id/product_serial 2>/dev/null)
+macs=$(cat /sys/class/net/*/address 2>/dev/null | grep -v '^00:00:00:00:00:00$' | tr '\n' ' ')
+mac=${macs%% *}
+for m in $want_macs; do
+	case " $macs" in *" $m "*) mac=$m ;; esac
+done
+
+# form TEXT: TEXT as the value of a form, at most 500 bytes of it. A serial number
+# must arrive as it is: the server compares it.
+form() { printf '%s' "$1" | tr '\n' ' ' | cut -c 1-500 | sed 's/%/%25/g; s/+/%2B/g; s/&/%26/g; s/;/%3B/g; s/ /+/g'; }
+
+# post STAGE SEQ STATUS MESSAGE: one try.
+post() {
+	body="stage=$1&seq=$2&status=$3&message=$(form "$4")&uuid=$uuid&mac=$mac&serial=$(form "$serial")"
+	if command -v curl >/dev/null 2>&1; then
+		curl -fsS -m 20 -o /dev/null -d "$body" "$base/report"
+	else
+		wget -q -T 20 -O /dev/null --post-data="$body" "$base/report"
+	fi
+}
+
+# report STAGE SEQ STATUS MESSAGE: tries for five minutes.
+report() {
+	echo "bootlane: $1 $3: $4"
+	n=0
+	until post "$@"; do
+		n=$((n + 1))
+		[ "$n" -lt 60 ] || return 1
+		sleep 5
+	done
+}
+
+# refuse STAGE SEQ MESSAGE: reports, and ends the machine. It does not return.
+refuse() {
+	report "$1" "$2" failed "$3"
+	echo "bootlane: $3. Powering off, nothing was written."
+	sleep 10
+	poweroff -f
+	exit 1
+}
+
+want_uuids=''
+want_serial=''
+
+# identity: prints every contradiction, and fails when there is one.
+identity() {
+	bad=
+	if [ -n "$want_uuids" ]; then
+		case " $want_uuids " in
+		*" $uuid "*) ;;
+		*) bad="$bad uuid: expected ${want_uuids%% *}, this machine has ${uuid:-none}." ;;
+		esac
+	fi
+	case " $want_macs " in
+	"  " | *" $mac "*) ;;
+	*) bad="$bad mac: expected one of $want_macs, this machine has ${macs:-none}." ;;
+	esac
+	[ -z "$want_serial" ] || [ "$want_serial" = "$serial" ] || bad="$bad serial: expected $want_serial, this machine has ${serial:-none}."
+	[ -z "$bad" ] || { echo "$bad"; return 1; }
+}
+
+want_disk='serial=S2'
+
+# matches NAME: the whole disk NAME is the one that the inventory selects.
+matches() {
+	s=$(cat "/sys/block/$1/serial" "/sys/block/$1/device/serial" 2>/dev/null | head -n 1 | sed 's/^ *//; s/ *$//')
+	[ -n "$s" ] || s=$(udevadm info -q property -n "/dev/$1" 2>/dev/null | sed -n 's/^ID_SERIAL_SHORT=//p')
+	[ "$s" = 'S2' ] || return 1
+}
+
+# size_fits NAME: the disk has the expected size, within 1 %.
+size_fits() {
+	[ -e "/sys/block/$1" ]
+}
+
+# all_disks: the names of all whole disks.
+all_disks() {
+	for d in /sys/block/*; do
+		case ${d##*/} in loop* | ram* | zram* | dm-* | md* | sr* | fd*) continue ;; esac
+		echo "${d##*/}"
+	done
+}
+
+# flag NAME FILE: the disk's sysfs FILE says 1.
+flag() { [ "$(cat "/sys/block/$1/$2" 2>/dev/null)" = 1 ]; }
+
+# choose: sets disk to the one disk that the inventory selects. The size narrows.
+choose() {
+	named='' fit=0 disk=''
+	for name in $(all_disks); do
+		matches "$name" || continue
+		named="$named $name"
+		size_fits "$name" || continue
+		fit=$((fit + 1)) disk=$name
+	done
+	[ -n "$named" ] || refuse installer 1 "disk gate: no disk matches $want_disk; seen: $(all_disks | tr '\n' ' ')"
+	[ "$fit" -gt 0 ] || refuse installer 1 "disk gate: the disk$named has the wrong size for $want_disk"
+	[ "$fit" -eq 1 ] || refuse installer 1 "disk gate: $fit disks match $want_disk:$named"
+	! flag "$disk" ro || refuse installer 1 "disk gate: the disk $disk is read-only"
+	! flag "$disk" removable || refuse installer 1 "disk gate: the disk $disk is removable media"
+	report installer 1 ok "disk gate: $disk is $want_disk" || refuse installer 2 "the server does not answer"
+}
+
+why=$(identity) || refuse kernel 1 "identity gate:$why"
+[ -d /sys/firmware/efi ] || refuse kernel 1 "firmware gate: the partitions of this seed boot by UEFI, and the machine was started by BIOS"
+report kernel 1 ok "Ubuntu installer up, identity agrees: uuid $uuid, macs $macs" || refuse kernel 2 "the server does not answer"
+choose
+sed -i "s#@DISK0@#/dev/$disk#" /autoinstall.yaml || refuse installer 2 "the disk cannot be told to the installer"
