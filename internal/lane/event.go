@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -68,17 +69,6 @@ func UnknownSubject(m MAC) string {
 	return "mac:" + string(m)
 }
 
-// Seal numbers the event after prev and chains it to it by hash. The count and
-// the time of the last repetition are left out of the hash: they still grow.
-func Seal(prev, e Event) Event {
-	e.Seq, e.Prev = prev.Seq+1, prev.Hash
-	if e.Count == 0 {
-		e.Count = 1
-	}
-	e.Hash = e.sum()
-	return e
-}
-
 func (e Event) sum() string {
 	e.Hash, e.Count, e.LastAt = "", 0, time.Time{}
 	e.At = e.At.UTC()
@@ -86,8 +76,31 @@ func (e Event) sum() string {
 	if err != nil {
 		return ""
 	}
+	return sumOf(b)
+}
+
+func sumOf(b []byte) string {
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:16])
+}
+
+// Seal numbers the event after prev and chains it to it by hash. It returns the
+// sealed event, and as the JSON that is stored: what is hashed is encoded once, and
+// the hash put behind it. The count and the time of the last repetition are in
+// neither: they still grow.
+func Seal(prev, e Event) (Event, []byte, error) {
+	e.Seq, e.Prev, e.Hash = prev.Seq+1, prev.Hash, ""
+	if e.Count == 0 {
+		e.Count = 1
+	}
+	plain := e
+	plain.Count, plain.LastAt, plain.At = 0, time.Time{}, e.At.UTC()
+	b, err := json.Marshal(plain)
+	if err != nil {
+		return e, nil, fmt.Errorf("encode an event: %w", err)
+	}
+	e.Hash = sumOf(b)
+	return e, append(b[:len(b)-1], `,"hash":"`+e.Hash+`"}`...), nil
 }
 
 // VerifyChain checks events of one subject in ascending order, and returns the

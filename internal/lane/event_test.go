@@ -16,7 +16,7 @@ func chain(t *testing.T, n int) []Event {
 	for i := range n {
 		e := Event{Subject: "node-a", At: armedAt.Add(time.Duration(i) * time.Minute), Kind: KindAsked, By: "dhcp", Surface: SurfaceDHCP, Reason: HostNew,
 			Message: fmt.Sprint("event ", i), Facts: &Facts{MAC: identityA.MACs[0]}, Mismatch: []Signal{{"uuid", "a", "b", "node-a"}}}
-		prev = Seal(prev, e)
+		prev = sealed(prev, e)
 		out = append(out, stored(t, prev))
 	}
 	return out
@@ -36,6 +36,34 @@ func stored(t *testing.T, e Event) Event {
 	return back
 }
 
+// sealed drops what only the store needs.
+func sealed(prev, e Event) Event {
+	e, _, err := Seal(prev, e)
+	if err != nil {
+		panic(err)
+	}
+	return e
+}
+
+// TestSealText: what is stored, read back, is the event that was sealed.
+func TestSealText(t *testing.T) {
+	e, text, err := Seal(Event{Seq: 4, Hash: "before"}, Event{Subject: "n1", At: time.Date(2026, 5, 4, 3, 2, 1, 5000, time.UTC), Kind: KindAsked, Message: "a \"quoted\" word", Facts: &Facts{MAC: "52:54:00:00:00:01"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Event
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	back.Count = e.Count
+	if jsonOf(t, back) != jsonOf(t, e) || e.Seq != 5 || e.Prev != "before" {
+		t.Errorf("stored %s, sealed %+v", text, e)
+	}
+	if bad, ok := VerifyChain([]Event{back}); !ok {
+		t.Errorf("the stored text does not verify: %+v", bad)
+	}
+}
+
 func TestSeal(t *testing.T) {
 	events := chain(t, 3)
 	for i, e := range events {
@@ -45,10 +73,10 @@ func TestSeal(t *testing.T) {
 	}
 	here := Event{At: time.Date(2026, 5, 1, 14, 0, 0, 0, time.FixedZone("", 7200))}
 	there := Event{At: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
-	if Seal(Event{}, here).Hash != Seal(Event{}, there).Hash {
+	if sealed(Event{}, here).Hash != sealed(Event{}, there).Hash {
 		t.Error("the time zone changes the hash")
 	}
-	if e := Seal(Event{}, Event{Count: 5}); e.Count != 5 {
+	if e := sealed(Event{}, Event{Count: 5}); e.Count != 5 {
 		t.Errorf("count %d", e.Count)
 	}
 }
@@ -71,10 +99,10 @@ func TestVerifyChain(t *testing.T) {
 		{"signal changed", func(e []Event) []Event { e[3].Mismatch[0].Seen = "a"; return e }, 4},
 		{"one is missing", func(e []Event) []Event { return slices.Delete(e, 1, 2) }, 3},
 		{"one is missing, numbers mended", func(e []Event) []Event { e = slices.Delete(e, 1, 2); e[1].Seq = 2; return e }, 2},
-		{"one is missing, resealed", func(e []Event) []Event { e = slices.Delete(e, 1, 2); e[1] = Seal(e[0], e[1]); return e }, 4},
+		{"one is missing, resealed", func(e []Event) []Event { e = slices.Delete(e, 1, 2); e[1] = sealed(e[0], e[1]); return e }, 4},
 		{"swapped", func(e []Event) []Event { e[1], e[2] = e[2], e[1]; return e }, 3},
 		{"the first is not the first", func(e []Event) []Event {
-			e[0] = Seal(Event{Hash: "x"}, e[0])
+			e[0] = sealed(Event{Hash: "x"}, e[0])
 			e[0].Seq = 1
 			e[0].Hash = e[0].sum()
 			return e

@@ -12,11 +12,11 @@ import (
 // PutLease stores a lease and returns after the commit. Any older lease of the
 // same address ends with it: an address has one holder.
 func (s *Store) PutLease(ctx context.Context, l lane.Lease) error {
-	return s.do(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if _, err := s.writes.exec(ctx, tx, freeAddress, l.Address.String(), string(l.MAC)); err != nil {
+	return s.do(ctx, func(ctx context.Context, tx *transaction) error {
+		if _, err := tx.exec(ctx, freeAddress, l.Address.String(), string(l.MAC)); err != nil {
 			return broken("free an address", err)
 		}
-		_, err := s.writes.exec(ctx, tx, putLease,
+		_, err := tx.exec(ctx, putLease,
 			string(l.MAC), l.Address.String(), string(l.State), l.Granted.UnixMicro(), l.Expires.UnixMicro())
 		if err != nil {
 			return broken("write a lease", err)

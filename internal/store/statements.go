@@ -75,15 +75,38 @@ func (s *statements) query(ctx context.Context, text string, args ...any) (*sql.
 	return st.QueryContext(ctx, args...)
 }
 
-// exec, rows and row run one of writeStatements in a transaction.
-func (s *statements) exec(ctx context.Context, tx *sql.Tx, text string, args ...any) (sql.Result, error) {
-	return tx.StmtContext(ctx, s.byText[text]).ExecContext(ctx, args...)
+// transaction runs writeStatements, and binds each to the transaction once.
+type transaction struct {
+	tx     *sql.Tx
+	source *statements
+	bound  map[string]*sql.Stmt
 }
 
-func (s *statements) rows(ctx context.Context, tx *sql.Tx, text string, args ...any) (*sql.Rows, error) {
-	return tx.StmtContext(ctx, s.byText[text]).QueryContext(ctx, args...)
+func (s *statements) begin(ctx context.Context) (*transaction, error) {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, broken("begin a transaction", err)
+	}
+	return &transaction{tx, s, map[string]*sql.Stmt{}}, nil
 }
 
-func (s *statements) row(ctx context.Context, tx *sql.Tx, text string, args ...any) *sql.Row {
-	return tx.StmtContext(ctx, s.byText[text]).QueryRowContext(ctx, args...)
+func (t *transaction) stmt(ctx context.Context, text string) *sql.Stmt {
+	st, ok := t.bound[text]
+	if !ok {
+		st = t.tx.StmtContext(ctx, t.source.byText[text])
+		t.bound[text] = st
+	}
+	return st
+}
+
+func (t *transaction) exec(ctx context.Context, text string, args ...any) (sql.Result, error) {
+	return t.stmt(ctx, text).ExecContext(ctx, args...)
+}
+
+func (t *transaction) rows(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
+	return t.stmt(ctx, text).QueryContext(ctx, args...)
+}
+
+func (t *transaction) row(ctx context.Context, text string, args ...any) *sql.Row {
+	return t.stmt(ctx, text).QueryRowContext(ctx, args...)
 }

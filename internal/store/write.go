@@ -15,7 +15,7 @@ import (
 // op is one write. run may be called twice, when its group could not be
 // committed as a whole: it must not keep anything from the first time.
 type op struct {
-	run  func(ctx context.Context, tx *sql.Tx) error
+	run  func(ctx context.Context, tx *transaction) error
 	err  error
 	done chan struct{}
 }
@@ -26,7 +26,7 @@ type op struct {
 // and the error is a Conflict. It returns after the commit.
 func (s *Store) Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error) {
 	next, sealed := h, e
-	err := s.do(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := s.do(ctx, func(ctx context.Context, tx *transaction) error {
 		next = h
 		next.Rev++
 		if err := s.putHost(ctx, tx, next, h.Rev); err != nil {
@@ -45,7 +45,7 @@ func (s *Store) Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Hos
 // Witness stores one event and returns after the commit: for answers that must
 // be on record before they leave.
 func (s *Store) Witness(ctx context.Context, e lane.Event) error {
-	return s.do(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.do(ctx, func(ctx context.Context, tx *transaction) error {
 		_, err := s.putEvent(ctx, tx, e)
 		return err
 	})
@@ -81,11 +81,11 @@ func (s *Store) Record(e lane.Event) {
 
 // Flush returns when everything recorded before the call is written.
 func (s *Store) Flush(ctx context.Context) error {
-	return s.do(ctx, func(context.Context, *sql.Tx) error { return nil })
+	return s.do(ctx, func(context.Context, *transaction) error { return nil })
 }
 
 // do hands a write to the group-commit goroutine and waits for its commit.
-func (s *Store) do(ctx context.Context, run func(context.Context, *sql.Tx) error) error {
+func (s *Store) do(ctx context.Context, run func(context.Context, *transaction) error) error {
 	o := &op{run: run, done: make(chan struct{})}
 	select {
 	case s.ops <- o:
@@ -155,7 +155,7 @@ func (s *Store) commit(ctx context.Context, batch []*op) {
 	events := s.takePending()
 	var first map[string]bool // unknown machines that these events are the first of
 	var shed int64
-	evidence := func(ctx context.Context, tx *sql.Tx) (err error) {
+	evidence := func(ctx context.Context, tx *transaction) (err error) {
 		first, shed, err = s.putEvents(ctx, tx, events)
 		return err
 	}
@@ -192,16 +192,16 @@ func (s *Store) takePending() []lane.Event {
 }
 
 func (s *Store) transact(ctx context.Context, ops []*op) error {
-	tx, err := s.engine.Write.BeginTx(ctx, nil)
+	tx, err := s.writes.begin(ctx)
 	if err != nil {
-		return broken("begin a transaction", err)
+		return err
 	}
 	for _, o := range ops {
 		if err := o.run(ctx, tx); err != nil {
-			return errors.Join(err, tx.Rollback())
+			return errors.Join(err, tx.tx.Rollback())
 		}
 	}
-	if err := tx.Commit(); err != nil {
+	if err := tx.tx.Commit(); err != nil {
 		return broken("commit", err)
 	}
 	return nil
@@ -210,7 +210,7 @@ func (s *Store) transact(ctx context.Context, ops []*op) error {
 // putEvents writes events, but those of more unknown machines than are kept. It
 // returns the machines that are new, and how many events it shed: both become
 // true only with the commit.
-func (s *Store) putEvents(ctx context.Context, tx *sql.Tx, events []lane.Event) (map[string]bool, int64, error) {
+func (s *Store) putEvents(ctx context.Context, tx *transaction, events []lane.Event) (map[string]bool, int64, error) {
 	first := map[string]bool{}
 	var shed int64
 	for _, e := range events {
@@ -236,7 +236,7 @@ func count(events []lane.Event) (n int64) {
 	return n
 }
 
-func (s *Store) putHost(ctx context.Context, tx *sql.Tx, h lane.Host, was int64) error {
+func (s *Store) putHost(ctx context.Context, tx *transaction, h lane.Host, was int64) error {
 	doc, err := json.Marshal(h)
 	if err != nil {
 		return broken("encode the record of "+string(h.ID), err)
@@ -247,9 +247,9 @@ func (s *Store) putHost(ctx context.Context, tx *sql.Tx, h lane.Host, was int64)
 	}
 	var res sql.Result
 	if was == 0 {
-		res, err = s.writes.exec(ctx, tx, insertHost, string(h.ID), string(h.State), h.Rev, h.Run.Capability, deadline, string(doc))
+		res, err = tx.exec(ctx, insertHost, string(h.ID), string(h.State), h.Rev, h.Run.Capability, deadline, string(doc))
 	} else {
-		res, err = s.writes.exec(ctx, tx, updateHost,
+		res, err = tx.exec(ctx, updateHost,
 			string(h.State), h.Rev, h.Run.Capability, deadline, string(doc), string(h.ID), was)
 	}
 	if err != nil {
@@ -265,8 +265,8 @@ func (s *Store) putHost(ctx context.Context, tx *sql.Tx, h lane.Host, was int64)
 	return s.putClaims(ctx, tx, h)
 }
 
-func (s *Store) putClaims(ctx context.Context, tx *sql.Tx, h lane.Host) error {
-	rows, err := s.writes.rows(ctx, tx, selectClaims, string(h.ID))
+func (s *Store) putClaims(ctx context.Context, tx *transaction, h lane.Host) error {
+	rows, err := tx.rows(ctx, selectClaims, string(h.ID))
 	if err != nil {
 		return broken("read claims", err)
 	}
@@ -283,12 +283,12 @@ func (s *Store) putClaims(ctx context.Context, tx *sql.Tx, h lane.Host) error {
 			delete(old, c)
 			continue
 		}
-		if _, err := s.writes.exec(ctx, tx, insertClaim, c, string(h.ID)); err != nil {
+		if _, err := tx.exec(ctx, insertClaim, c, string(h.ID)); err != nil {
 			return broken("write a claim", err)
 		}
 	}
 	for c := range old {
-		if _, err := s.writes.exec(ctx, tx, deleteClaim, c, string(h.ID)); err != nil {
+		if _, err := tx.exec(ctx, deleteClaim, c, string(h.ID)); err != nil {
 			return broken("remove a claim", err)
 		}
 	}
@@ -297,7 +297,7 @@ func (s *Store) putClaims(ctx context.Context, tx *sql.Tx, h lane.Host) error {
 
 // putEvent seals the event behind the last one of its subject, or counts it as
 // a repetition of a recent one.
-func (s *Store) putEvent(ctx context.Context, tx *sql.Tx, e lane.Event) (lane.Event, error) {
+func (s *Store) putEvent(ctx context.Context, tx *transaction, e lane.Event) (lane.Event, error) {
 	e.At = e.At.UTC().Truncate(time.Microsecond)
 	if e.Count == 0 {
 		e.Count = 1
@@ -305,7 +305,7 @@ func (s *Store) putEvent(ctx context.Context, tx *sql.Tx, e lane.Event) (lane.Ev
 	key := e.CoalesceKey()
 	if prev, ok := s.recent[key]; ok {
 		if merged, ok := lane.Coalesce(prev, e); ok {
-			_, err := s.writes.exec(ctx, tx, countEvent,
+			_, err := tx.exec(ctx, countEvent,
 				merged.Count, merged.LastAt.UnixMicro(), merged.Subject, merged.Seq)
 			if err != nil {
 				return e, broken("count an event", err)
@@ -315,20 +315,19 @@ func (s *Store) putEvent(ctx context.Context, tx *sql.Tx, e lane.Event) (lane.Ev
 		}
 	}
 	var prev lane.Event
-	err := s.writes.row(ctx, tx, lastEvent, e.Subject).Scan(&prev.Seq, &prev.Hash)
+	err := tx.row(ctx, lastEvent, e.Subject).Scan(&prev.Seq, &prev.Hash)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return e, broken("read the last event", err)
 	}
-	e = lane.Seal(prev, e)
-	doc, err := json.Marshal(e)
+	e, doc, err := lane.Seal(prev, e)
 	if err != nil {
-		return e, broken("encode an event", err)
+		return e, err
 	}
 	var last int64
 	if !e.LastAt.IsZero() {
 		last = e.LastAt.UnixMicro()
 	}
-	if _, err := s.writes.exec(ctx, tx, insertEvent,
+	if _, err := tx.exec(ctx, insertEvent,
 		e.Subject, e.Seq, e.At.UnixMicro(), last, e.Count, e.Hash, string(doc)); err != nil {
 		return e, broken("write an event", err)
 	}
