@@ -72,7 +72,7 @@ func open(ctx context.Context, path string) (store.Engine, error) {
 	if err := check(ctx, w); err != nil {
 		return store.Engine{}, errors.Join(err, w.Close())
 	}
-	read := url.Values{"_pragma": {"busy_timeout(5000)", "query_only(1)", "cache_size(-32768)"}}
+	read := url.Values{"_pragma": {"busy_timeout(5000)", "query_only(1)"}}
 	r, err := sql.Open("sqlite", "file:"+path+"?"+read.Encode())
 	if err != nil {
 		return store.Engine{}, errors.Join(err, w.Close())
