@@ -139,7 +139,7 @@ func HoldScript(m Machine, d lane.Decision, h Hold, again string) []byte {
 	show("serial", f.Serial)
 	show("asset tag", f.AssetTag)
 	show("product", strings.TrimSpace(f.Manufacturer+" "+f.Product))
-	show("architecture", string(f.Arch)+" "+string(f.Firmware))
+	show("architecture", strings.TrimSpace(string(f.Arch)+" "+string(f.Firmware)))
 	show("boot server", m.Server)
 	if len(d.Mismatch) > 0 {
 		lines = append(lines, "echo", fmt.Sprintf("echo   %-10s %-18s %-40s %s", "signal", "record", "inventory says", "the machine shows"))
@@ -204,6 +204,10 @@ func clean(s string) string {
 			return -1
 		case r == '`' || r == '"' || r == '\'':
 			return -1
+		case r == ';':
+			return ','
+		case r == '|':
+			return '/'
 		}
 		return '?'
 	}, s)
