@@ -1,7 +1,7 @@
 package archtest
 
-// any lets a room import every other.
-const any = "*"
+// everybody lets a room import every other.
+const everybody = "*"
 
 // room is what one package may be: which of our packages it may import, and how
 // large it may grow. Every room but a leaf may also import internal/lane.
@@ -16,32 +16,32 @@ type room struct {
 // that is gone. A budget is the size of the day it was set, and about a quarter.
 func rooms() map[string]room {
 	return map[string]room{
-		"cmd/bootlane":        {imports: []string{"internal/cli"}, budget: 35, why: "main hands over at once"},
-		"cmd/bootlane-agent":  {imports: []string{"internal/agent"}, budget: 35, why: "main hands over at once; the agent must stay small enough for RAM"},
-		"internal/lane":       {leaf: true, budget: 1950, why: "the domain knows nobody"},
+		"cmd/bootlane":        {imports: []string{"internal/cli"}, budget: 40, why: "main hands over at once"},
+		"cmd/bootlane-agent":  {imports: []string{"internal/agent"}, budget: 40, why: "main hands over at once; the agent must stay small enough for RAM"},
+		"internal/lane":       {leaf: true, budget: 2430, why: "the domain knows nobody"},
 		"internal/strictyaml": {leaf: true, budget: 170, why: "a reader of files, not of machines"},
 		"internal/archtest":   {leaf: true, budget: 0, why: "tests only"},
-		"internal/script":     {budget: 250},
+		"internal/script":     {budget: 240},
 		"internal/seed":       {budget: 400},
-		"internal/diagnose":   {budget: 170},
-		"internal/store":      {budget: 700, why: "moves values and keeps order; judges nothing"},
+		"internal/diagnose":   {budget: 160},
+		"internal/store":      {budget: 870, why: "moves values and keeps order; judges nothing"},
 		"internal/store/sqlite": {imports: []string{"internal/store"}, budget: 150,
 			why: "an engine opens a database for the store, and nothing more"},
-		"internal/store/storetest": {imports: []string{"internal/store"}, budget: 550, why: "the suite that every engine must pass; for tests only"},
+		"internal/store/storetest": {imports: []string{"internal/store"}, budget: 560, why: "the suite that every engine must pass; for tests only"},
 		"internal/nettest":         {leaf: true, budget: 80, why: "a namespace for tests that own ports 67 and 69; for tests only"},
 		"internal/bundle":          {imports: []string{"internal/strictyaml"}, budget: 900, why: "bundle.yaml is written by people"},
-		"internal/agent":           {budget: 3000, why: "runs on the machine: it shares only the wire contract"},
-		"internal/dhcp":            {budget: 1150},
-		"internal/tftp":            {leaf: true, budget: 1100, why: "serves names and bytes; what they mean is not its business"},
-		"internal/httpboot": {imports: []string{"internal/script", "internal/seed"}, budget: 550,
+		"internal/agent":           {budget: 3580, why: "runs on the machine: it shares only the wire contract"},
+		"internal/dhcp":            {budget: 1170},
+		"internal/tftp":            {leaf: true, budget: 1200, why: "serves names and bytes; what they mean is not its business"},
+		"internal/httpboot": {imports: []string{"internal/script", "internal/seed"}, budget: 540,
 			why: "writes the retry script when nobody can decide, and the media type of a seed"},
-		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose"}, budget: 1250,
+		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose"}, budget: 1360,
 			why: "the pure packages only: it names the store it needs itself"},
-		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 720, why: "inventory files are written by people"},
+		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 670, why: "inventory files are written by people"},
 		"internal/lab": {imports: []string{"internal/api"}, budget: 1250, why: "watches the lane as an operator does"},
-		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/diagnose", "internal/seed"}, budget: 1300,
+		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/diagnose", "internal/seed"}, budget: 1400,
 			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files"},
-		"internal/app": {imports: []string{any}, budget: 650, why: "the only package that knows everybody"},
+		"internal/app": {imports: []string{everybody}, budget: 630, why: "the only package that knows everybody"},
 	}
 }
 

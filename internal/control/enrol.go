@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"bootlane/internal/lane"
@@ -79,7 +80,7 @@ func problemsWithin(specs []lane.Host) []lane.Problem {
 				claims[c] = i
 			}
 		}
-		for first := range rivals {
+		for _, first := range slices.Sorted(maps.Keys(rivals)) {
 			for _, p := range lane.Collisions(s, specs[first:first+1]) {
 				out = append(out, lane.Problem{Field: field + "." + p.Field, Message: p.Message})
 			}

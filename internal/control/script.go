@@ -31,7 +31,7 @@ func (c *Control) Script(ctx context.Context, f lane.Facts, failed bool) ([]byte
 			return body, d, err
 		}
 		if failed {
-			d.Action, d.Detail = lane.LocalBoot, "the boot loader could not load the installer's files"
+			d.Action, d.Reason, d.Detail = lane.LocalBoot, lane.LoaderFailed, "the boot loader could not load the files of the installer"
 		}
 		body := c.harmlessScript(d, f)
 		e := c.answered(lane.KindServed, d, f)

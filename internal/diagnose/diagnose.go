@@ -4,6 +4,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -65,9 +66,10 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 	v.Evidence = last(events, func(e lane.Event) bool {
 		return e.Kind == lane.KindFailed || e.Kind == lane.KindExpired || e.Kind == lane.KindCancelled
 	})
-	v.Because = h.Note
+	said := ""
 	v.Rule = "reported-failure"
 	if v.Evidence != nil {
+		said = v.Evidence.Message
 		switch {
 		case v.Evidence.Kind == lane.KindExpired:
 			v.Rule = string(lane.RunExpired)
@@ -77,6 +79,8 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 			v.Rule = string(v.Evidence.Reason)
 		}
 	}
+	// A quarantine since then took the note's place.
+	v.Because = cmp.Or(h.Note, said, "the last run failed at stage "+string(h.Run.Stage))
 	v.Next = stalled(h.Run.Stage).next + "; then `bootlane provision " + string(h.ID) + "`"
 	if v.Rule == string(lane.RunExpired) {
 		v.Because += ": " + stalled(h.Run.Stage).because

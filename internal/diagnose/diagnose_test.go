@@ -50,7 +50,14 @@ func TestHost(t *testing.T) {
 		"expired": {lane.Host{State: lane.StateFailed, Note: "the deadline passed at stage kernel", Run: run(lane.StageKernel, false)},
 			[]lane.Event{event(lane.KindRefused, func(e *lane.Event) { e.Reason, e.Message = lane.RunExpired, "too late" }), event(lane.KindExpired, nil)},
 			"run-expired", lane.KindExpired, "last refusal: run-expired too late", "package mirror"},
-		"cancelled":  {lane.Host{State: lane.StateFailed, Note: "cancelled", Run: run(lane.StageKernel, false)}, []lane.Event{event(lane.KindCancelled, nil)}, "cancelled", lane.KindCancelled, "cancelled", "provision n1"},
+		"cancelled": {lane.Host{State: lane.StateFailed, Note: "cancelled", Run: run(lane.StageKernel, false)}, []lane.Event{event(lane.KindCancelled, nil)}, "cancelled", lane.KindCancelled, "cancelled", "provision n1"},
+		"failed before a quarantine": {lane.Host{State: lane.StateFailed, Run: run(lane.StageKernel, false)}, []lane.Event{event(lane.KindFailed, nil), event(lane.KindReleased, nil)},
+			"reported-failure", lane.KindFailed, "the line", "provision n1"},
+		"failed, its evidence gone": {lane.Host{State: lane.StateFailed, Run: run(lane.StageKernel, false)}, nil, "reported-failure", "", "failed at stage kernel", "provision n1"},
+		"evidence of an earlier run": {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, true)}, []lane.Event{event(lane.KindArmed, nil), event(lane.KindStage, func(e *lane.Event) { e.Run = "r-0" })},
+			"waiting-after-armed", lane.KindArmed, "", "boot order"},
+		"refusal of an earlier run": {lane.Host{State: lane.StateFailed, Note: "late", Run: run(lane.StageKernel, false)},
+			[]lane.Event{event(lane.KindRefused, func(e *lane.Event) { e.Run, e.Reason = "r-0", lane.RunExpired }), event(lane.KindExpired, nil)}, "run-expired", lane.KindExpired, "late: the installer runs and reported, but has not passed its disk gate", "package mirror"},
 		"from later": {lane.Host{State: "melted"}, nil, "state-unknown", "", "melted", "version"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -70,6 +70,7 @@ const (
 	Granted           Reason = "granted"
 	StoreUnavailable  Reason = "store-unavailable"
 	DiskMismatch      Reason = "disk-mismatch"
+	LoaderFailed      Reason = "loader-failed"
 )
 
 // ReasonDoc describes one reason for people: the table of docs/decisions.md.
@@ -103,6 +104,7 @@ func Reasons() []ReasonDoc {
 		{ArchMismatch, LocalBoot, "the bundle has no files for the machine's architecture", "choose a bundle for this architecture"},
 		{Granted, Install, "the host is provisioning, its run is open, and everything the stage can know agrees", "nothing; the machine installs"},
 		{DiskMismatch, Hold, "the agent's disks do not include exactly the one that the inventory selects (the agent's order, never Decide)", "compare the disks in `bootlane events HOST` with the record, correct it, then `bootlane provision HOST`"},
+		{LoaderFailed, LocalBoot, "the boot loader could not load the installer's files (its report, never Decide)", "look at HTTP from the machine, and at `bootlane events HOST`; the run is still open"},
 		{StoreUnavailable, Hold, "the decision could not be read or recorded (never returned by Decide; the surfaces use it)", "see the server's log and `bootlane serve --check`"},
 	}
 }

@@ -135,6 +135,19 @@ func TestApplyToOtherRuns(t *testing.T) {
 	}
 }
 
+// TestApplyAfterTheEnd: the closing report may come again; its opposite is another report.
+func TestApplyAfterTheEnd(t *testing.T) {
+	now := armedAt.Add(time.Hour)
+	for _, c := range []struct{ first, then string }{{StatusOK, StatusOK}, {StatusOK, StatusFailed}, {StatusFailed, StatusFailed}, {StatusFailed, StatusOK}} {
+		h := running(t, StageFirstBoot)
+		h = applied(t, h, Report{Run: "r-1", Stage: StageReady, Seq: 1, Status: c.first}, now)
+		next, _, news, err := Apply(h, Report{Run: "r-1", Stage: StageReady, Seq: 1, Status: c.then}, now)
+		if news || (err == nil) != (c.first == c.then) || err != nil && CodeOf(err) != Refused || next.State != h.State {
+			t.Errorf("%s, then %s: news %v, %v, %s", c.first, c.then, news, err, next.State)
+		}
+	}
+}
+
 // TestApplyKeepsMessagesHarmless: a report's text reaches terminals and pages.
 func TestApplyKeepsMessagesHarmless(t *testing.T) {
 	r := Report{Run: "r-1", Stage: StageKernel, Seq: 1, Status: StatusFailed, Message: "a\x1b[31mb\r\n\x00c\u202e" + strings.Repeat("x", 1<<16)}
@@ -208,6 +221,29 @@ func TestCancel(t *testing.T) {
 			}
 			if e.Kind != KindCancelled || e.By != "op:alice" || !strings.Contains(e.Message, "wrong rack") {
 				t.Errorf("evidence %+v", e)
+			}
+		})
+	}
+}
+
+func TestCancelInQuarantine(t *testing.T) {
+	touched := in(t, StateQuarantine)
+	fresh := must(Quarantine(must(Arm(in(t, StateInstalled), testBundle, testGrant, armedAt))(t), nil, nil, "op:alice", "smoke", armedAt))(t)
+	for _, c := range []struct {
+		name string
+		h    Host
+		then State
+	}{{"after a boot", touched, StateFailed}, {"before any", fresh, StateInstalled}} {
+		t.Run(c.name, func(t *testing.T) {
+			next, e, err := Cancel(c.h, "op:alice", "", later)
+			if err != nil || next.State != StateQuarantine || next.Resume != c.then || next.Run.Open || next.Note != c.h.Note || len(next.Dispute) != len(c.h.Dispute) || e.Kind != KindCancelled {
+				t.Fatalf("%v, %+v", err, next)
+			}
+			if back := must(Release(next, "op:alice", "", later))(t); back.State != c.then || back.Run.Open {
+				t.Errorf("released to %s", back.State)
+			}
+			if _, _, err := Cancel(next, "op:alice", "", later); CodeOf(err) != Refused {
+				t.Errorf("cancelled twice: %v", err)
 			}
 		})
 	}

@@ -284,6 +284,9 @@ func checkReportedIdentity(t *testing.T, r url.Values, m *machine, in Input) {
 func TestGateWithoutServer(t *testing.T) {
 	for _, gate := range gates {
 		t.Run(gate.system, func(t *testing.T) {
+			if gate.seed != lane.SeedPreseed {
+				return // the waiting is the same text, and takes a thousand processes
+			}
 			t.Parallel()
 			m := newMachine(t)
 			m.write("refuse", strings.Repeat("no\n", 1000))
