@@ -182,6 +182,9 @@ func (l *Lab) progress(ctx context.Context) {
 			}
 			for _, e := range events {
 				l.shown[subject] = e.Seq
+				if e.Subject == m.Name && subject != m.Name {
+					continue // the MAC of a machine with a record leads to the record
+				}
 				if e.Kind != lane.KindLease && e.Kind != lane.KindEnrolled && e.Kind != lane.KindProgress {
 					l.say("        %-8s %-12s %-13s %s", m.Name, e.Kind, e.Stage, lane.Clean(strings.TrimSpace(e.Name+" "+string(e.Reason)+" "+e.Message), 110))
 				}
@@ -255,7 +258,7 @@ func (l *Lab) timelines(ctx context.Context, w io.Writer) {
 	for _, m := range l.machines {
 		for _, subject := range []string{m.Name, string(m.MAC)} {
 			events, err := l.client.Events(ctx, subject, 0, 5000)
-			if err != nil || len(events) == 0 {
+			if err != nil || len(events) == 0 || events[0].Subject == m.Name && subject != m.Name {
 				continue
 			}
 			_, ok := lane.VerifyChain(events)
