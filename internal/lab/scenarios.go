@@ -208,13 +208,15 @@ func installer(ctx context.Context, l *Lab) error {
 		return err
 	}
 	for _, m := range []*Machine{bios, uefi} {
-		if err := l.provision(ctx, m, lane.Provisioning{For: 6 * time.Minute}); err != nil {
+		if err := l.provision(ctx, m, lane.Provisioning{For: 7 * time.Minute}); err != nil {
 			return err
 		}
 		if err := m.start(ctx); err != nil {
 			return err
 		}
-		if err := l.stage(ctx, m.Name, lane.StageKernel, 6*time.Minute); err != nil {
+	}
+	for _, m := range []*Machine{bios, uefi} {
+		if err := l.stage(ctx, m.Name, lane.StageKernel, 7*time.Minute); err != nil {
 			return err
 		}
 		if err := l.readItsSeed(ctx, m); err != nil {
@@ -225,7 +227,7 @@ func installer(ctx context.Context, l *Lab) error {
 		l.say("%s switched off: the installer's further components cannot be had here", m.Name)
 	}
 	for _, m := range []*Machine{bios, uefi} {
-		if err := l.state(ctx, m.Name, lane.StateFailed, 7*time.Minute); err != nil {
+		if err := l.state(ctx, m.Name, lane.StateFailed, 8*time.Minute); err != nil {
 			return err
 		}
 		v, err := l.client.Why(ctx, m.Name)
