@@ -93,17 +93,20 @@ func (s segment) run(t *testing.T, pkg, name string, args ...string) string {
 
 func stopDaemon(t *testing.T, pidFile string) {
 	t.Helper()
-	text, err := os.ReadFile(pidFile)
-	if err != nil {
-		t.Fatal(err)
+	for range 200 {
+		// The daemon writes its pid after the program that we waited for has ended.
+		text, err := os.ReadFile(pidFile)
+		pid, convErr := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil || convErr != nil {
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		return
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	t.Fatalf("dhclient wrote no pid into %s", pidFile)
 }
 
 // TestRealClients runs the server on a real interface for real clients.

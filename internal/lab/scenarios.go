@@ -113,6 +113,11 @@ func (l *Lab) bootsLocally(ctx context.Context, m *Machine, nth int) error {
 	if err != nil {
 		return err
 	}
+	// Longer than the kernel keeps a write to itself: what is to be shown is the boot
+	// order, not what a file system bears.
+	if err := l.pause(ctx, 10*time.Second); err != nil {
+		return err
+	}
 	if err := m.cycle(); err != nil {
 		return err
 	}
@@ -409,16 +414,23 @@ func killed(ctx context.Context, l *Lab) error {
 func (l *Lab) killServer(ctx context.Context, when string) error {
 	l.server.kill()
 	l.say("the server is killed, %s", when)
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(4 * time.Second):
+	if err := l.pause(ctx, 4*time.Second); err != nil {
+		return err
 	}
 	if err := l.serve(ctx); err != nil {
 		return err
 	}
 	l.say("the server runs again")
 	return nil
+}
+
+func (l *Lab) pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }
 
 // blank reports whether a machine's disk holds nothing but zeros.

@@ -129,5 +129,8 @@ until result=$(checks); do
 	fi
 	sleep 10
 done
+# GRUB reads the disk without its journal: after a power cut from here on, it must
+# find what this boot changed, a grown file system first of all.
+sync
 report ready 1 ok "$result" || exit 1
 echo "$result" > /var/lib/bootlane/done
