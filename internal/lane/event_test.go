@@ -76,6 +76,11 @@ func TestSeal(t *testing.T) {
 	if sealed(Event{}, here).Hash != sealed(Event{}, there).Hash {
 		t.Error("the time zone changes the hash")
 	}
+	elsewhere := sealed(Event{}, there)
+	elsewhere.At = here.At // a database may give back its own time zone
+	if bad, ok := VerifyChain([]Event{elsewhere}); !ok {
+		t.Errorf("read in another time zone, %+v does not verify", bad)
+	}
 	if e := sealed(Event{}, Event{Count: 5}); e.Count != 5 {
 		t.Errorf("count %d", e.Count)
 	}
