@@ -101,6 +101,11 @@ func (m Manifest) check() []lane.Problem {
 	if strings.ContainsFunc(m.Args, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'${}", r) }) {
 		bad("args", "kernel arguments are plain ASCII without quotes, $ and braces: the boot loaders do not quote alike")
 	}
+	for _, word := range strings.Fields(m.Args) {
+		if word == "&&" || word == "||" || word == ";" || word[0] == '#' {
+			bad("args", "%q ends a command for iPXE", word)
+		}
+	}
 	out = append(out, m.checkFiles()...)
 	return append(out, m.checkImage()...)
 }
