@@ -264,7 +264,13 @@ func (l *lab) milestones() []string {
 func (l *lab) lastMessage() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.reports[len(l.reports)-1]["message"]
+	// A progress report travels beside the others, and may arrive after the last.
+	for i := len(l.reports) - 1; i >= 0; i-- {
+		if l.reports[i]["status"] != "progress" {
+			return l.reports[i]["message"]
+		}
+	}
+	return ""
 }
 
 // mustFail runs the lab and checks that it ends in power-off with an error, a
