@@ -1,9 +1,7 @@
 package lane
 
 import (
-	"maps"
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -175,17 +173,3 @@ func (b Bundle) Fits(a Arch) bool { return b.Arch == a }
 
 // Ref returns the name people use: NAME-VERSION.
 func (b Bundle) Ref() string { return b.Name + "-" + b.Version }
-
-// FileByDigest returns the name of the bundle's file with digest d.
-func (b Bundle) FileByDigest(d Digest) (string, bool) {
-	for _, name := range sortedKeys(b.Files) {
-		if b.Files[name].Digest == d {
-			return name, true
-		}
-	}
-	return "", false
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	return slices.Sorted(maps.Keys(m))
-}

@@ -79,13 +79,8 @@ func TestStages(t *testing.T) {
 }
 
 func TestBundle(t *testing.T) {
-	b := Bundle{Name: "debian-12", Version: "1", Arch: X86_64, Files: map[string]BundleFile{"b": {Digest: rightBundle}, "a": {Digest: rightBundle}, "c": {Digest: anotherBundle}}}
+	b := Bundle{Name: "debian-12", Version: "1", Arch: X86_64}
 	if b.Ref() != "debian-12-1" || !b.Fits(X86_64) || b.Fits(ARM64) || b.Fits("") {
 		t.Errorf("%s fits x86_64 %v, arm64 %v", b.Ref(), b.Fits(X86_64), b.Fits(ARM64))
-	}
-	for d, want := range map[Digest]string{rightBundle: "a", anotherBundle: "c", "sha256:": ""} {
-		if got, ok := b.FileByDigest(d); got != want || ok != (want != "") {
-			t.Errorf("%s is %q, %v", d, got, ok)
-		}
 	}
 }

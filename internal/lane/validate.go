@@ -2,6 +2,7 @@ package lane
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -49,7 +50,7 @@ func (h Host) Validate() []Problem {
 	if h.Bundle != "" && !bundleRef.MatchString(h.Bundle) {
 		bad("bundle", "%q is not a bundle's NAME-VERSION", h.Bundle)
 	}
-	for _, k := range sortedKeys(h.Labels) {
+	for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
 		if k == "" || len(k) > 63 || len(h.Labels[k]) > 63 || strings.ContainsFunc(k+h.Labels[k], unprintable) {
 			bad("labels."+k, "key and value are at most 63 printable characters each")
 		}

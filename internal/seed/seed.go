@@ -159,7 +159,7 @@ func unique(a, b string) []string {
 type part struct{ name, template, mediaType string }
 
 func (in Input) render(parts []part) ([]Document, error) {
-	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "lower": lower}).ParseFS(templates, "templates/*")
+	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote}).ParseFS(templates, "templates/*")
 	if err != nil {
 		return nil, fmt.Errorf("parse the seed templates: %w", err)
 	}
@@ -291,8 +291,6 @@ func (in Input) checkBundle() []string {
 	}
 	return out
 }
-
-func lower(s any) string { return strings.ToLower(fmt.Sprint(s)) }
 
 // shellQuote makes one word of s for any POSIX shell.
 func shellQuote(s any) string {
