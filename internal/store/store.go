@@ -47,15 +47,19 @@ type Store struct {
 
 	recent  map[string]lane.Event // by CoalesceKey; the writer's own
 	unknown map[string]bool       // unknown machines with evidence; the writer's own
+	budget  budget                // of new lines of evidence; the writer's own
 }
 
-// Limits that keep a hostile segment from filling memory, or the list of unknown
-// machines. How much one machine says is not limited here.
+// Limits that keep a hostile segment from filling memory, or the disk. A machine
+// that boots over and over writes some three hundred lines an hour.
 const (
 	maxPending = 32768 // events waiting to be written
 	maxRecent  = 16384 // events remembered for coalescing
 	maxUnknown = 10000 // unknown machines with evidence of their own
 	maxBatch   = 512   // writes in one commit
+
+	maxLines        = 1000  // new lines of evidence in an hour about one machine
+	maxUnknownLines = 20000 // and about all unknown machines together
 )
 
 // New brings the database to the newest schema and returns the store.

@@ -221,11 +221,49 @@ func (s *Store) putEvents(ctx context.Context, tx *transaction, events []lane.Ev
 			}
 			first[e.Subject] = true
 		}
-		if _, err := s.putEvent(ctx, tx, e); err != nil {
+		if err := s.putLimited(ctx, tx, e); err != nil {
 			return nil, 0, err
 		}
 	}
 	return first, shed, nil
+}
+
+// budget counts new lines of evidence within one hour.
+type budget struct {
+	until     time.Time
+	lines     map[string]int // by subject
+	strangers int
+}
+
+// spend reports whether one more line may be written about a subject, and counts it.
+func (b *budget) spend(subject string, now time.Time) bool {
+	if !now.Before(b.until) {
+		*b = budget{until: now.Add(time.Hour), lines: map[string]int{}}
+	}
+	stranger := strings.HasPrefix(subject, "mac:")
+	if b.lines[subject] >= maxLines || stranger && b.strangers >= maxUnknownLines {
+		return false
+	}
+	b.lines[subject]++
+	if stranger {
+		b.strangers++
+	}
+	return true
+}
+
+// putLimited writes what a machine only said. Anybody can say anything in any
+// machine's name: beyond the budget it is counted, a line a minute, and not kept.
+// What changes a record is not limited.
+func (s *Store) putLimited(ctx context.Context, tx *transaction, e lane.Event) error {
+	if done, err := s.repeat(ctx, tx, &e); done || err != nil {
+		return err
+	}
+	if !s.budget.spend(e.Subject, s.now()) {
+		e = lane.Event{Subject: e.Subject, At: e.At, Kind: lane.KindGap, By: "server", Count: e.Count,
+			Message: "more lines of evidence came in within an hour than are kept: these are only counted"}
+	}
+	_, err := s.putEvent(ctx, tx, e)
+	return err
 }
 
 // count returns how many lines of evidence the events stand for.
@@ -295,24 +333,31 @@ func (s *Store) putClaims(ctx context.Context, tx *transaction, h lane.Host) err
 	return nil
 }
 
+// repeat counts an event that only repeats a recent one, and reports whether it did.
+func (s *Store) repeat(ctx context.Context, tx *transaction, e *lane.Event) (bool, error) {
+	e.At = e.At.UTC().Truncate(time.Microsecond)
+	e.Count = max(e.Count, 1)
+	key := e.CoalesceKey()
+	prev, ok := s.recent[key]
+	if !ok {
+		return false, nil
+	}
+	merged, ok := lane.Coalesce(prev, *e)
+	if !ok {
+		return false, nil
+	}
+	if _, err := tx.exec(ctx, countEvent, merged.Count, merged.LastAt.UnixMicro(), merged.Subject, merged.Seq); err != nil {
+		return false, broken("count an event", err)
+	}
+	s.recent[key], *e = merged, merged
+	return true, nil
+}
+
 // putEvent seals the event behind the last one of its subject, or counts it as
 // a repetition of a recent one.
 func (s *Store) putEvent(ctx context.Context, tx *transaction, e lane.Event) (lane.Event, error) {
-	e.At = e.At.UTC().Truncate(time.Microsecond)
-	if e.Count == 0 {
-		e.Count = 1
-	}
-	key := e.CoalesceKey()
-	if prev, ok := s.recent[key]; ok {
-		if merged, ok := lane.Coalesce(prev, e); ok {
-			_, err := tx.exec(ctx, countEvent,
-				merged.Count, merged.LastAt.UnixMicro(), merged.Subject, merged.Seq)
-			if err != nil {
-				return e, broken("count an event", err)
-			}
-			s.recent[key] = merged
-			return merged, nil
-		}
+	if done, err := s.repeat(ctx, tx, &e); done || err != nil {
+		return e, err
 	}
 	var prev lane.Event
 	err := tx.row(ctx, lastEvent, e.Subject).Scan(&prev.Seq, &prev.Hash)
@@ -334,6 +379,6 @@ func (s *Store) putEvent(ctx context.Context, tx *transaction, e lane.Event) (la
 	if len(s.recent) >= maxRecent {
 		s.recent = map[string]lane.Event{}
 	}
-	s.recent[key] = e
+	s.recent[e.CoalesceKey()] = e
 	return e, nil
 }

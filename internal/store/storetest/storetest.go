@@ -43,6 +43,7 @@ func Run(t *testing.T, open Open) {
 		"cancelled context":      cancelledContext,
 		"one bad write":          oneBadWrite,
 		"unknown machines bound": unknownBound,
+		"one machine's bound":    machineBound,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open) })
 	}
@@ -473,5 +474,34 @@ func unknownBound(t *testing.T, open Open) {
 	gaps, err := s.Events(t.Context(), "server", 0, 10)
 	if err != nil || len(gaps) != 1 || gaps[0].Kind != lane.KindGap || gaps[0].Count != 100 {
 		t.Errorf("the gap is %v, want one event that counts 100; %v", gaps, err)
+	}
+}
+
+// machineBound floods the store in one machine's name: an hour's budget is kept,
+// the rest is counted, and what changes the record is kept all the same.
+func machineBound(t *testing.T, open Open) {
+	s, _ := running(t, open, "db")
+	const flood, budget = 1500, 1000
+	for i := range flood {
+		e := event("loud", "asked")
+		e.Kind, e.Name = lane.KindAsked, fmt.Sprint(i)
+		s.Record(e)
+	}
+	calm := event("calm", "asked")
+	calm.Kind = lane.KindAsked
+	s.Record(calm)
+	put(t, s, lane.Host{ID: "loud", Hostname: "loud"})
+	events, err := s.Events(t.Context(), "loud", 0, 2*flood)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := lane.VerifyChain(events); !ok || len(events) != budget+2 {
+		t.Fatalf("%d events, want %d, one that counts the rest, and the change; chain unbroken: %t", len(events), budget, ok)
+	}
+	if gap := events[budget]; gap.Kind != lane.KindGap || gap.Count != flood-budget {
+		t.Errorf("the shed lines are told by %s with count %d, want %s with %d", gap.Kind, gap.Count, lane.KindGap, flood-budget)
+	}
+	if events, err := s.Events(t.Context(), "calm", 0, 10); err != nil || len(events) != 1 {
+		t.Errorf("another machine has %d lines, want its one: %v", len(events), err)
 	}
 }
