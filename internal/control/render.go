@@ -109,8 +109,12 @@ func (c *Control) dnsmasqDirect(h lane.Host) string {
 	if n.Router != "" {
 		fmt.Fprintf(&b, "dhcp-option=option:router,%s\n", n.Router)
 	}
-	for _, m := range h.Identity.MACs {
-		fmt.Fprintf(&b, "dhcp-host=%s,%s", m, h.Hostname)
+	if len(h.Identity.MACs) > 0 { // one line for all NICs: dnsmasq refuses an address that stands in two
+		b.WriteString("dhcp-host=")
+		for _, m := range h.Identity.MACs {
+			fmt.Fprintf(&b, "%s,", m)
+		}
+		b.WriteString(h.Hostname)
 		if h.Network.Address.IsValid() {
 			fmt.Fprintf(&b, ",%s", h.Network.Address)
 		}
