@@ -99,7 +99,8 @@ func (s *Server) Addr() string { return s.lis.Addr().String() }
 // Run serves until ctx ends, then lets running transfers finish for ten seconds.
 func (s *Server) Run(ctx context.Context) error {
 	srv := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
+		ConnState: newConnections().hook,
+		ErrorLog:  slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(s.lis) }()
 	select {
