@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -198,7 +199,9 @@ showed, and end the quarantine.
   --board  takes over its UUID, serial number, asset tag and MACs
   --nic    takes over its MACs
 
-Correct your inventory file as well: the next import would bring the old values back.`
+MACs that the machine did not show stay on record: a boot loader often sees one NIC only.
+Those of the old board are named, for you to remove. Correct your inventory file as well:
+the next import would bring the old values back.`
 
 func (a *app) hostAcceptCmd() *cobra.Command {
 	var board, nic bool
@@ -223,16 +226,29 @@ func (a *app) hostAcceptCmd() *cobra.Command {
 			if a.output == "table" {
 				showMismatch(a.Stdout, h.Dispute)
 			}
+			seen := h.Seen
 			h, err = c.Accept(cmd.Context(), h, what, why)
 			if err != nil {
 				return err
 			}
-			return a.show(h, func(w io.Writer) { fmt.Fprintf(w, "accepted: %s; %s is %s\n", h.Identity, h.ID, h.State) })
+			return a.show(h, func(w io.Writer) { showAccepted(w, h, seen) })
 		}}
 	cmd.Flags().BoolVar(&board, "board", false, "the board was replaced")
 	cmd.Flags().BoolVar(&nic, "nic", false, "a NIC was replaced")
 	cmd.Flags().StringVar(&why, "why", "", "`reason`, kept as evidence")
 	return cmd
+}
+
+// showAccepted says what is on record now, and which of it the machine did not show.
+func showAccepted(w io.Writer, h lane.Host, seen *lane.Facts) {
+	fmt.Fprintf(w, "accepted: %s; %s is %s\n", h.Identity, h.ID, h.State)
+	if seen == nil {
+		return
+	}
+	unseen := slices.DeleteFunc(slices.Clone(h.Identity.MACs), func(m lane.MAC) bool { return slices.Contains(seen.AllMACs(), m) })
+	if len(unseen) > 0 {
+		fmt.Fprintf(w, "still on record, though the machine did not show them: %s; if they were on the old board, take them out of the inventory file and import it\n", macs(unseen))
+	}
 }
 
 // act does one verb on one host and says where the host stands then.
