@@ -116,7 +116,8 @@ type Hold struct {
 }
 
 // HoldScript returns the diagnosis screen: what the machine shows, what the
-// server decided and why, and both sides of every disagreement.
+// server decided and why, and both sides of every disagreement. It has no columns:
+// iPXE's echo makes one blank of many, and consoles are 80 wide.
 func HoldScript(m Machine, d lane.Decision, h Hold, again string) []byte {
 	f := m.Facts
 	lines := []string{"#!ipxe", "# Bootlane: held, " + clean(string(d.Reason)), "echo", "echo Bootlane holds this machine: nothing is installed, no disk is touched."}
@@ -124,7 +125,7 @@ func HoldScript(m Machine, d lane.Decision, h Hold, again string) []byte {
 		if value == "" {
 			value = "-"
 		}
-		lines = append(lines, fmt.Sprintf("echo   %-14s %s", label, clean(value)))
+		lines = append(lines, "echo "+clean(label)+": "+clean(value))
 	}
 	show("decision", d.Action.String())
 	show("reason", string(d.Reason))
@@ -142,22 +143,23 @@ func HoldScript(m Machine, d lane.Decision, h Hold, again string) []byte {
 	show("architecture", strings.TrimSpace(string(f.Arch)+" "+string(f.Firmware)))
 	show("boot server", m.Server)
 	if len(d.Mismatch) > 0 {
-		lines = append(lines, "echo", fmt.Sprintf("echo   %-10s %-18s %-40s %s", "signal", "record", "inventory says", "the machine shows"))
+		lines = append(lines, "echo", "echo What does not agree:")
 		for _, s := range d.Mismatch {
-			lines = append(lines, fmt.Sprintf("echo   %-10s %-18s %-40s %s", clean(s.Name), clean(string(s.Host)), orDash(clean(s.Expected)), orDash(clean(s.Seen))))
+			show(s.Name+", inventory of "+string(s.Host), s.Expected)
+			show(s.Name+", this machine", s.Seen)
 		}
 	}
 	for _, r := range lane.Reasons() {
 		if r.Reason == d.Reason {
-			lines = append(lines, "echo", "echo   next: "+clean(r.Next))
+			lines = append(lines, "echo", "echo next: "+clean(r.Next))
 		}
 	}
 	seconds := int(h.Wait.Seconds())
 	if h.Then == "ask" {
-		lines = append(lines, fmt.Sprintf("echo   This machine asks again every %d s.", seconds), fmt.Sprintf("sleep %d", seconds),
+		lines = append(lines, fmt.Sprintf("echo This machine asks again every %d s.", seconds), fmt.Sprintf("sleep %d", seconds),
 			"chain --replace --autofree "+again+" || goto local", ":local")
 	} else {
-		lines = append(lines, fmt.Sprintf("echo   Local boot in %d s.", seconds), fmt.Sprintf("sleep %d", seconds))
+		lines = append(lines, fmt.Sprintf("echo Local boot in %d s.", seconds), fmt.Sprintf("sleep %d", seconds))
 	}
 	return join(lines, localBoot(string(f.Firmware))...)
 }
@@ -215,13 +217,6 @@ func clean(s string) string {
 		s = s[:160]
 	}
 	return strings.TrimSpace(s)
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 // join ends every line with LF and drops blanks at line ends: both old and new
