@@ -16,6 +16,7 @@ import (
 	"bootlane/internal/control"
 	"bootlane/internal/lane"
 	"bootlane/internal/script"
+	"bootlane/internal/seed"
 	"bootlane/internal/store"
 	"bootlane/internal/store/sqlite"
 )
@@ -83,7 +84,7 @@ func newRig(t *testing.T) *rig {
 	r.must(err)
 	loader := filepath.Join(r.dir, "snponly.efi")
 	r.must(os.WriteFile(loader, []byte("a loader"), 0o644))
-	r.Control = control.New(control.Config{Store: r.store, Bundles: bundles, Now: r.clock, Rand: &counter{}, BaseURL: "http://10.0.0.1:8080",
+	r.Control = control.New(control.Config{Site: seed.Site{SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB ops@example.org"}}, Store: r.store, Bundles: bundles, Now: r.clock, Rand: &counter{}, BaseURL: "http://10.0.0.1:8080",
 		Hold: script.Hold{Wait: 30 * time.Second, Then: "local-boot"}, HoldScreen: true, Network: control.Network{DNS: []string{"10.0.0.53"}},
 		Loaders: map[lane.Platform]string{{Arch: lane.X86_64, Firmware: lane.UEFI}: loader}})
 	for _, s := range lane.Seeds() {

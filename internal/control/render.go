@@ -21,6 +21,9 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	if _, err := seed.Documents(c.input(h, b)); err != nil {
 		out = append(out, lane.Problem{Field: "seed", Message: err.Error()})
 	}
+	if b.Seed != lane.SeedImage && !c.Site.Admits() {
+		out = append(out, lane.Problem{Field: "site", Message: "nobody could log in to the installed system: set site.sshKeys or site.passwordHash in the configuration"})
+	}
 	if b.Seed == lane.SeedPreseed && len(c.Network.DNS) == 0 {
 		// No preseed answers this: the question comes before the preseed is fetched.
 		out = append(out, lane.Problem{Field: "dhcp.dns", Message: "the Debian installer stops and asks for a name server when DHCP names none: set dhcp.dns in the configuration"})

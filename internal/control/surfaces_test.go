@@ -16,6 +16,7 @@ import (
 	"bootlane/internal/bundle"
 	"bootlane/internal/control"
 	"bootlane/internal/lane"
+	"bootlane/internal/seed"
 	"bootlane/internal/store"
 )
 
@@ -151,6 +152,22 @@ func TestFailedScript(t *testing.T) {
 	if e := r.last("node1", lane.KindServed); e.Action != "local-boot" || e.Reason != lane.LoaderFailed {
 		t.Errorf("the failure left %+v", e)
 	}
+}
+
+// TestNobodyCouldLogIn: an installer that would make an account which admits nobody is
+// refused before the disk is gone; an image may bring its own access.
+func TestNobodyCouldLogIn(t *testing.T) {
+	r := newRig(t)
+	r.enrol(spec("node1"))
+	cfg := r.Config
+	cfg.Site = seed.Site{}
+	closed := control.New(cfg)
+	_, err := closed.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "debian-preseed-1", By: "op:t"})
+	if lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), "site: nobody could log in") {
+		t.Errorf("%v", err)
+	}
+	_, err = closed.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "image-1", By: "op:t"})
+	r.must(err)
 }
 
 // TestPreseedRun goes the installer's way: documents instead of an order.

@@ -108,6 +108,9 @@ dhcp:
   routers: [192.168.77.1]
   dns: [192.168.77.1]
   domain: lab.example
+site:
+  user: ops
+  sshKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody@lab.example"]
 policy:
   held: {wait: 5s}
   bootRetry: 10s

@@ -56,6 +56,17 @@ func newInstalled(t *testing.T) *installed {
 	s.program("sleep", `echo "sleep $*" >> "$(dirname "$0")/../state/log"`)
 	s.program("poweroff", `echo "poweroff $*" >> "$(dirname "$0")/../state/log"`)
 	s.program("uname", `echo 6.1.0-test`)
+	s.program("id", `[ -e "$(dirname "$0")/../state/user" ]`)
+	s.program("useradd", `here=$(dirname "$0")/../state
+echo "useradd $*" >> "$here/log"
+[ -e "$here/full" ] && { echo "useradd: no room"; exit 1; }
+touch "$here/user"`)
+	s.program("getent", `echo "$2:x:1000:1000::$(cd "$(dirname "$0")/.." && pwd)/home:/bin/bash"`)
+	for _, name := range []string{"usermod", "chown", "systemctl"} {
+		s.program(name, `echo "$(basename "$0") $*" >> "$(dirname "$0")/../state/log"`)
+	}
+	s.write("usr/sbin/sshd", "")
+	s.program("ssh-keygen", `echo "ssh-keygen $*" >> "$(dirname "$0")/../state/log"; mkdir -p "$(dirname "$0")/../etc/ssh"; touch "$(dirname "$0")/../etc/ssh/ssh_host_ed25519_key"`)
 	// HEAD of the server's /healthz, or a report.
 	s.program("curl", `here=$(dirname "$0")/../state
 for last; do :; done
@@ -119,7 +130,7 @@ func (s *installed) boot(in Input) (int, []url.Values) {
 		patience = "-ge 12"
 	}
 	moved := strings.NewReplacer("/dev/null", "/dev/null", "/sys/", s.root+"/sys/", "/proc/", s.root+"/proc/", "/dev/disk/", s.root+"/dev/disk/", `"/dev/$1"`, `"`+s.root+`/dev/$1"`,
-		"/etc/", s.root+"/etc/", "/var/", s.root+"/var/", "-ge 12", patience).Replace(document(s.t, in, "firstboot.sh"))
+		"/etc/", s.root+"/etc/", "/usr/sbin/", s.root+"/usr/sbin/", "/var/", s.root+"/var/", "-ge 12", patience).Replace(document(s.t, in, "firstboot.sh"))
 	s.write("firstboot", moved)
 	cmd := exec.Command("dash", filepath.Join(s.root, "firstboot"))
 	cmd.Env = []string{"PATH=" + filepath.Join(s.root, "bin") + ":" + os.Getenv("PATH"), "LC_ALL=C"}
@@ -151,6 +162,7 @@ func TestFirstBoot(t *testing.T) {
 		{"clock far off, but synchronised", func(s *installed, _ *Input) { s.clock(time.Hour); s.write("state/timedatectl", "yes\n") }, ""},
 		{"no selector of size", func(_ *installed, in *Input) { in.Host.Run.Disk.SizeGB = 0 }, ""},
 
+		{"the administrator cannot be made", func(s *installed, _ *Input) { s.write("state/full", "") }, "account: useradd: no room."},
 		{"another machine", func(s *installed, _ *Input) { s.write("sys/class/dmi/id/product_serial", "SN-B\n") }, "identity: serial: expected SN-A 1, this machine has SN-B."},
 		{"another name", func(s *installed, _ *Input) { s.write("proc/sys/kernel/hostname", "debian\n") }, "hostname: expected node-a, it is debian."},
 		{"another disk", func(s *installed, _ *Input) { s.write("state/lsblk", "sdb2 part\nsdb disk\n") }, "disk: the root file system is on sdb, not on byID=wwn-0x5002538e00000001"},
@@ -204,6 +216,43 @@ func TestFirstBoot(t *testing.T) {
 				t.Errorf("log:\n%s", log)
 			}
 		})
+	}
+}
+
+// An image knows nobody and no time servers: first boot brings both from the
+// site, once, and leaves an installer's account and a closed site alone.
+func TestFirstBootAccount(t *testing.T) {
+	s, in := newInstalled(t), full(lane.SeedImage)
+	for range 2 {
+		if status, _ := s.boot(in); status != 0 || s.read("var/lib/bootlane/done") == "" {
+			t.Fatalf("exit %d", status)
+		}
+		s.forget("var/lib/bootlane/done")
+	}
+	log := s.read("state/log")
+	for _, what := range []string{"useradd -m -s /bin/bash admin1\n", "usermod -p " + in.Site.PasswordHash + " admin1\n", "systemctl try-restart systemd-timesyncd.service\n"} {
+		if !strings.Contains(log, what) {
+			t.Errorf("not done: %s", what)
+		}
+	}
+	for _, once := range []string{"useradd", "ssh-keygen", "systemctl restart ssh"} {
+		if n := strings.Count(log, once); n != 1 {
+			t.Errorf("%s ran %d times", once, n)
+		}
+	}
+	for name, want := range map[string]string{"home/.ssh/authorized_keys": strings.Join(in.Site.SSHKeys, "\n") + "\n", "etc/sudoers.d/90-bootlane": "admin1 ALL=(ALL) NOPASSWD:ALL\n",
+		"etc/systemd/timesyncd.conf.d/50-bootlane.conf": "[Time]\nNTP=" + strings.Join(in.Site.NTP, " ") + "\n"} {
+		if got := s.read(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	closed := full(lane.SeedImage)
+	closed.Site.PasswordHash, closed.Site.SSHKeys = "", nil
+	for name, in := range map[string]Input{"installer": full(lane.SeedPreseed), "closed site": closed} {
+		s := newInstalled(t)
+		if _, _ = s.boot(in); strings.Contains(s.read("state/log"), "useradd") {
+			t.Errorf("%s: an account is made", name)
+		}
 	}
 }
 

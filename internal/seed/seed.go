@@ -159,7 +159,7 @@ func unique(a, b string) []string {
 type part struct{ name, template, mediaType string }
 
 func (in Input) render(parts []part) ([]Document, error) {
-	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote}).ParseFS(templates, "templates/*")
+	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "join": func(list []string) string { return strings.Join(list, " ") }}).ParseFS(templates, "templates/*")
 	if err != nil {
 		return nil, fmt.Errorf("parse the seed templates: %w", err)
 	}
@@ -200,6 +200,13 @@ func (in Input) names() (short, domain string) {
 	}
 	return short, domain
 }
+
+// FromImage reports whether the system was written as an image: then first boot
+// does what an installer would have done.
+func (v view) FromImage() bool { return v.Bundle.Seed == lane.SeedImage }
+
+// NeedsAccount reports whether first boot must make the site's administrator.
+func (v view) NeedsAccount() bool { return v.FromImage() && v.Site.Admits() }
 
 // UUIDs returns the host's UUID in both byte orders, for scripts that compare.
 func (v view) UUIDs() string {

@@ -20,6 +20,9 @@ var (
 	domainRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 )
 
+// Admits reports whether anybody could log in as the administrator.
+func (s Site) Admits() bool { return s.PasswordHash != "" || len(s.SSHKeys) > 0 }
+
 // Validate returns every problem of the site's values, each naming its field and the mend.
 func (s Site) Validate() []string {
 	s = s.WithDefaults()

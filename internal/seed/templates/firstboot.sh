@@ -30,8 +30,16 @@ clock() {
 	echo "${off#-}"
 }
 
+{{template "account.sh" .}}
+
 checks() {
 	bad=
+{{- if .NeedsAccount}}
+	if ! why=$(account 2>&1); then bad="$bad account: $why."; fi
+{{- end}}
+{{- if .FromImage}}
+	if ! why=$(host_keys 2>&1); then bad="$bad ssh: $why."; fi
+{{- end}}
 	if ! why=$(identity); then bad="$bad identity:$why"; fi
 	have=$(cat /proc/sys/kernel/hostname)
 	[ "$have" = "$want_host" ] || bad="$bad hostname: expected $want_host, it is $have."
@@ -53,6 +61,7 @@ checks() {
 }
 
 [ -e /var/lib/bootlane/done ] && exit 0
+time_servers
 os=$(sed -n 's/^PRETTY_NAME="*\([^"]*\)"*$/\1/p' /etc/os-release)
 report first-boot 1 ok "${os:-an unknown system}, kernel $(uname -r)" || exit 1
 n=0

@@ -99,8 +99,42 @@ clock() {
 	echo "${off#-}"
 }
 
+# time_servers: those that the site names, for a system that keeps time by systemd.
+time_servers() {
+	command -v timedatectl >/dev/null 2>&1 || return 0
+	mkdir -p /etc/systemd/timesyncd.conf.d
+	printf '[Time]\nNTP=%s\n' '10.0.0.2 ntp.example.org' > /etc/systemd/timesyncd.conf.d/50-bootlane.conf
+	systemctl try-restart systemd-timesyncd.service || true # another program may keep the time
+}
+
+# account: makes the site's administrator, as an installer would have.
+account() {
+	id -u 'admin1' >/dev/null 2>&1 || useradd -m -s /bin/bash 'admin1' || return 1
+	# shellcheck disable=SC2016 # the dollars are the hash's own
+	usermod -p '$6$saltsalt$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' 'admin1' || return 1
+	mkdir -p /etc/sudoers.d || return 1
+	echo 'admin1 ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/90-bootlane || return 1
+	chmod 0440 /etc/sudoers.d/90-bootlane || return 1
+	home=$(getent passwd 'admin1' | cut -d: -f6)
+	mkdir -p "$home/.ssh" || return 1
+	cat > "$home/.ssh/authorized_keys" <<'END-OF-KEYS' || return 1
+ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB alice@example.org
+ssh-rsa AAAAB3NzaC1yc2EAAAADAQAB bob's key
+END-OF-KEYS
+	chmod 0700 "$home/.ssh" && chmod 0600 "$home/.ssh/authorized_keys" && chown -R 'admin1:' "$home/.ssh" || return 1
+}
+
+# host_keys: those of SSH. An image is the same for all machines, and has none.
+host_keys() {
+	[ -x /usr/sbin/sshd ] && [ ! -e /etc/ssh/ssh_host_ed25519_key ] || return 0
+	ssh-keygen -A >/dev/null || return 1
+	systemctl restart ssh.service 2>/dev/null || systemctl restart sshd.service
+}
+
 checks() {
 	bad=
+	if ! why=$(account 2>&1); then bad="$bad account: $why."; fi
+	if ! why=$(host_keys 2>&1); then bad="$bad ssh: $why."; fi
 	if ! why=$(identity); then bad="$bad identity:$why"; fi
 	have=$(cat /proc/sys/kernel/hostname)
 	[ "$have" = "$want_host" ] || bad="$bad hostname: expected $want_host, it is $have."
@@ -122,6 +156,7 @@ checks() {
 }
 
 [ -e /var/lib/bootlane/done ] && exit 0
+time_servers
 os=$(sed -n 's/^PRETTY_NAME="*\([^"]*\)"*$/\1/p' /etc/os-release)
 report first-boot 1 ok "${os:-an unknown system}, kernel $(uname -r)" || exit 1
 n=0

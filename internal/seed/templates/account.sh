@@ -1,0 +1,46 @@
+{{define "account.sh" -}}
+# time_servers: those that the site names, for a system that keeps time by systemd.
+time_servers() {
+{{- if .Site.NTP}}
+	command -v timedatectl >/dev/null 2>&1 || return 0
+	mkdir -p /etc/systemd/timesyncd.conf.d
+	printf '[Time]\nNTP=%s\n' {{sq (join .Site.NTP)}} > /etc/systemd/timesyncd.conf.d/50-bootlane.conf
+	systemctl try-restart systemd-timesyncd.service || true # another program may keep the time
+{{- else}}
+	:
+{{- end}}
+}
+{{- if .NeedsAccount}}
+
+# account: makes the site's administrator, as an installer would have.
+account() {
+	id -u {{sq .Site.User}} >/dev/null 2>&1 || useradd -m -s /bin/bash {{sq .Site.User}} || return 1
+{{- if .Site.PasswordHash}}
+	# shellcheck disable=SC2016 # the dollars are the hash's own
+	usermod -p {{sq .Site.PasswordHash}} {{sq .Site.User}} || return 1
+{{- end}}
+	mkdir -p /etc/sudoers.d || return 1
+	echo {{sq (printf "%s ALL=(ALL) NOPASSWD:ALL" .Site.User)}} > /etc/sudoers.d/90-bootlane || return 1
+	chmod 0440 /etc/sudoers.d/90-bootlane || return 1
+{{- if .Site.SSHKeys}}
+	home=$(getent passwd {{sq .Site.User}} | cut -d: -f6)
+	mkdir -p "$home/.ssh" || return 1
+	cat > "$home/.ssh/authorized_keys" <<'END-OF-KEYS' || return 1
+{{- range .Site.SSHKeys}}
+{{.}}
+{{- end}}
+END-OF-KEYS
+	chmod 0700 "$home/.ssh" && chmod 0600 "$home/.ssh/authorized_keys" && chown -R {{sq (printf "%s:" .Site.User)}} "$home/.ssh" || return 1
+{{- end}}
+}
+{{- end}}
+{{- if .FromImage}}
+
+# host_keys: those of SSH. An image is the same for all machines, and has none.
+host_keys() {
+	[ -x /usr/sbin/sshd ] && [ ! -e /etc/ssh/ssh_host_ed25519_key ] || return 0
+	ssh-keygen -A >/dev/null || return 1
+	systemctl restart ssh.service 2>/dev/null || systemctl restart sshd.service
+}
+{{- end}}
+{{- end}}
