@@ -53,8 +53,8 @@ func (a *app) provisionCmd() *cobra.Command {
 		}}
 	f := cmd.Flags()
 	f.StringVar(&p.Bundle, "bundle", "", "`NAME-VERSION` (default: the record's)")
-	f.DurationVar(&p.For, "deadline", 2*time.Hour, "`time` until the grant ends")
-	f.IntVar(&p.Boots, "boots", 2, "`number` of network boots granted")
+	f.DurationVar(&p.For, "deadline", lane.DefaultDeadline, "`time` until the grant ends")
+	f.IntVar(&p.Boots, "boots", lane.DefaultBoots, "`number` of network boots granted")
 	f.BoolVar(&p.Reinstall, "reinstall", false, "the machine is installed, and its disk may be erased")
 	f.BoolVar(&p.Check, "check", false, "preflight only, grant nothing")
 	f.BoolVarP(&watch, "watch", "w", false, "show the stages live")

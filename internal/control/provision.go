@@ -7,20 +7,14 @@ import (
 	"bootlane/internal/lane"
 )
 
-// Defaults of a grant.
-const (
-	DefaultDeadline = 2 * time.Hour
-	DefaultBoots    = 2
-)
-
 // Provision grants one install, after a preflight that returns all problems at
 // once as the Problems of a Refused error.
 func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisioning) (lane.Host, error) {
 	if p.For == 0 {
-		p.For = DefaultDeadline
+		p.For = lane.DefaultDeadline
 	}
 	if p.Boots == 0 {
-		p.Boots = DefaultBoots
+		p.Boots = lane.DefaultBoots
 	}
 	if p.For < time.Minute || p.For > 7*24*time.Hour || p.Boots < 1 || p.Boots > 20 {
 		return lane.Host{}, lane.Errorf(lane.Invalid, "a grant lasts from one minute to seven days, and has 1 to 20 network boots")

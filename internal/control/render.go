@@ -39,7 +39,7 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 	if err != nil {
 		return nil, err
 	}
-	h.Run = lane.Run{ID: "r-rendered", Open: true, Capability: secretStandIn, Disk: h.Disk, Boots: DefaultBoots, BootsUsed: 1, Stage: lane.StageScript}
+	h.Run = lane.Run{ID: "r-rendered", Open: true, Capability: secretStandIn, Disk: h.Disk, Boots: lane.DefaultBoots, BootsUsed: 1, Stage: lane.StageScript}
 	files := []lane.Rendered{
 		{Path: "inventory.env", Body: inventoryEnv(h)},
 		{Path: "dhcp/direct-pxe.conf", Body: c.dnsmasqDirect(h)},

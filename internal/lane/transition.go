@@ -184,6 +184,12 @@ type Grant struct {
 	Reinstall  bool          // must be said for a host that is installed
 }
 
+// Defaults of a grant.
+const (
+	DefaultDeadline = 2 * time.Hour
+	DefaultBoots    = 2
+)
+
 // Arm opens a run: the only transition into provisioning.
 func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
 	h, err := h.begin(VerbArm)

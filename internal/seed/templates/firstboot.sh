@@ -57,7 +57,7 @@ checks() {
 		bad="$bad time: the clock is $off s off, and not synchronised."
 	fi
 	[ -z "$bad" ] || { echo "$bad"; return 1; }
-	echo "identity $uuid, hostname $have, disk $disk, machine-id $id, clock $off s off"
+	echo "identity $uuid, hostname $have, disk $disk, machine-id $id, clock $off s off{{if .NeedsAccount}}, user {{.Site.User}}{{end}}"
 }
 
 [ -e /var/lib/bootlane/done ] && exit 0
