@@ -54,14 +54,14 @@ func (s HostSpec) Host() (lane.Host, []lane.Problem) {
 func ReadInventory(file string, data []byte) (Inventory, strictyaml.Document, error) {
 	var inv Inventory
 	doc, problems := strictyaml.Decode(file, data, &inv)
-	if len(problems) == 0 {
-		for i, s := range inv.Hosts {
-			h, found := s.Host()
-			for _, p := range append(found, h.Validate()...) {
-				problems = append(problems, doc.Problem(fmt.Sprintf("hosts[%d].%s", i, p.Field), p.Message))
-			}
+	var more []strictyaml.Problem
+	for i, s := range inv.Hosts {
+		h, found := s.Host()
+		for _, p := range append(found, h.Validate()...) {
+			more = append(more, doc.Problem(fmt.Sprintf("hosts[%d].%s", i, p.Field), p.Message))
 		}
 	}
+	problems = doc.Join(problems, more...)
 	if len(problems) == 0 && len(inv.Hosts) == 0 {
 		problems = append(problems, doc.Problem("hosts", "the list `hosts` is missing or empty"))
 	}

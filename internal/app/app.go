@@ -57,6 +57,9 @@ type part struct {
 // New opens everything that can fail: database, bundles, listeners. version is
 // what `bootlane version` says.
 func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *App, err error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
 	a := &App{Config: cfg, log: log}
 	engine, err := sqlite.Open(ctx, filepath.Join(cfg.Data, DatabaseFile))
 	if err != nil {

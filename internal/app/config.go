@@ -72,11 +72,11 @@ func LoadConfig(path string) (Config, error) {
 	var c Config
 	doc, problems := strictyaml.Decode(path, data, &c)
 	c = c.withDefaults()
-	if len(problems) == 0 {
-		for _, p := range c.check() {
-			problems = append(problems, doc.Problem(p.Field, p.Message))
-		}
+	var found []strictyaml.Problem
+	for _, p := range c.check() {
+		found = append(found, doc.Problem(p.Field, p.Message))
 	}
+	problems = doc.Join(problems, found...)
 	if len(problems) > 0 {
 		e := lane.Errorf(lane.Invalid, "the configuration %s cannot be used", path)
 		for _, p := range problems {
@@ -124,10 +124,11 @@ func (c Config) check() []lane.Problem {
 		out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
 	}
 	out = append(out, c.DHCP.check()...)
+	_, serverErr := netip.ParseAddr(c.DHCP.Server)
 	for _, f := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}, {"tftp", c.Listen.TFTP}} {
 		a, err := netip.ParseAddrPort(f.v)
 		switch {
-		case err != nil && c.DHCP.Server != "":
+		case err != nil && serverErr == nil: // by default they are on dhcp.server, which has its own line
 			bad("listen."+f.name, "%q is not ADDRESS:PORT", f.v)
 		case err == nil && f.name == "machines" && a.Addr().IsUnspecified():
 			bad("listen.machines", "%s: machines are told this address, so it must be a real one", f.v)
@@ -177,41 +178,7 @@ func (d DHCP) check() []lane.Problem {
 	if d.Interface == "" {
 		bad("interface", "is missing: the interface of the boot network, as `ip -br link` shows it")
 	}
-	subnet, err := netip.ParsePrefix(d.Subnet)
-	if err != nil || !subnet.Addr().Is4() || subnet.Bits() > 30 || subnet.Bits() < 8 {
-		bad("subnet", "%q is not an IPv4 network like 10.0.0.0/24", d.Subnet)
-		return out
-	}
-	if subnet != subnet.Masked() {
-		bad("subnet", "%s has host bits: write %s", d.Subnet, subnet.Masked())
-	}
-	inside := func(field, v string) netip.Addr {
-		a, err := netip.ParseAddr(v)
-		if err != nil {
-			bad(field, "%q is not an address", v)
-		} else if !subnet.Contains(a) {
-			bad(field, "%s is not in the subnet %s", a, subnet)
-		}
-		return a
-	}
-	inside("server", d.Server)
-	first, last, found := strings.Cut(d.Range, "-")
-	if !found {
-		bad("range", "%q is not FIRST-LAST, like 10.0.0.100-10.0.0.199", d.Range)
-	} else {
-		a, b := inside("range", strings.TrimSpace(first)), inside("range", strings.TrimSpace(last))
-		if b.Less(a) {
-			bad("range", "%s ends before it begins", d.Range)
-		}
-		for _, taken := range append([]string{subnet.Masked().Addr().String(), lastAddress(subnet).String(), d.Server}, d.Routers...) {
-			if t, err := netip.ParseAddr(taken); err == nil && !t.Less(a) && !b.Less(t) {
-				bad("range", "%s holds %s, which is not free: the network's own, the broadcast address, the server or a router", d.Range, t)
-			}
-		}
-	}
-	for i, r := range d.Routers {
-		inside(fmt.Sprintf("routers[%d]", i), r)
-	}
+	out = append(out, d.checkAddresses()...)
 	for name, list := range map[string][]string{"dns": d.DNS, "ntp": d.NTP} {
 		for i, v := range list {
 			if a, err := netip.ParseAddr(v); err != nil || !a.Is4() {
@@ -221,6 +188,55 @@ func (d DHCP) check() []lane.Problem {
 	}
 	if d.Lease != 0 && (d.Lease < 5*time.Minute || d.Lease > 30*24*time.Hour) {
 		bad("lease", "%s: from 5m to 720h; firmware and installers never renew, an hour is a good choice", d.Lease)
+	}
+	return out
+}
+
+// checkAddresses looks at the subnet and what must lie in it. With a subnet that
+// cannot be read, the addresses are still looked at by themselves.
+func (d DHCP) checkAddresses() []lane.Problem {
+	var out []lane.Problem
+	bad := func(field, format string, args ...any) {
+		out = append(out, lane.Problem{Field: "dhcp." + field, Message: fmt.Sprintf(format, args...)})
+	}
+	subnet, err := netip.ParsePrefix(d.Subnet)
+	known := err == nil && subnet.Addr().Is4() && subnet.Bits() <= 30 && subnet.Bits() >= 8
+	switch {
+	case !known:
+		bad("subnet", "%q is not an IPv4 network like 10.0.0.0/24", d.Subnet)
+	case subnet != subnet.Masked():
+		bad("subnet", "%s has host bits: write %s", d.Subnet, subnet.Masked())
+	}
+	inside := func(field, v string) netip.Addr {
+		a, err := netip.ParseAddr(v)
+		if err != nil {
+			bad(field, "%q is not an address", v)
+		} else if known && !subnet.Contains(a) {
+			bad(field, "%s is not in the subnet %s", a, subnet)
+		}
+		return a
+	}
+	inside("server", d.Server)
+	for i, r := range d.Routers {
+		inside(fmt.Sprintf("routers[%d]", i), r)
+	}
+	first, last, found := strings.Cut(d.Range, "-")
+	if !found {
+		bad("range", "%q is not FIRST-LAST, like 10.0.0.100-10.0.0.199", d.Range)
+		return out
+	}
+	a, b := inside("range", strings.TrimSpace(first)), inside("range", strings.TrimSpace(last))
+	if b.Less(a) {
+		bad("range", "%s ends before it begins", d.Range)
+	}
+	taken := append([]string{d.Server}, d.Routers...)
+	if known {
+		taken = append(taken, subnet.Masked().Addr().String(), lastAddress(subnet).String())
+	}
+	for _, text := range taken {
+		if t, err := netip.ParseAddr(text); err == nil && a.IsValid() && !t.Less(a) && !b.Less(t) {
+			bad("range", "%s holds %s, which is not free: the network's own, the broadcast address, the server or a router", d.Range, t)
+		}
 	}
 	return out
 }

@@ -64,19 +64,23 @@ func ReadManifest(dir string) (Manifest, error) {
 	}
 	var m Manifest
 	doc, problems := strictyaml.Decode(path, data, &m)
-	if len(problems) == 0 {
-		for _, p := range m.check() {
-			problems = append(problems, doc.Problem(p.Field, p.Message))
-		}
+	var found []strictyaml.Problem
+	for _, p := range m.check() {
+		found = append(found, doc.Problem(p.Field, p.Message))
 	}
+	problems = doc.Join(problems, found...)
 	if len(problems) > 0 {
-		e := lane.Errorf(lane.Invalid, "the bundle's manifest has %d problems", len(problems))
-		for _, p := range problems {
-			e.Problems = append(e.Problems, p.String())
-		}
-		return m, e
+		return m, refused(problems)
 	}
 	return m, nil
+}
+
+func refused(problems []strictyaml.Problem) error {
+	e := lane.Errorf(lane.Invalid, "the bundle's manifest has %d problems", len(problems))
+	for _, p := range problems {
+		e.Problems = append(e.Problems, p.String())
+	}
+	return e
 }
 
 func (m Manifest) check() []lane.Problem {
@@ -194,7 +198,7 @@ func Hash(dir string) (Manifest, error) {
 	}
 	var m Manifest
 	if _, problems := strictyaml.Decode(path, data, &m); len(problems) > 0 {
-		return m, &lane.Error{Code: lane.Invalid, Message: problems[0].String()}
+		return m, refused(problems)
 	}
 	if m.Files == nil {
 		m.Files = map[string]string{}

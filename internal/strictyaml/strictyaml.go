@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -68,6 +69,23 @@ func Decode(file string, data []byte, out any) (Document, []Problem) {
 // or about its nearest parent that stands in the file.
 func (d Document) Problem(path, message string) Problem {
 	return Problem{File: d.file, Line: d.line(path), Field: path, Message: message}
+}
+
+// Join adds findings about fields to those of Decode, in the order of the file. A
+// line that Decode could not read is told once: its value is not known. A text
+// that is no YAML has no fields to speak of.
+func (d Document) Join(found []Problem, more ...Problem) []Problem {
+	if d.root == nil {
+		return found
+	}
+	out := slices.Clone(found)
+	for _, p := range more {
+		if !slices.ContainsFunc(found, func(f Problem) bool { return f.Line == p.Line && p.Line > 0 }) {
+			out = append(out, p)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Problem) int { return a.Line - b.Line })
+	return out
 }
 
 func (d Document) explain(err error) []Problem {
