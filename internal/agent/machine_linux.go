@@ -54,7 +54,7 @@ func mountAll() error {
 
 // needed are the modules no device asks for in its modalias file: file systems,
 // the upper halves of disks, and mmc_block, whose alias is in uevents only.
-var needed = []string{"ext4", "crc32c", "sd_mod", "mmc_block", "nvme", "virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "af_packet"}
+var needed = []string{"ext4", "crc32c", "sd_mod", "mmc_block", "nvme", "virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net"}
 
 // settle is how long devices may take to appear after their drivers were loaded:
 // disks behind a SAS expander need tens of seconds to spin up.

@@ -10,10 +10,12 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"bootlane/internal/lane"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -123,75 +125,79 @@ func (m *machine) acquire(ctx context.Context, n lane.NIC, held lease, limit tim
 	if err != nil {
 		return lease{}, err
 	}
-	s, err := openDHCP(iface)
+	mac := iface.HardwareAddr
+	if len(mac) != 6 {
+		return lease{}, fmt.Errorf("%s has no Ethernet address", n.Name)
+	}
+	s, err := openDHCP(ctx, n.Name, m.now)
 	if err != nil {
 		return lease{}, err
 	}
-	defer s.close()
-	mac := [6]byte(iface.HardwareAddr)
+	defer func() { _ = s.Close() }()
 	// Two machines that power on together must not share a transaction number.
-	xid := uint32(m.now().UnixNano()) ^ binary.BigEndian.Uint32(mac[2:])
+	var xid dhcpv4.TransactionID
+	binary.BigEndian.PutUint32(xid[:], uint32(m.now().UnixNano())^binary.BigEndian.Uint32(mac[2:]))
 	deadline := m.now().Add(limit)
 	if held.address.IsValid() {
-		return m.exchange(ctx, s, dhcpMessage(dhcpRequest, mac, xid, secs, held, true), held.address.Addr(), dhcpAck, mac, xid, deadline)
+		return m.exchange(ctx, s, dhcpMessage(dhcpv4.MessageTypeRequest, mac, xid, secs, held, true), dhcpv4.MessageTypeAck, deadline)
 	}
-	offer, err := m.exchange(ctx, s, dhcpMessage(dhcpDiscover, mac, xid, secs, lease{}, false), netip.Addr{}, dhcpOffer, mac, xid, deadline)
+	offer, err := m.exchange(ctx, s, dhcpMessage(dhcpv4.MessageTypeDiscover, mac, xid, secs, lease{}, false), dhcpv4.MessageTypeOffer, deadline)
 	if err != nil {
 		return lease{}, err
 	}
-	return m.exchange(ctx, s, dhcpMessage(dhcpRequest, mac, xid, secs, offer, false), netip.Addr{}, dhcpAck, mac, xid, deadline)
+	return m.exchange(ctx, s, dhcpMessage(dhcpv4.MessageTypeRequest, mac, xid, secs, offer, false), dhcpv4.MessageTypeAck, deadline)
 }
 
-// packets is a socket below IP: receive returns nothing when nothing came for a moment.
+// packets is a cable: receive returns nothing when nothing came for a moment.
 type packets interface {
 	send(b []byte) error
 	receive() ([]byte, error)
 }
 
 // exchange sends until an answer of the wanted kind comes.
-func (m *machine) exchange(ctx context.Context, s packets, message []byte, from netip.Addr, want byte, mac [6]byte, xid uint32, deadline time.Time) (lease, error) {
+func (m *machine) exchange(ctx context.Context, s packets, ask *dhcpv4.DHCPv4, want dhcpv4.MessageType, deadline time.Time) (lease, error) {
 	for m.now().Before(deadline) && ctx.Err() == nil {
-		if err := s.send(dhcpFrame(message, from)); err != nil {
+		if err := s.send(ask.ToBytes()); err != nil {
 			return lease{}, err
 		}
-		for again := m.now().Add(resendAfter); m.now().Before(again); {
+		for again := m.now().Add(resendAfter); m.now().Before(again) && ctx.Err() == nil; {
 			b, err := s.receive()
 			if err != nil {
 				return lease{}, err
 			}
-			payload, ok := dhcpPayload(b)
-			if !ok {
-				continue
-			}
-			l, err := parseDHCP(payload, mac, xid)
+			l, err := parseDHCP(b, ask)
 			if err == nil && l.kind == want {
 				return l, nil
 			}
-			if err == nil && l.kind == dhcpNak {
-				return lease{}, fmt.Errorf("the DHCP server %s refused the address it offered", l.server)
+			if err == nil && l.kind == dhcpv4.MessageTypeNak {
+				return lease{}, fmt.Errorf("the DHCP server %s refused the address that we asked for", l.server)
 			}
 		}
 	}
-	if want == dhcpOffer {
+	if want == dhcpv4.MessageTypeOffer {
 		return lease{}, errors.New("no DHCP server offered an address")
 	}
-	return lease{}, errors.New("the DHCP server did not confirm the address it offered")
+	return lease{}, errors.New("the DHCP server did not confirm the address")
 }
 
-// renew keeps the lease while the machine works. A renewal that fails changes
-// nothing: the address stays in use, and the next try follows.
+// renew keeps the lease while the machine works, from half of its time on. A
+// renewal that fails changes nothing: the address stays in use, and four more
+// tries fit before the lease ends and the server may give it to somebody else.
 func (m *machine) renew(ctx context.Context, n lane.NIC, l lease, log *Log) {
-	for l.length > 0 {
-		if m.sleep(ctx, max(l.length/2, 10*time.Second)) != nil {
+	for wait := l.length / 2; l.length > 0; {
+		if m.sleep(ctx, max(wait, 10*time.Second)) != nil {
 			return
 		}
 		next, err := m.acquire(ctx, n, l, oneAttempt, 0)
-		switch {
-		case err != nil:
-			log.Step("net:  renew the lease of %s: %v", l.address, err)
-		case next.address.Addr() == l.address.Addr():
-			l = next
+		if err == nil && next.address.Addr() != l.address.Addr() {
+			err = fmt.Errorf("the DHCP server %s confirmed %s instead", next.server, next.address)
 		}
+		if err != nil {
+			log.Step("net:  renew the lease of %s: %v", l.address, err)
+			wait = l.length / 8
+			continue
+		}
+		l, wait = next, next.length/2
 	}
 }
 
@@ -241,44 +247,42 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
 }
 
-// dhcpSocket sends and receives IPv4 packets below the kernel's own IP, which
-// drops what is sent to an address it does not have yet.
+// dhcpSocket is a client's UDP socket on one NIC.
 type dhcpSocket struct {
-	fd int
-	to unix.SockaddrLinklayer
+	net.PacketConn
+	now func() time.Time
 }
 
-func openDHCP(iface *net.Interface) (*dhcpSocket, error) {
-	if len(iface.HardwareAddr) != 6 {
-		return nil, fmt.Errorf("%s has no Ethernet address", iface.Name)
-	}
-	proto := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)) // htons
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(proto))
+// openDHCP listens on a NIC, with or without an address: the kernel lets in what
+// is sent to everybody, and our messages ask for such answers.
+func openDHCP(ctx context.Context, nic string, now func() time.Time) (dhcpSocket, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var bound error
+		err := c.Control(func(fd uintptr) { bound = unix.BindToDevice(int(fd), nic) })
+		return errors.Join(err, bound)
+	}}
+	conn, err := lc.ListenPacket(ctx, "udp4", "0.0.0.0:68")
 	if err != nil {
-		return nil, fmt.Errorf("open a packet socket: %w", err)
+		return dhcpSocket{}, fmt.Errorf("open DHCP port 68 on %s: %w", nic, err)
 	}
-	s := &dhcpSocket{fd: fd, to: unix.SockaddrLinklayer{Protocol: proto, Ifindex: iface.Index, Halen: 6}}
-	copy(s.to.Addr[:], []byte{255, 255, 255, 255, 255, 255})
-	tick := unix.NsecToTimeval(int64(200 * time.Millisecond))
-	if err := errors.Join(unix.Bind(fd, &s.to), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tick)); err != nil {
-		s.close()
-		return nil, fmt.Errorf("bind a packet socket to %s: %w", iface.Name, err)
-	}
-	return s, nil
+	return dhcpSocket{conn, now}, nil
 }
 
-func (s *dhcpSocket) send(b []byte) error {
-	if err := unix.Sendto(s.fd, b, 0, &s.to); err != nil {
+func (s dhcpSocket) send(b []byte) error {
+	if _, err := s.WriteTo(b, &net.UDPAddr{IP: net.IPv4bcast, Port: 67}); err != nil {
 		return fmt.Errorf("send a DHCP message: %w", err)
 	}
 	return nil
 }
 
 // receive returns the next packet, or none after a fifth of a second.
-func (s *dhcpSocket) receive() ([]byte, error) {
+func (s dhcpSocket) receive() ([]byte, error) {
+	if err := s.SetReadDeadline(s.now().Add(200 * time.Millisecond)); err != nil {
+		return nil, fmt.Errorf("wait for a DHCP message: %w", err)
+	}
 	buf := make([]byte, 2048)
-	n, _, err := unix.Recvfrom(s.fd, buf, 0)
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+	n, _, err := s.ReadFrom(buf)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil, nil
 	}
 	if err != nil {
@@ -286,5 +290,3 @@ func (s *dhcpSocket) receive() ([]byte, error) {
 	}
 	return buf[:n], nil
 }
-
-func (s *dhcpSocket) close() { _ = unix.Close(s.fd) }

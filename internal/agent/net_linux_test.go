@@ -3,84 +3,103 @@ package agent
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"bootlane/internal/lane"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
-// serveDHCP answers on one end of a cable until the test ends, and passes every
-// message it got on.
-func serveDHCP(t *testing.T, s *dhcpSocket) <-chan []byte {
-	got, quit, done := make(chan []byte, 100), make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-quit:
-				return
-			default:
-			}
-			b, err := s.receive()
-			if err != nil || len(b) < 28+dhcpFixed || binary.BigEndian.Uint16(b[22:]) != 67 {
-				continue
-			}
-			message := b[28:]
-			got <- message
-			kind := byte(dhcpOffer)
-			if opts, err := dhcpOptions(message); err == nil && bytes.Equal(opts[optType], []byte{dhcpRequest}) {
-				kind = dhcpAck
-			}
-			answer := reply(kind, "10.0.0.7", fullLease...)
-			copy(answer[4:8], message[4:8])
-			copy(answer[28:34], message[28:34])
-			frame := dhcpFrame(answer, netip.MustParseAddr("10.0.0.1"))
-			frame[21], frame[23] = 67, 68
-			_ = s.send(frame) // lost packets are sent again
-		}
-	}()
-	t.Cleanup(func() { close(quit); <-done; s.close() })
-	return got
-}
-
-// A whole exchange over a real cable, in a network namespace that lives as long
-// as this test's thread: the lease, its address and routes, and its renewal.
-func TestLeaseOverACable(t *testing.T) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the test, and the namespace with it
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Fatalf("this test needs root, for a network namespace of its own: %v", err)
+// layCable lays a cable between two namespaces, those of a machine and of a DHCP
+// server that answers until the test ends, and returns what the server was asked.
+// The test goes on as the machine, on a thread that ends with it.
+func layCable(t *testing.T) <-chan *dhcpv4.DHCPv4 {
+	t.Helper()
+	runtime.LockOSThread() // never unlocked: the namespaces go with the thread and the sockets
+	machine, err := netns.New()
+	if err != nil {
+		t.Fatalf("this test needs root, for network namespaces of its own: %v", err)
 	}
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "machine"}, PeerName: "server"}); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"machine", "server"} {
-		if err := linkUp(name); err != nil {
+	// As on a machine that nothing has set up yet, whatever this one's rule is.
+	for _, which := range []string{"all", "default"} {
+		if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+which+"/rp_filter", []byte("0"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	iface, err := net.InterfaceByName("server")
+	server, err := netns.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket, err := openDHCP(iface)
+	t.Cleanup(func() { _ = machine.Close(); _ = server.Close() })
+	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "server"}, PeerName: "machine", PeerNamespace: netlink.NsFd(machine)}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 0, 0, 1), Mask: net.CIDRMask(24, 32)}}
+	if err := errors.Join(netlink.LinkAdd(cable), netlink.AddrAdd(cable, addr), linkUp("server")); err != nil {
+		t.Fatal(err)
+	}
+	socket, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 67})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := serveDHCP(t, socket)
+	got, done := make(chan *dhcpv4.DHCPv4, 100), make(chan struct{})
+	go func() { defer close(done); serveDHCP(socket, got) }()
+	t.Cleanup(func() { _ = socket.Close(); <-done })
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bound error
+	if err := raw.Control(func(fd uintptr) { bound = unix.BindToDevice(int(fd), "server") }); errors.Join(err, bound) != nil {
+		t.Fatal(err, bound)
+	}
+	if err := errors.Join(netns.Set(machine), linkUp("machine")); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
 
+// serveDHCP offers and gives one address until its socket is closed.
+func serveDHCP(socket *net.UDPConn, got chan<- *dhcpv4.DHCPv4) {
+	for buf := make([]byte, 2048); ; {
+		n, err := socket.Read(buf)
+		if err != nil {
+			return
+		}
+		ask, err := dhcpv4.FromBytes(buf[:n])
+		if err != nil {
+			continue
+		}
+		got <- ask
+		kind, to := dhcpv4.MessageTypeOffer, net.IPv4bcast
+		if ask.MessageType() == dhcpv4.MessageTypeRequest {
+			kind = dhcpv4.MessageTypeAck
+		}
+		if !ask.ClientIPAddr.IsUnspecified() {
+			to = ask.ClientIPAddr // RFC 2131, 4.1
+		}
+		answer := reply(kind, "10.0.0.7", fullLease...)
+		copy(answer[4:8], ask.TransactionID[:])
+		copy(answer[28:34], ask.ClientHWAddr)
+		_, _ = socket.WriteTo(answer, &net.UDPAddr{IP: to, Port: 68}) // lost packets are sent again
+	}
+}
+
+// A whole exchange over a real cable: the lease, its address and routes.
+func TestLeaseOverACable(t *testing.T) {
+	layCable(t)
 	m := &machine{now: time.Now}
-	nic := lane.NIC{Name: "machine"}
-	l, err := m.acquire(context.Background(), nic, lease{}, oneAttempt, 0)
+	l, err := m.acquire(context.Background(), lane.NIC{Name: "machine"}, lease{}, oneAttempt, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,15 +118,63 @@ func TestLeaseOverACable(t *testing.T) {
 	if err != nil || len(route) != 1 || route[0].Gw.String() != "10.0.0.254" {
 		t.Errorf("the way out: %v, %v", route, err)
 	}
+}
+
+// The lease of an hour is renewed at its half, and after a renewal that failed
+// again soon enough to keep it.
+func TestRenewalOverACable(t *testing.T) {
+	got := layCable(t)
+	m := &machine{now: time.Now}
+	nic := lane.NIC{Name: "machine"}
+	l, err := m.acquire(context.Background(), nic, lease{}, oneAttempt, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := configure("machine", l); err != nil {
+		t.Fatal(err)
+	}
+	link, err := netlink.LinkByName("machine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewals := func() (n int) {
+		for ; len(got) > 0; n++ {
+			if ask := <-got; !ask.ClientIPAddr.Equal(net.IPv4(10, 0, 0, 7)) {
+				t.Errorf("the renewal was asked for %s", ask.ClientIPAddr)
+			}
+		}
+		return n
+	}
 	for len(got) > 0 {
 		<-got
 	}
-	again, err := m.acquire(context.Background(), nic, l, oneAttempt, 0)
-	if err != nil || again.address != l.address {
-		t.Errorf("renewal: %+v, %v", again, err)
+	var waits []time.Duration
+	m.sleep = func(_ context.Context, d time.Duration) error {
+		waits = append(waits, d)
+		switch len(waits) {
+		case 2:
+			if renewals() == 0 {
+				t.Error("half an hour passed, and the server was not asked")
+			}
+			return netlink.LinkSetDown(link)
+		case 3:
+			return netlink.LinkSetUp(link)
+		case 4:
+			if renewals() == 0 {
+				t.Error("the renewal that failed was not tried again")
+			}
+			return context.Canceled
+		}
+		return nil
 	}
-	if ask := <-got; !bytes.Equal(ask[12:16], []byte{10, 0, 0, 7}) {
-		t.Errorf("the renewal was asked for %v", ask[12:16])
+	var console bytes.Buffer
+	m.renew(context.Background(), nic, l, NewLog(&console, time.Now))
+	half, soon := 30*time.Minute, 450*time.Second
+	if !slices.Equal(waits, []time.Duration{half, half, soon, half}) {
+		t.Errorf("waited %v\n%s", waits, console.String())
+	}
+	if n := strings.Count(console.String(), "renew the lease of 10.0.0.7/24: "); n != 1 {
+		t.Errorf("%d failures told:\n%s", n, console.String())
 	}
 }
 

@@ -88,7 +88,7 @@ var modules = []struct {
 }{
 	{"github.com/google/go-cmp", []string{"internal/store/storetest"}, "tests: differences that a person can read"},
 	{"github.com/rogpeppe/go-internal", []string{}, "tests: testscript plays command lines against the real program"},
-	{"github.com/insomniacslk/dhcp", []string{"internal/dhcp"}, "the wire format of DHCP with all its options; we judge, it only codes"},
+	{"github.com/insomniacslk/dhcp", []string{"internal/agent", "internal/dhcp"}, "the wire format of DHCP with all its options, for server and agent; we judge, it only codes"},
 	{"github.com/klauspost/compress", []string{"internal/agent", "internal/bundle"}, "zstd: images are unpacked at disk speed, in Go, in RAM"},
 	{"github.com/spf13/cobra", []string{"internal/cli"}, "commands, flags, help and shell completion"},
 	{"github.com/spf13/pflag", []string{}, "tests: the flags behind cobra, for docs/cli.md"},
