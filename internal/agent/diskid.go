@@ -83,10 +83,13 @@ func identifySCSI(d *lane.Disk, at, where string) {
 		d.WWN = "0x" + id.naa
 		d.ByID = append(d.ByID, "wwn-"+d.WWN)
 	}
+	// What selects a disk by its serial number is one of two, as in the gates of the
+	// installers: the unit's serial number, udev's ID_SCSI_SERIAL, or ID_SERIAL_SHORT.
 	d.Serial = unitSerial(page("vpd_pg80"))
+	short := id.short
 	switch {
 	case usbInterface.MatchString(where):
-		identifyUSB(d, where)
+		short = identifyUSB(d, where)
 	case d.Vendor == "ATA":
 		d.Transport, d.Vendor = "sata", ""
 		// Without the page (libata before 5.4, a SAS controller that translates by
@@ -97,12 +100,16 @@ func identifySCSI(d *lane.Disk, at, where string) {
 		if d.Serial != "" {
 			link(&d.ByID, "ata-", udevName(d.Model)+"_"+d.Serial)
 		}
+		short = d.Serial
 	default:
 		d.Transport = scsiTransport(where)
 		if id.best == "" && d.Serial != "" {
-			id.best = "S" + inquiry(d.Vendor, d.Model) + d.Serial
+			id.best, short = "S"+inquiry(d.Vendor, d.Model)+d.Serial, d.Serial
 		}
 		link(&d.ByID, "scsi-", id.best)
+	}
+	if short = udevName(short); short != d.Serial {
+		d.UdevSerial = short
 	}
 }
 
@@ -114,8 +121,8 @@ func inquiry(vendor, model string) string { return fmt.Sprintf("%-8s%-16s", vend
 var usbInterface = regexp.MustCompile(`^(.*/([0-9]+)-([0-9.]+))/[0-9]+-[0-9.]+:([0-9]+\.[0-9]+)/host[0-9]+/target[0-9:]+/[0-9]+:[0-9]+:([0-9]+):([0-9]+)/`)
 
 // identifyUSB names a disk as the usb_id of udev does: by vendor and model of the
-// disk, the serial number of the USB device, and target and LUN.
-func identifyUSB(d *lane.Disk, where string) {
+// disk, the serial number of the USB device, and target and LUN. It returns that number.
+func identifyUSB(d *lane.Disk, where string) string {
 	d.Transport = "usb"
 	m := usbInterface.FindStringSubmatch(where)
 	serial := readText(filepath.Join(m[1], "serial"))
@@ -127,6 +134,7 @@ func identifyUSB(d *lane.Disk, where string) {
 		name += "_" + udevName(serial)
 	}
 	link(&d.ByID, "usb-", name+"-"+m[5]+":"+m[6])
+	return serial
 }
 
 func scsiTransport(where string) string {
@@ -167,8 +175,9 @@ func ataStrings(page []byte) (model, serial string) {
 
 // scsiNames are the names a disk gives itself on page 0x83.
 type scsiNames struct {
-	naa  string // hex digits of the longest NAA name
-	best string // scsi_id's choice: its type digit, then the name
+	naa   string // hex digits of the longest NAA name
+	best  string // scsi_id's choice: its type digit, then the name
+	short string // the same without what is put before it
 }
 
 // designators reads the page 0x83 (SPC-4, 7.8.6). Of several names scsi_id takes
@@ -186,7 +195,8 @@ func designators(page []byte, vendor, model string) scsiNames {
 		if association != 0 || len(body) == 0 { // 0: of the disk itself, not of its port
 			continue
 		}
-		name, r := fmt.Sprintf("%d%s", kind, designator(set, body)), 0
+		short := designator(set, body)
+		name, r := fmt.Sprintf("%d%s", kind, short), 0
 		switch kind {
 		case 3:
 			r = 4
@@ -201,12 +211,12 @@ func designators(page []byte, vendor, model string) scsiNames {
 		case 1:
 			r = 2
 		case 0: // unique only within the model
-			name, r = "0"+inquiry(vendor, model)+designator(set, body), 1
+			name, r = "0"+inquiry(vendor, model)+short, 1
 		default:
 			continue
 		}
 		if r > rank {
-			rank, out.best = r, name
+			rank, out.best, out.short = r, name, short
 		}
 	}
 	return out

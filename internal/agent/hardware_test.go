@@ -93,6 +93,9 @@ func newMachineTree(t *testing.T) string {
 	disk(t, root, "sdc", "pci0000:00/0000:00:05.0/host4/target4:0:1/4:0:1:0", map[string]string{"size": "1003\n", "device/vendor": "QEMU    \n", "device/model": "QEMU HARDDISK   \n",
 		"device/vpd_pg80": page(0x80, "SCSI0002"), "device/vpd_pg83": page(0x83, name83(2, 0, "SCSI0002"))})
 	disk(t, root, "sdd", "pci0000:00/0000:00:07.0/usb2/2-1/2-1:1.0/host7/target7:0:0/7:0:0:0", map[string]string{"size": "1004\n", "device/vendor": "QEMU    \n", "device/model": "QEMU HARDDISK   \n"})
+	disk(t, root, "sdf", "pci0000:00/0000:00:08.0/host9/port-9:1/end_device-9:1/target9:0:1/9:0:1:0", map[string]string{"size": "1005\n", "device/vendor": "SEAGATE \n", "device/model": "ST1200MM0009    \n",
+		"device/vpd_pg80": page(0x80, "WFK0ABCD"), "device/vpd_pg83": page(0x83, name83(1, 3, "\x50\x00\xc5\x00\xa1\xb2\xc3\xd7")+name83(1, 0x13, "\x50\x00\xc5\x00\xa1\xb2\xc3\xd5"))})
+	disk(t, root, "sdg", "pci0000:00/0000:00:07.0/usb2/2-1/2-1:1.0/host7/target7:0:0/7:0:0:1", map[string]string{"size": "1006\n", "device/vendor": "QEMU    \n", "device/model": "QEMU HARDDISK   \n", "device/vpd_pg80": page(0x80, "BEHIND1")})
 	disk(t, root, "sde", "pci0000:00/0000:00:08.0/host9/port-9:0/end_device-9:0/target9:0:0/9:0:0:0", map[string]string{"size": "0\n"})
 	disk(t, root, "mmcblk0", "pci0000:00/0000:00:09.0/mmc_host/mmc0/mmc0:4567", map[string]string{"size": "2048\n", "device/serial": "0xdeadbeef\n", "device/name": "QEMU!\n"})
 	disk(t, root, "mmcblk0boot0", "pci0000:00/0000:00:09.0/mmc_host/mmc0/mmc0:4568", map[string]string{"size": "2048\n"})
@@ -113,13 +116,17 @@ func TestReadHardware(t *testing.T) {
 			{Name: "sda", SizeBytes: 1001 * 512, Serial: "SATA0001", WWN: "0x5002538e00000077", Model: "LAB SATA DISK MODEL 4711", Transport: "sata",
 				ByID:   []string{"ata-LAB_SATA_DISK_MODEL_4711_SATA0001", "wwn-0x5002538e00000077"},
 				ByPath: []string{"pci-0000:00:1f.2-ata-2", "pci-0000:00:1f.2-ata-2.0"}},
-			{Name: "sdb", SizeBytes: 1002 * 512, Serial: "SCSI0001", WWN: "0x600508b1001c00010002000300040005", Model: "QEMU HARDDISK", Vendor: "QEMU", Transport: "scsi",
+			{Name: "sdb", SizeBytes: 1002 * 512, Serial: "SCSI0001", UdevSerial: "600508b1001c00010002000300040005", WWN: "0x600508b1001c00010002000300040005", Model: "QEMU HARDDISK", Vendor: "QEMU", Transport: "scsi",
 				ByID:   []string{"scsi-3600508b1001c00010002000300040005", "wwn-0x600508b1001c00010002000300040005"},
 				ByPath: []string{"pci-0000:00:05.0-scsi-0:0:3:2"}},
 			{Name: "sdc", SizeBytes: 1003 * 512, Serial: "SCSI0002", Model: "QEMU HARDDISK", Vendor: "QEMU", Transport: "scsi",
 				ByID: []string{"scsi-0QEMU_QEMU_HARDDISK_SCSI0002"}, ByPath: []string{"pci-0000:00:05.0-scsi-1:0:1:0"}},
 			{Name: "sdd", SizeBytes: 1004 * 512, Serial: "USB0001", Model: "QEMU HARDDISK", Vendor: "QEMU", Transport: "usb",
 				ByID: []string{"usb-QEMU_QEMU_HARDDISK_USB0001-0:0"}, ByPath: []string{"pci-0000:00:07.0-usb-0:1:1.0-scsi-0:0:0:0"}},
+			{Name: "sdf", SizeBytes: 1005 * 512, Serial: "WFK0ABCD", UdevSerial: "5000c500a1b2c3d7", WWN: "0x5000c500a1b2c3d7", Model: "ST1200MM0009", Vendor: "SEAGATE", Transport: "sas",
+				ByID: []string{"scsi-35000c500a1b2c3d7", "wwn-0x5000c500a1b2c3d7"}},
+			{Name: "sdg", SizeBytes: 1006 * 512, Serial: "BEHIND1", UdevSerial: "USB0001", Model: "QEMU HARDDISK", Vendor: "QEMU", Transport: "usb",
+				ByID: []string{"usb-QEMU_QEMU_HARDDISK_USB0001-0:1"}, ByPath: []string{"pci-0000:00:07.0-usb-0:1:1.0-scsi-0:0:0:1"}},
 			{Name: "vda", SizeBytes: 8192 * 512, Serial: "LAB DISK/1", Transport: "virtio", ByID: []string{"virtio-LAB_DISK_1"},
 				ByPath: []string{"pci-0000:00:02.0", "virtio-pci-0000:00:02.0"}, Rotational: true},
 		},
@@ -143,12 +150,13 @@ func TestDesignators(t *testing.T) {
 		"empty":         {"", scsiNames{}},
 		"another page":  {page(0x80, "xxxx"), scsiNames{}},
 		"cut off":       {page(0x83, name83(1, 3, "\x50\x02\x53\x8e\x00\x00\x00\x77"))[:10], scsiNames{}},
-		"length lies":   {"\x00\x83\xff\xff" + name83(1, 3, "\x50\x02"), scsiNames{naa: "5002", best: "35002"}},
-		"NAA 6 beats 5": {page(0x83, name83(1, 3, "\x50\x01")+name83(1, 3, "\x60\x02")), scsiNames{naa: "6002", best: "36002"}},
-		"5 after 6":     {page(0x83, name83(1, 3, "\x60\x02")+name83(1, 3, "\x50\x01")), scsiNames{naa: "6002", best: "36002"}},
-		"EUI-64":        {page(0x83, name83(2, 1, "ATA")+name83(1, 2, "\x00\x25")), scsiNames{best: "20025"}},
+		"length lies":   {"\x00\x83\xff\xff" + name83(1, 3, "\x50\x02"), scsiNames{naa: "5002", best: "35002", short: "5002"}},
+		"NAA 6 beats 5": {page(0x83, name83(1, 3, "\x50\x01")+name83(1, 3, "\x60\x02")), scsiNames{naa: "6002", best: "36002", short: "6002"}},
+		"5 after 6":     {page(0x83, name83(1, 3, "\x60\x02")+name83(1, 3, "\x50\x01")), scsiNames{naa: "6002", best: "36002", short: "6002"}},
+		"EUI-64":        {page(0x83, name83(2, 1, "ATA")+name83(1, 2, "\x00\x25")), scsiNames{best: "20025", short: "0025"}},
 		"of the port":   {page(0x83, name83(1, 0x13, "\x50\x01")), scsiNames{}},
-		"T10":           {page(0x83, name83(2, 0, "x")+name83(2, 1, "ATA     DISK ")), scsiNames{best: "1ATA     DISK"}},
+		"T10":           {page(0x83, name83(2, 0, "x")+name83(2, 1, "ATA     DISK ")), scsiNames{best: "1ATA     DISK", short: "ATA     DISK"}},
+		"of the model":  {page(0x83, name83(2, 0, "x")), scsiNames{best: "0V       M               x", short: "x"}},
 		"unknown kind":  {page(0x83, name83(1, 8, "iqn")), scsiNames{}},
 	} {
 		if got := designators([]byte(tc.page), "V", "M"); got != tc.want {

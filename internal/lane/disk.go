@@ -122,7 +122,7 @@ func (s DiskSelector) names(d Disk) bool {
 	return (s.ByID == "" || contains(d.ByID, s.ByID)) &&
 		(s.ByPath == "" || contains(d.ByPath, s.ByPath)) &&
 		(s.WWN == "" || d.WWN == s.WWN) &&
-		(s.Serial == "" || d.Serial == s.Serial)
+		(s.Serial == "" || d.Serial == s.Serial || d.UdevSerial == s.Serial)
 }
 
 func (s DiskSelector) sizeFits(d Disk) bool {

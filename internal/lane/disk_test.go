@@ -12,6 +12,7 @@ var testDisks = []Disk{
 	{Name: "nvme0n1", SizeBytes: 1_920_383_410_176, Serial: "S1", WWN: "eui.0025385a71b03a5b", ByID: []string{"nvme-eui.0025385a71b03a5b"}}, // same serial as sda
 	{Name: "sdc", SizeBytes: 31_000_000_000, Serial: "USB1", Removable: true, ByID: []string{"usb-Stick_USB1"}},
 	{Name: "sdd", SizeBytes: 31_000_000_000, Serial: "RO1", ReadOnly: true},
+	{Name: "sde", SizeBytes: 1_200_243_695_616, Serial: "SAS1", UdevSerial: "5000c500a1b2c3d7", WWN: "0x5000c500a1b2c3d7"},
 	{Name: "vda", SizeBytes: 21_474_836_480}, // states nothing
 }
 
@@ -26,6 +27,8 @@ func TestDiskResolve(t *testing.T) {
 		{"byPath", DiskSelector{ByPath: "pci-0000:00:17.0-ata-2"}, "sdb"},
 		{"wwn", DiskSelector{WWN: "eui.0025385a71b03a5b"}, "nvme0n1"},
 		{"serial", DiskSelector{Serial: "S2"}, "sdb"},
+		{"serial of a SAS disk", DiskSelector{Serial: "SAS1"}, "sde"},
+		{"serial of a SAS disk as udev has it", DiskSelector{Serial: "5000c500a1b2c3d7"}, "sde"},
 		{"serial narrowed by wwn", DiskSelector{Serial: "S1", WWN: "0x5002538e00000001"}, "sda"},
 		{"serial narrowed by size", DiskSelector{Serial: "S1", SizeGB: 1920}, "nvme0n1"},
 		{"all fields", DiskSelector{ByID: "ata-X_S1", ByPath: "pci-0000:00:17.0-ata-1", WWN: "0x5002538e00000001", Serial: "S1", SizeGB: 480}, "sda"},

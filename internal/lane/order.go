@@ -6,10 +6,11 @@ package lane
 
 // Disk is one whole disk as the agent's kernel shows it.
 type Disk struct {
-	Name       string   `json:"name"`             // kernel name, no /dev: vda, nvme0n1
-	SizeBytes  int64    `json:"sizeBytes"`        // capacity, from /sys/block/NAME/size times 512
-	Serial     string   `json:"serial,omitempty"` // trimmed; empty when the disk states none
-	WWN        string   `json:"wwn,omitempty"`    // 0x5002538e00000001, eui.…, nvme.… as sysfs spells it
+	Name       string   `json:"name"`                 // kernel name, no /dev: vda, nvme0n1
+	SizeBytes  int64    `json:"sizeBytes"`            // capacity, from /sys/block/NAME/size times 512
+	Serial     string   `json:"serial,omitempty"`     // trimmed; empty when the disk states none
+	UdevSerial string   `json:"udevSerial,omitempty"` // udev's ID_SERIAL_SHORT where that is another: the WWN of a SAS disk
+	WWN        string   `json:"wwn,omitempty"`        // 0x5002538e00000001, eui.…, nvme.… as sysfs spells it
 	Model      string   `json:"model,omitempty"`
 	Vendor     string   `json:"vendor,omitempty"`
 	Transport  string   `json:"transport,omitempty"` // virtio, nvme, sata, sas, usb, mmc

@@ -332,6 +332,11 @@ func TestGateHoldsWithoutPower(t *testing.T) {
 }
 
 func TestDiskGate(t *testing.T) {
+	// A SAS disk as scsi_id shows it: the short serial number is the WWN.
+	sas := func(m *machine) {
+		m.disk("sdc", map[string]string{"size": "2344225968"})
+		m.write("udev/sdc", "ID_SERIAL=35000c500a1b2c3d7\nID_SERIAL_SHORT=5000c500a1b2c3d7\nID_SCSI_SERIAL= WFK0ABCD  \n")
+	}
 	large := map[string]string{"size": "2000000000", "serial": "S1", "wwid": "eui.0025385a71b03a5b"}
 	for _, c := range []struct {
 		name string
@@ -345,6 +350,14 @@ func TestDiskGate(t *testing.T) {
 		{"wwn of SCSI", lane.DiskSelector{WWN: "0x5002538e00000002"}, nil, "/dev/sdb"},
 		{"wwn of NVMe", lane.DiskSelector{WWN: "eui.0025385a71b03a5b"}, func(m *machine) { m.disk("nvme0n1", large) }, "/dev/nvme0n1"},
 		{"serial from udev", lane.DiskSelector{Serial: "S2"}, nil, "/dev/sdb"},
+		{"serial of SAS", lane.DiskSelector{Serial: "WFK0ABCD"}, sas, "/dev/sdc"},
+		{"serial of SAS, the WWN", lane.DiskSelector{Serial: "5000c500a1b2c3d7"}, sas, "/dev/sdc"},
+		{"serial of SAS in newer sysfs", lane.DiskSelector{Serial: "5000c500a1b2c3d7"}, func(m *machine) { sas(m); m.write("sys/block/sdc/device/serial", "WFK0ABCD\n") }, "/dev/sdc"},
+		{"serial of virtio without an end of line", lane.DiskSelector{Serial: "V1"}, func(m *machine) {
+			m.write("dev/vda", "")
+			m.write("sys/block/vda/serial", "V1")
+			m.write("udev/vda", "ID_SERIAL_SHORT=V2\n")
+		}, "/dev/vda"},
 		{"serial of virtio", lane.DiskSelector{Serial: "V1"}, func(m *machine) { m.disk("vda", map[string]string{"size": "1", "serial": "V1"}) }, "/dev/vda"},
 		{"serial of NVMe, with blanks", lane.DiskSelector{Serial: "N1"}, func(m *machine) { m.disk("nvme0n1", map[string]string{"size": "1", "device/serial": "  N1  "}) }, "/dev/nvme0n1"},
 		{"two of a serial, one of the size", lane.DiskSelector{Serial: "S1", SizeGB: 1024}, func(m *machine) { m.disk("nvme0n1", large) }, "/dev/nvme0n1"},
@@ -358,6 +371,9 @@ func TestDiskGate(t *testing.T) {
 			}
 		}, "no disk matches"},
 		{"no such serial", lane.DiskSelector{Serial: "S9"}, nil, "no disk matches serial=S9"},
+		{"a part of a serial", lane.DiskSelector{Serial: "WFK0"}, sas, "no disk matches"},
+		{"a serial as a pattern", lane.DiskSelector{Serial: "WFK0A.CD"}, sas, "no disk matches"},
+		{"a serial with its kind", lane.DiskSelector{Serial: "35000c500a1b2c3d7"}, sas, "no disk matches"},
 		{"no such wwn", lane.DiskSelector{WWN: "0x5002538e00000009"}, nil, "no disk matches"},
 		{"fields of two disks", lane.DiskSelector{Serial: "S2", WWN: "0x5002538e00000001"}, nil, "no disk matches"},
 		{"two match", lane.DiskSelector{Serial: "S1"}, func(m *machine) { m.disk("nvme0n1", large) }, "2 disks match serial=S1: nvme0n1 sda"},

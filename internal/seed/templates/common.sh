@@ -89,9 +89,13 @@ matches() {
 	[ "$w" = {{sq .WWN}} ] || return 1
 {{- end}}
 {{- if .Serial}}
-	s=$(cat "/sys/block/$1/serial" "/sys/block/$1/device/serial" 2>/dev/null | head -n 1 | sed 's/^ *//; s/ *$//')
-	[ -n "$s" ] || s=$(udevadm info -q property -n "/dev/$1" 2>/dev/null | sed -n 's/^ID_SERIAL_SHORT=//p')
-	[ "$s" = {{sq .Serial}} ] || return 1
+	# The serial number is what the disk calls itself: in sysfs, in udev's ID_SCSI_SERIAL
+	# (page 0x80), or in ID_SERIAL_SHORT, which is the WWN of a SAS disk. One must be equal.
+	{
+		cat "/sys/block/$1/serial" "/sys/block/$1/device/serial"
+		echo # virtio ends its number without one
+		udevadm info -q property -n "/dev/$1" | sed -n 's/^ID_SCSI_SERIAL=//p; s/^ID_SERIAL_SHORT=//p'
+	} 2>/dev/null | sed 's/^ *//; s/ *$//' | grep -qxF -e {{sq .Serial}} || return 1
 {{- end}}
 }
 {{- end}}

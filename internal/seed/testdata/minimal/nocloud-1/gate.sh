@@ -69,9 +69,13 @@ want_disk='serial=S2'
 
 # matches NAME: the whole disk NAME is the one that the inventory selects.
 matches() {
-	s=$(cat "/sys/block/$1/serial" "/sys/block/$1/device/serial" 2>/dev/null | head -n 1 | sed 's/^ *//; s/ *$//')
-	[ -n "$s" ] || s=$(udevadm info -q property -n "/dev/$1" 2>/dev/null | sed -n 's/^ID_SERIAL_SHORT=//p')
-	[ "$s" = 'S2' ] || return 1
+	# The serial number is what the disk calls itself: in sysfs, in udev's ID_SCSI_SERIAL
+	# (page 0x80), or in ID_SERIAL_SHORT, which is the WWN of a SAS disk. One must be equal.
+	{
+		cat "/sys/block/$1/serial" "/sys/block/$1/device/serial"
+		echo # virtio ends its number without one
+		udevadm info -q property -n "/dev/$1" | sed -n 's/^ID_SCSI_SERIAL=//p; s/^ID_SERIAL_SHORT=//p'
+	} 2>/dev/null | sed 's/^ *//; s/ *$//' | grep -qxF -e 'S2' || return 1
 }
 
 # size_fits NAME: the disk has the expected size, within 1 %.
