@@ -65,16 +65,18 @@ func TestChecksCanFail(t *testing.T) {
 		{"package variables", "mutable", "internal/cli", "", `package p; var count int`, "count"},
 		{"package variables", "call", "internal/cli", "", `package p; var c = make(map[string]int)`, "package-level variable c"},
 		{"package variables", "pointer", "internal/cli", "", `package p; type t struct{}; var c = &t{}`, "package-level variable c"},
+		{"package variables", "template that may grow", "internal/cli", "", `package p; import "text/template"; var t = template.New("t")`, "package-level variable t"},
 		{"package variables", "function", "internal/cli", "", `package p; var f = func() {}`, "package-level variable f"},
 		{"package variables", "version outside cmd", "internal/cli", "", `package p; var version = ""`, "package-level variable version"},
 		{"package variables", "version", "cmd/bootlane", "", `package p; var version = ""`, ""},
 		{"package variables", "tables", "internal/cli", "", `package p
-			import ("embed"; "errors"; "regexp")
+			import ("embed"; "errors"; "regexp"; "text/template")
 			var (
 				list = []string{"a"}
 				form = regexp.MustCompile("a")
 				errA, errB = errors.New("a"), errors.New("b")
 				files embed.FS
+				texts = template.Must(template.ParseFS(files, "*"))
 			)`, ""},
 		{"assigned variables", "assigned", "internal/cli", "", `package p; var v = []int{1}; func f() { v = nil }`, "v is changed"},
 		{"assigned variables", "element", "internal/cli", "", `package p; var v = map[string][]int{}; func f() { (v["a"])[0]++ }`, "v is changed"},

@@ -213,7 +213,7 @@ func packageVariables(p pkg) (out []string) {
 			for _, s := range g.Specs {
 				v := s.(*ast.ValueSpec)
 				if !p.constantInAllButName(v) {
-					out = append(out, fmt.Sprintf("%s: package-level variable %s: only patterns, errors, tables and embedded files", p.at(v.Pos()), v.Names[0].Name))
+					out = append(out, fmt.Sprintf("%s: package-level variable %s: only patterns, templates, errors, tables and embedded files", p.at(v.Pos()), v.Names[0].Name))
 				}
 			}
 		}
@@ -229,7 +229,7 @@ func (p pkg) constantInAllButName(v *ast.ValueSpec) bool {
 		switch x := x.(type) {
 		case *ast.CompositeLit:
 		case *ast.CallExpr:
-			if fn := text(x.Fun); fn != "regexp.MustCompile" && fn != "errors.New" {
+			if !slices.Contains([]string{"regexp.MustCompile", "template.Must", "errors.New"}, text(x.Fun)) {
 				return false
 			}
 		case *ast.BasicLit:

@@ -19,7 +19,11 @@ import (
 )
 
 //go:embed templates/*
-var templates embed.FS
+var sources embed.FS
+
+// templates are parsed once: machines ask for documents by the thousand.
+var templates = template.Must(template.New("").Option("missingkey=error").
+	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "join": func(list []string) string { return strings.Join(list, " ") }}).ParseFS(sources, "templates/*"))
 
 // Site is what all hosts share.
 type Site struct {
@@ -159,17 +163,13 @@ func unique(a, b string) []string {
 type part struct{ name, template, mediaType string }
 
 func (in Input) render(parts []part) ([]Document, error) {
-	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "join": func(list []string) string { return strings.Join(list, " ") }}).ParseFS(templates, "templates/*")
-	if err != nil {
-		return nil, fmt.Errorf("parse the seed templates: %w", err)
-	}
 	short, domain := in.names()
 	view := view{Input: in, Short: short, Domain: domain, Mirror: splitMirror(in.Bundle.Mirror), Security: splitMirror(in.Bundle.Security)}
 	var out []Document
 	for _, p := range parts {
 		var b bytes.Buffer
 		if p.template != "" {
-			if err := t.ExecuteTemplate(&b, p.template, view); err != nil {
+			if err := templates.ExecuteTemplate(&b, p.template, view); err != nil {
 				return nil, fmt.Errorf("render %s: %w", p.name, err)
 			}
 		}
