@@ -204,7 +204,7 @@ func (a *agent) showHardware() {
 func (a *agent) ask(ctx context.Context) (lane.Order, error) {
 	message := fmt.Sprintf("agent up after %s: %d disks, %d NICs, %s", a.elapsed(), len(a.hw.Disks), len(a.hw.NICs), a.hw.Firmware)
 	a.log.Step("server: %s", a.params.URL.Host)
-	if err := a.api.report(ctx, lane.StageKernel, statusOK, message, serverPatient); err != nil {
+	if err := a.api.report(ctx, lane.StageKernel, lane.StatusOK, message, serverPatient); err != nil {
 		return lane.Order{}, fmt.Errorf("report to the server: %w", err)
 	}
 	order, err := a.api.order(ctx, a.hw)
@@ -238,7 +238,7 @@ func (a *agent) install(ctx context.Context, order lane.Order) error {
 	defer func() { _ = target.Close() }() // every write is synced and read back before
 	a.log.Step("order: run %s of host %s: write %s to %s (%s)", order.Run, order.Host, size(order.Image.RawBytes), disk.Name, order.Disk)
 	message := fmt.Sprintf("writing %s to disk %s, serial %s, wwn %s, %s", size(order.Image.RawBytes), disk.Name, orDash(disk.Serial), orDash(disk.WWN), size(disk.SizeBytes))
-	if err := a.api.report(ctx, lane.StageInstaller, statusOK, message, serverPatient); err != nil {
+	if err := a.api.report(ctx, lane.StageInstaller, lane.StatusOK, message, serverPatient); err != nil {
 		return fmt.Errorf("report the disk: %w", err)
 	}
 	times, err := a.writeDisk(ctx, target, disk, fresh.Disks, order)
@@ -247,7 +247,7 @@ func (a *agent) install(ctx context.Context, order lane.Order) error {
 	}
 	message = fmt.Sprintf("disk %s (%s) written in %s, read back in %s; wire %s, raw %s, %d files",
 		disk.Name, order.Disk, times.write, times.verify, order.Image.Digest, order.Image.RawDigest, len(order.Files))
-	if err := a.api.report(ctx, lane.StageDiskWritten, statusOK, message, serverPatient); err != nil {
+	if err := a.api.report(ctx, lane.StageDiskWritten, lane.StatusOK, message, serverPatient); err != nil {
 		return fmt.Errorf("%w: %w", errUnacknowledged, err)
 	}
 	return nil

@@ -18,13 +18,6 @@ import (
 	"bootlane/internal/lane"
 )
 
-// The statuses of a report.
-const (
-	statusOK       = "ok"
-	statusProgress = "progress"
-	statusFailed   = "failed"
-)
-
 const (
 	stallLimit   = 60 * time.Second // a connection that moves no byte for this long is dead
 	dialLimit    = 10 * time.Second
@@ -158,12 +151,12 @@ func (c *client) fail(ctx context.Context, err error) error {
 	c.mu.Lock()
 	stage := c.stage
 	c.mu.Unlock()
-	return c.report(ctx, stage, statusFailed, err.Error(), failPatient)
+	return c.report(ctx, stage, lane.StatusFailed, err.Error(), failPatient)
 }
 
 // progress posts one progress report and does not insist on it.
 func (c *client) progress(ctx context.Context, message string, done, total int64) error {
-	return c.post(ctx, c.form(lane.StageInstaller, statusProgress, message, done, total))
+	return c.post(ctx, c.form(lane.StageInstaller, lane.StatusProgress, message, done, total))
 }
 
 // form builds a report. Its sequence number is taken once: when the answer to a
@@ -181,7 +174,7 @@ func (c *client) form(stage lane.Stage, status, message string, done, total int6
 	form.Set(lane.ReportSeq, strconv.Itoa(c.seq[stage]))
 	form.Set(lane.ReportStatus, status)
 	form.Set(lane.ReportMessage, lane.Clean(strings.ReplaceAll(message, "\n", "; "), messageBytes))
-	if status == statusProgress {
+	if status == lane.StatusProgress {
 		form.Set(lane.ReportDone, strconv.FormatInt(done, 10))
 		form.Set(lane.ReportTotal, strconv.FormatInt(total, 10))
 	}

@@ -4,13 +4,15 @@ import (
 	"fmt"
 	"net/url"
 	"path"
-	"regexp"
 	"strings"
 
 	"bootlane/internal/lane"
 )
 
-var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+func isDigest(d lane.Digest) bool {
+	_, err := lane.ParseDigest(string(d))
+	return err == nil
+}
 
 // checkOrder returns why an install order cannot be carried out as it is
 // written. The server has checked all of it before; the agent holds the knife.
@@ -19,9 +21,9 @@ func checkOrder(o lane.Order) error {
 	switch {
 	case img == nil:
 		return fmt.Errorf("it names no image")
-	case !digestForm.MatchString(string(img.Digest)):
+	case !isDigest(img.Digest):
 		return fmt.Errorf("the image's digest %q is not sha256", img.Digest)
-	case !digestForm.MatchString(string(img.RawDigest)):
+	case !isDigest(img.RawDigest):
 		return fmt.Errorf("the image's raw digest %q is not sha256", img.RawDigest)
 	case img.SizeBytes <= 0:
 		return fmt.Errorf("the image's size is %d", img.SizeBytes)

@@ -27,6 +27,13 @@ func TestArchitecture(t *testing.T) {
 			}
 		}
 	})
+	t.Run("no leave without use", func(t *testing.T) {
+		for _, p := range packages {
+			for _, finding := range unusedImports(p) {
+				t.Error(finding)
+			}
+		}
+	})
 	t.Run("the table is sound", func(t *testing.T) {
 		for path, r := range rooms() {
 			if r.leaf && len(r.imports) > 0 {

@@ -50,6 +50,17 @@ func importTable(p pkg) (out []string) {
 	return out
 }
 
+// unusedImports names what the table allows and nobody does: leave that is not
+// taken back lets the next change through unseen.
+func unusedImports(p pkg) (out []string) {
+	for _, imp := range rooms()[p.path].imports {
+		if imp != everybody && !slices.ContainsFunc(p.production(), func(f file) bool { _, ok := f.imports()[module+"/"+imp]; return ok }) {
+			out = append(out, fmt.Sprintf("%s may import %s, and does not: take it out of the table", p.path, imp))
+		}
+	}
+	return out
+}
+
 func narrowImports(p pkg) (out []string) {
 	for _, n := range narrow {
 		if n.pkg != p.path {
