@@ -130,6 +130,11 @@ func (c *Client) Events(ctx context.Context, subject string, after int64, limit 
 	return get[[]lane.Event](ctx, c, hostPath(subject, "/events?after="+strconv.FormatInt(after, 10)+"&limit="+strconv.Itoa(limit)))
 }
 
+// Transfers returns the files of a host's run that are on their way to it now.
+func (c *Client) Transfers(ctx context.Context, id string) ([]lane.Transfer, error) {
+	return get[[]lane.Transfer](ctx, c, hostPath(id, "/transfers"))
+}
+
 // Unknown returns the machines without a record that left evidence.
 func (c *Client) Unknown(ctx context.Context) ([]string, error) {
 	return get[[]string](ctx, c, "/v1/unknown")

@@ -24,6 +24,8 @@ type Config struct {
 	Operator Operator
 	Version  Version
 	Log      *slog.Logger
+	// Transfers returns the files on their way under a run's capability.
+	Transfers func(capability string) []lane.Transfer
 }
 
 // Server serves operators. Every route needs the token: one that did not could
@@ -163,6 +165,7 @@ func (s *Server) routes() []route {
 		{"GET /v1/hosts/{id}/why", func(r *http.Request, _ []byte) (any, error) { return op.Why(r.Context(), r.PathValue("id")) }},
 		{"GET /v1/hosts/{id}/whatif", func(r *http.Request, _ []byte) (any, error) { return op.WhatIf(r.Context(), id(r)) }},
 		{"GET /v1/hosts/{id}/render", func(r *http.Request, _ []byte) (any, error) { return op.Render(r.Context(), id(r)) }},
+		{"GET /v1/hosts/{id}/transfers", s.transfers},
 		{"POST /v1/hosts/{id}/runs", s.provision},
 		{"GET /v1/whatif", func(r *http.Request, _ []byte) (any, error) { return op.WhatIfAll(r.Context()) }},
 		{"GET /v1/unknown", func(r *http.Request, _ []byte) (any, error) { return op.Unknown(r.Context()) }},
@@ -251,6 +254,18 @@ func (s *Server) events(r *http.Request, _ []byte) (any, error) {
 		events = []lane.Event{}
 	}
 	return events, err
+}
+
+func (s *Server) transfers(r *http.Request, _ []byte) (any, error) {
+	h, err := s.cfg.Operator.Host(r.Context(), id(r))
+	if err != nil {
+		return nil, err
+	}
+	out := []lane.Transfer{}
+	if h.Run.Open {
+		out = append(out, s.cfg.Transfers(h.Run.Capability)...)
+	}
+	return out, nil
 }
 
 func number(r *http.Request, name string, unset, least, most int64) (int64, error) {

@@ -103,7 +103,7 @@ func (a *App) listen(ctx context.Context, base string, bundles *bundle.Store, ve
 	if err != nil {
 		return err
 	}
-	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Log: a.log,
+	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Log: a.log, Transfers: machines.Transfers,
 		Version: api.Version{Version: version, Go: runtime.Version()}})
 	if err != nil {
 		return err

@@ -83,6 +83,9 @@ func TestHostileScriptParameters(t *testing.T) {
 	if h.State != lane.StateProvisioning || h.Run.BootsUsed != 0 {
 		t.Errorf("after all that %s is %s with %d boots used", h.ID, h.State, h.Run.BootsUsed)
 	}
+	if files, err := w.client.Transfers(t.Context(), "node1"); err != nil || len(files) != 0 {
+		t.Errorf("nothing is on its way, and %v is listed; %v", files, err)
+	}
 	events, err := w.client.Events(t.Context(), "52:54:00:99:99:99", 0, 1000)
 	must(t, err)
 	for _, e := range events {

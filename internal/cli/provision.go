@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,6 +96,11 @@ func (a *app) watch(ctx context.Context, c *api.Client, h lane.Host) error {
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
+		if !now.Run.Stage.AtLeast(lane.StageInstaller) { // from there on the machine tells its own progress
+			if files, err := c.Transfers(ctx, string(h.ID)); err == nil { // only shown: the next round may know
+				p.transfers(files, a.Now().Sub(began))
+			}
+		}
 		if now.Run.ID == h.Run.ID && !now.Run.Open {
 			return a.ended(ctx, c, now, &p)
 		}
@@ -145,6 +151,20 @@ func (p *progress) event(e lane.Event, since time.Duration) {
 	default:
 		p.end()
 		fmt.Fprintf(p.w, "%s  %-13s %s\n", clock, orDash(string(e.Stage)), lane.Clean(e.Message, 200))
+	}
+}
+
+// transfers rewrites the line that says how much of the kernel and the initrd has arrived.
+func (p *progress) transfers(files []lane.Transfer, since time.Duration) {
+	var parts []string
+	for _, f := range files {
+		if f.Total > 0 {
+			parts = append(parts, fmt.Sprintf("%s %s of %s, %d %%", f.Name, size(f.Done), size(f.Total), 100*f.Done/f.Total))
+		}
+	}
+	if len(parts) > 0 {
+		fmt.Fprintf(p.w, "\r%6.1fs  %-13s %-70s", since.Seconds(), "", lane.Clean(strings.Join(parts, "; "), 70))
+		p.open = true
 	}
 }
 

@@ -70,8 +70,9 @@ type Config struct {
 
 // Server serves machines.
 type Server struct {
-	cfg Config
-	lis net.Listener
+	cfg       Config
+	lis       net.Listener
+	transfers transfers
 }
 
 // Limits of what a machine may send.
@@ -90,7 +91,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, &lane.Error{Code: lane.Unavailable, Message: "open the machines' HTTP port " + cfg.Addr +
 			": is the address on this machine (`ip -br address`), and the port free (`ss -ltnp`)? Else change listen.machines", Err: err}
 	}
-	return &Server{cfg, lis}, nil
+	return &Server{cfg: cfg, lis: lis}, nil
 }
 
 // Addr returns the address that is listened on.
@@ -99,8 +100,8 @@ func (s *Server) Addr() string { return s.lis.Addr().String() }
 // Run serves until ctx ends, then lets running transfers finish for ten seconds.
 func (s *Server) Run(ctx context.Context) error {
 	srv := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: maxHeader,
-		ConnState: newConnections().hook,
-		ErrorLog:  slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
+		ConnState: newConnections().hook, ConnContext: withConn,
+		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(s.lis) }()
 	select {
@@ -240,6 +241,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request, p lane.RunPath, f 
 	}
 	defer s.closing(file)
 	s.deadline(w, bf.SizeBytes)
+	defer s.transfers.begin(r, p, bf.SizeBytes)()
 	w.Header().Set("Content-Type", mediaType(p.Name))
 	w.Header().Set("ETag", `"`+string(bf.Digest)+`"`)
 	w.Header().Set("Cache-Control", "private, immutable")

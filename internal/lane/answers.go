@@ -63,6 +63,13 @@ type Census struct {
 	Erased []Erased       `json:"erased"`
 }
 
+// Transfer is one file of a run on its way to a machine, in bytes.
+type Transfer struct {
+	Name  string `json:"name"`
+	Done  int64  `json:"done"`
+	Total int64  `json:"total"`
+}
+
 // Rendered is one file that would be served: its path below an output directory, and its text.
 type Rendered struct {
 	Path string `json:"path"`

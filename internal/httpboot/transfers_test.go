@@ -1,0 +1,78 @@
+package httpboot
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/seed"
+)
+
+// oneFile serves one file to whoever asks.
+type oneFile struct{ path string }
+
+const oneFileSize = 64 << 20
+
+func (o oneFile) File(context.Context, lane.RunPath, lane.Facts) (lane.BundleFile, error) {
+	return lane.BundleFile{SizeBytes: oneFileSize}, nil
+}
+func (o oneFile) Seed(context.Context, lane.RunPath, lane.Facts) (seed.Document, error) {
+	return seed.Document{}, lane.Errorf(lane.NotFound, "none")
+}
+func (o oneFile) Open(lane.BundleFile) (*os.File, error) { return os.Open(o.path) }
+
+// A transfer can be watched by its own run, from the first byte that arrives to
+// the last, and is gone after it.
+func TestTransfers(t *testing.T) {
+	file := oneFile{filepath.Join(t.TempDir(), "initrd")}
+	if err := os.WriteFile(file.path, make([]byte, oneFileSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(t.Context(), Config{Addr: "127.0.0.1:0", Runs: file, Files: file, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	capability := strings.Repeat("a", 32)
+	p := lane.RunPath{Capability: capability, Asset: lane.AssetFile, Digest: lane.Digest("sha256:" + strings.Repeat("0", 64)), Name: "initrd"}
+	res, err := http.Get("http://" + s.Addr() + p.String())
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("%v, %v", res, err)
+	}
+	defer func() { _ = res.Body.Close() }() // read to its end below
+	if _, err := io.CopyN(io.Discard, res.Body, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	list := s.Transfers(capability)
+	if len(list) != 1 || list[0].Name != "initrd" || list[0].Total != oneFileSize || list[0].Done < 1<<20 || list[0].Done >= oneFileSize {
+		t.Errorf("after the first MiB: %+v", list)
+	}
+	if other := s.Transfers(strings.Repeat("b", 32)); len(other) != 0 {
+		t.Errorf("another run sees %+v", other)
+	}
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if len(s.Transfers(capability)) == 0 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Error("the transfer has ended, and is still listed")
+}
