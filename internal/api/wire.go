@@ -92,6 +92,16 @@ type ImportReply struct {
 	Problems []lane.Problem `json:"problems,omitempty"`
 }
 
+// Refusal returns the problems as an error that names the lines of the inventory
+// file, or nil when there is none.
+func (r ImportReply) Refusal(file string, doc strictyaml.Document) error {
+	var problems []strictyaml.Problem
+	for _, p := range r.Problems {
+		problems = append(problems, doc.Problem(p.Field, p.Message))
+	}
+	return problemsError(fmt.Sprintf("the inventory %s is refused, nothing was changed", file), problems)
+}
+
 // ActRequest goes with every verb on one host.
 type ActRequest struct {
 	By   string           `json:"by"`

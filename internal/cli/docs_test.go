@@ -41,10 +41,14 @@ func document(b *strings.Builder, c *cobra.Command) {
 		return
 	}
 	if c.HasSubCommands() {
-		for _, sub := range c.Commands() {
-			document(b, sub)
+		defer func() {
+			for _, sub := range c.Commands() {
+				document(b, sub)
+			}
+		}()
+		if !c.LocalNonPersistentFlags().HasAvailableFlags() {
+			return // a mere group of commands
 		}
-		return
 	}
 	text := c.Long
 	if text == "" {
@@ -66,7 +70,7 @@ func flags(b *strings.Builder, set *pflag.FlagSet) {
 			short = "-" + f.Shorthand + ", "
 		}
 		fmt.Fprintf(b, "- `%s`: %s", strings.TrimSpace(short+"--"+f.Name+" "+name), usage)
-		if f.DefValue != "" && f.DefValue != "false" {
+		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" {
 			fmt.Fprintf(b, " (default `%s`)", f.DefValue)
 		}
 		b.WriteByte('\n')

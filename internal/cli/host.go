@@ -52,12 +52,8 @@ func (a *app) hostImportCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(out.Problems) > 0 {
-				e := lane.Errorf(lane.Invalid, "the inventory %s is refused, nothing was changed", argv[0])
-				for _, p := range out.Problems {
-					e.Problems = append(e.Problems, doc.Problem(p.Field, p.Message).String())
-				}
-				return e
+			if err := out.Refusal(argv[0], doc); err != nil {
+				return err
 			}
 			return a.show(out.Imported, func(w io.Writer) {
 				if check {

@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
 
 	server "bootlane/internal/app"
 )
@@ -47,4 +51,49 @@ func (a *app) serveCmd() *cobra.Command {
 	cmd.Flags().StringVarP(&config, "config", "c", a.fromEnv("BOOTLANE_CONFIG", "/etc/bootlane/config.yaml"), "configuration `file` (BOOTLANE_CONFIG)")
 	cmd.Flags().BoolVar(&check, "check", false, "only say whether this configuration would serve")
 	return cmd
+}
+
+// bootNetwork is what a configuration says of its network, and how to write it down
+// for a server that keeps its data, and listens for operators, somewhere else.
+type bootNetwork struct {
+	Interface string
+	Addresses []string
+	Config    func(data, operators string) ([]byte, error)
+}
+
+// readBootNetwork reads a configuration. Its errors are those of `serve --check`.
+func readBootNetwork(file string) (bootNetwork, error) {
+	cfg, err := server.LoadConfig(file)
+	if err != nil {
+		return bootNetwork{}, err
+	}
+	subnet, err := netip.ParsePrefix(cfg.DHCP.Subnet)
+	if err != nil {
+		return bootNetwork{}, fmt.Errorf("parse the subnet: %w", err)
+	}
+	out := bootNetwork{Interface: cfg.DHCP.Interface, Addresses: []string{fmt.Sprintf("%s/%d", cfg.DHCP.Server, subnet.Bits())}}
+	// Listeners may have other addresses, behind a router: all of them are ours here.
+	others := slices.Clone(cfg.DHCP.Routers)
+	for _, listen := range []string{cfg.Listen.Machines, cfg.Listen.TFTP} {
+		a, err := netip.ParseAddrPort(listen)
+		if err != nil {
+			return bootNetwork{}, errors.Join(errors.New("parse a listener's address"), err)
+		}
+		others = append(others, a.Addr().String())
+	}
+	for _, text := range others {
+		a, err := netip.ParseAddr(text)
+		if err == nil && text != cfg.DHCP.Server && !a.IsUnspecified() && !a.IsLoopback() && !slices.Contains(out.Addresses, text+"/32") {
+			out.Addresses = append(out.Addresses, text+"/32")
+		}
+	}
+	out.Config = func(data, operators string) ([]byte, error) {
+		cfg.Data, cfg.Listen.Operators = data, operators
+		text, err := yaml.Marshal(cfg)
+		if err != nil {
+			return nil, fmt.Errorf("write the configuration down: %w", err)
+		}
+		return append([]byte("# "+file+" for `bootlane lab try`, with all defaults: data and listen.operators are the lab's own.\n"), text...), nil
+	}
+	return out, nil
 }

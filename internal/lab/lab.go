@@ -32,16 +32,22 @@ type Config struct {
 	Now       func() time.Time
 }
 
-// The lab's network. Only the namespace knows it.
-const (
-	bridge     = "br0"
-	serverAddr = "192.168.77.1"
-	operators  = "127.0.0.1:8070"
-)
+// Site is the network that a lab plays on, and the server's configuration for it.
+// Only the lab's namespace knows either.
+type Site struct {
+	Interface string   // name of the bridge
+	Addresses []string // of the bridge, ADDRESS/BITS; the server's own is the first
+	// Config writes the configuration file, given where data and the operators' API are.
+	Config func(data, operators string) ([]byte, error)
+}
 
-// Lab is one scenario's network, server and machines.
+// operators is where the lab's server listens for us: loopback of the namespace.
+const operators = "127.0.0.1:8070"
+
+// Lab is one network with a server and machines.
 type Lab struct {
 	cfg      Config
+	site     Site
 	key      string
 	dir      string
 	began    time.Time
@@ -79,52 +85,41 @@ func (l *Lab) ip(ctx context.Context, args ...string) error {
 	return nil
 }
 
+// packets is the packet capture.
+const packets = "lab.pcap"
+
 // network builds the bridge. The namespace itself was made by whoever started us.
 func (l *Lab) network(ctx context.Context) error {
-	for _, args := range [][]string{
-		{"link", "set", "lo", "up"},
-		{"link", "add", bridge, "type", "bridge", "forward_delay", "0"},
-		{"address", "add", serverAddr + "/24", "dev", bridge},
-		{"link", "set", bridge, "up"},
-	} {
+	bridge := l.site.Interface
+	steps := [][]string{{"link", "set", "lo", "up"}, {"link", "add", "name", bridge, "type", "bridge", "forward_delay", "0"}}
+	for _, a := range l.site.Addresses {
+		steps = append(steps, []string{"address", "add", a, "dev", bridge})
+	}
+	for _, args := range append(steps, []string{"link", "set", bridge, "up"}) {
 		if err := l.ip(ctx, args...); err != nil {
 			return err
 		}
 	}
-	// Whole boot packets, but of file transfers only how they begin and end.
-	_, err := l.spawn(ctx, filepath.Join(l.dir, "tcpdump.log"), "tcpdump", "-i", bridge, "-U", "-s", "600", "-w", filepath.Join(l.dir, "lab.pcap"),
+	// Whole boot packets, but of file transfers only how they begin and end. It stays
+	// root: a process that changes its user no longer dies with its parent, prctl(2).
+	_, err := l.spawn(filepath.Join(l.dir, "tcpdump.log"), "tcpdump", "-Z", "root", "-i", bridge, "-U", "-s", "600", "-w", filepath.Join(l.dir, packets),
 		"udp or (tcp and tcp[tcpflags] & (tcp-syn|tcp-fin|tcp-rst) != 0)")
 	return err
 }
-
-const serverConfig = `data: %s
-listen:
-  operators: %s
-dhcp:
-  interface: %s
-  server: %s
-  subnet: 192.168.77.0/24
-  range: 192.168.77.100-192.168.77.199
-  routers: [192.168.77.1]
-  dns: [192.168.77.1]
-  domain: lab.example
-site:
-  user: ops
-  sshKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody@lab.example"]
-policy:
-  held: {wait: 5s}
-  bootRetry: 10s
-log: debug
-`
 
 // serve starts the server, again if need be, and returns when it answers.
 func (l *Lab) serve(ctx context.Context) error {
 	data := filepath.Join(l.dir, "data")
 	config := filepath.Join(l.dir, "config.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, serverConfig, data, operators, bridge, serverAddr), 0o644); err != nil {
+	text, err := l.site.Config(data, operators)
+	if err != nil {
+		return err
+	}
+	// Its copy of somebody's configuration may hold a password hash.
+	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
-	p, err := l.spawn(ctx, filepath.Join(l.dir, "server.log"), l.cfg.Bootlane, "serve", "--config", config)
+	p, err := l.spawn(filepath.Join(l.dir, "server.log"), l.cfg.Bootlane, "serve", "--config", config)
 	if err != nil {
 		return err
 	}
@@ -178,7 +173,7 @@ func (l *Lab) until(ctx context.Context, limit time.Duration, what string, done 
 // progress prints what is new in the machines' evidence.
 func (l *Lab) progress(ctx context.Context) {
 	for _, m := range l.machines {
-		for _, subject := range []string{m.Name, string(m.MAC)} {
+		for _, subject := range m.subjects() {
 			events, err := l.client.Events(ctx, subject, l.shown[subject], 500)
 			if err != nil {
 				continue // the server may be down on purpose
@@ -199,15 +194,20 @@ func (l *Lab) progress(ctx context.Context) {
 // machine describes a server of the lab, numbered: its identity follows from the number.
 func (l *Lab) machine(name string, fw lane.Firmware, disks ...Disk) *Machine {
 	n := len(l.machines) + 1
-	m := &Machine{Name: name, UUID: lane.UUID(fmt.Sprintf("6b0f3c%02x-52d1-4c8e-9a77-0242ac1100%02x", n, n)), MAC: lane.MAC(fmt.Sprintf("52:54:00:1a:b0:%02x", n)),
-		Serial: fmt.Sprintf("LAB-%s-%04d", strings.ToUpper(l.key), n), Asset: fmt.Sprintf("A-%04d", n), Firmware: fw, Disks: disks, lab: l, number: n}
+	return l.add(&Machine{Name: name, UUID: madeUUID(n), MACs: []lane.MAC{madeMAC(n)}, Serial: fmt.Sprintf("LAB-%s-%04d", strings.ToUpper(l.key), n),
+		Asset: fmt.Sprintf("A-%04d", n), Firmware: fw, Disks: disks})
+}
+
+// add puts a machine into the lab, still switched off.
+func (l *Lab) add(m *Machine) *Machine {
 	l.machines = append(l.machines, m)
+	m.lab, m.number = l, len(l.machines)
 	return m
 }
 
 // spec returns the machine's inventory record, for its first disk.
 func (m *Machine) spec(bundle string) api.HostSpec {
-	return api.HostSpec{ID: m.Name, Identity: lane.Identity{UUID: m.UUID, MACs: []lane.MAC{m.MAC}, Serial: m.Serial, AssetTag: m.Asset, Rack: "lab", Unit: fmt.Sprint(m.number)},
+	return api.HostSpec{ID: m.Name, Identity: lane.Identity{UUID: m.UUID, MACs: m.MACs, Serial: m.Serial, AssetTag: m.Asset, Rack: "lab", Unit: fmt.Sprint(m.number)},
 		Arch: "x86_64", Role: "worker", Bundle: bundle, Disk: lane.DiskSelector{Serial: m.Disks[0].Serial, SizeGB: float64(m.Disks[0].Bytes) / 1e9},
 		Network: api.NetworkSpec{Address: fmt.Sprintf("192.168.77.%d", 20+m.number)}}
 }
@@ -258,8 +258,11 @@ func hash(path string) (string, error) {
 
 // timelines writes every machine's evidence to w.
 func (l *Lab) timelines(ctx context.Context, w io.Writer) {
+	if l.client == nil {
+		return // the server never answered
+	}
 	for _, m := range l.machines {
-		for _, subject := range []string{m.Name, string(m.MAC)} {
+		for _, subject := range m.subjects() {
 			events, err := l.client.Events(ctx, subject, 0, 5000)
 			if err != nil || len(events) == 0 || events[0].Subject == m.Name && subject != m.Name {
 				continue

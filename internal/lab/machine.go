@@ -12,26 +12,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
 	"bootlane/internal/lane"
 )
 
-// Disk is one virtual disk.
-type Disk struct {
-	Serial string
-	Bytes  int64
-	// BootSector, when set, makes the blank disk one that a BIOS starts: it prints
-	// this text on the serial line and halts.
-	BootSector string
-}
-
 // Machine is one virtual server. It is blank but for what it says of itself.
 type Machine struct {
 	Name     string
 	UUID     lane.UUID
-	MAC      lane.MAC
+	MACs     []lane.MAC // one NIC each; the first one boots
 	Serial   string
 	Asset    string
 	Firmware lane.Firmware
@@ -56,15 +48,35 @@ func (m *Machine) file(name string) string {
 // DiskFile returns the path of disk i.
 func (m *Machine) DiskFile(i int) string { return m.file(fmt.Sprintf("disk%d.raw", i)) }
 
+// subjects returns the names under which evidence about the machine is kept.
+func (m *Machine) subjects() []string {
+	out := []string{m.Name}
+	for _, mac := range m.MACs {
+		out = append(out, string(mac))
+	}
+	return out
+}
+
+// tap returns the name of the cable of NIC i.
+func (m *Machine) tap(i int) string { return fmt.Sprintf("tap%d-%d", m.number, i) }
+
+// madeUUID and madeMAC are what machine n is called by, when nobody says.
+func madeUUID(n int) lane.UUID {
+	return lane.UUID(fmt.Sprintf("6b0f3c%02x-52d1-4c8e-9a77-0242ac11%04x", n&0xff, n&0xffff))
+}
+
+func madeMAC(n int) lane.MAC {
+	return lane.MAC(fmt.Sprintf("52:54:00:1a:%02x:%02x", 0xb0+n>>8&0x0f, n&0xff))
+}
+
 // start makes the machine's disks if need be, and powers it on.
 func (m *Machine) start(ctx context.Context) error {
-	tap := fmt.Sprintf("tap%d", m.number)
 	if m.proc == nil {
-		if err := m.make(ctx, tap); err != nil {
+		if err := m.make(ctx); err != nil {
 			return err
 		}
 	}
-	p, err := m.lab.spawn(ctx, m.file("qemu.log"), "qemu-system-x86_64", m.arguments(tap)...)
+	p, err := m.lab.spawn(m.file("qemu.log"), "qemu-system-x86_64", m.arguments()...)
 	if err != nil {
 		return err
 	}
@@ -72,10 +84,10 @@ func (m *Machine) start(ctx context.Context) error {
 	return nil
 }
 
-// make creates what outlives a power cycle: disks, firmware variables, the cable.
-func (m *Machine) make(ctx context.Context, tap string) error {
+// make creates what outlives a power cycle: disks, firmware variables, the cables.
+func (m *Machine) make(ctx context.Context) error {
 	for i, d := range m.Disks {
-		if err := makeDisk(m.DiskFile(i), d); err != nil {
+		if err := d.make(m.DiskFile(i)); err != nil {
 			return err
 		}
 	}
@@ -88,81 +100,52 @@ func (m *Machine) make(ctx context.Context, tap string) error {
 			return fmt.Errorf("write firmware variables: %w", err)
 		}
 	}
-	for _, args := range [][]string{{"tuntap", "add", tap, "mode", "tap"}, {"link", "set", tap, "master", bridge, "up"}} {
-		if err := m.lab.ip(ctx, args...); err != nil {
-			return err
+	for i := range m.MACs {
+		for _, args := range [][]string{{"tuntap", "add", m.tap(i), "mode", "tap"}, {"link", "set", m.tap(i), "master", m.lab.site.Interface, "up"}} {
+			if err := m.lab.ip(ctx, args...); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func makeDisk(path string, d Disk) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return fmt.Errorf("create a disk: %w", err)
+// arguments returns the command line of QEMU. The first NIC boots first: what
+// happens then is up to the server.
+func (m *Machine) arguments() []string {
+	smbios := "type=1,manufacturer=Bootlane,product=Lab,uuid=" + string(m.UUID)
+	if m.Serial != "" {
+		smbios += ",serial=" + escape(m.Serial)
 	}
-	err = f.Truncate(d.Bytes)
-	if d.BootSector != "" {
-		_, werr := f.WriteAt(bootSector(d.BootSector), 0)
-		err = errors.Join(err, werr)
-	}
-	return errors.Join(err, f.Close())
-}
-
-// bootSector returns a master boot record whose code prints text, byte by byte,
-// on the first serial port, and halts.
-func bootSector(text string) []byte {
-	b := make([]byte, 512)
-	code := []byte{
-		0xfa,       // cli
-		0x31, 0xc0, // xor ax, ax
-		0x8e, 0xd8, // mov ds, ax
-		0xbe, 0x40, 0x7c, // mov si, 0x7c40: the text
-		0xac,       // next: lodsb
-		0x84, 0xc0, // test al, al
-		0x74, 0x11, // jz halt
-		0x88, 0xc4, // mov ah, al
-		0xba, 0xfd, 0x03, // mov dx, 0x3fd: line status
-		0xec,       // wait: in al, dx
-		0xa8, 0x20, // test al, 0x20: transmitter empty
-		0x74, 0xfb, // jz wait
-		0x88, 0xe0, // mov al, ah
-		0xb2, 0xf8, // mov dl, 0xf8: data
-		0xee,       // out dx, al
-		0xeb, 0xea, // jmp next
-		0xf4,       // halt: hlt
-		0xeb, 0xfd, // jmp halt
-	}
-	copy(b, code)
-	copy(b[0x40:], text+"\r\n")
-	b[510], b[511] = 0x55, 0xaa
-	return b
-}
-
-// arguments returns the command line of QEMU. The NIC boots first: what happens
-// then is up to the server.
-func (m *Machine) arguments(tap string) []string {
 	args := []string{"-name", m.Name, "-machine", "q35,accel=tcg,graphics=off", "-cpu", "max", "-smp", "1", "-m", "1024", "-display", "none", "-no-user-config", "-nodefaults",
-		"-serial", "file:" + m.file("serial.log"), "-qmp", "unix:" + m.file("qmp") + ",server=on,wait=off",
-		"-uuid", string(m.UUID), "-smbios", "type=1,manufacturer=Bootlane,product=Lab,serial=" + m.Serial + ",uuid=" + string(m.UUID),
-		"-netdev", "tap,id=net0,ifname=" + tap + ",script=no,downscript=no"}
+		"-serial", "file:" + m.file("serial.log"), "-qmp", "unix:" + escape(m.file("qmp")) + ",server=on,wait=off",
+		"-uuid", string(m.UUID), "-smbios", smbios}
 	if m.Asset != "" {
-		args = append(args, "-smbios", "type=3,asset="+m.Asset)
+		args = append(args, "-smbios", "type=3,asset="+escape(m.Asset))
 	}
-	nic := "virtio-net-pci,netdev=net0,bootindex=1,mac=" + string(m.MAC)
 	if m.Firmware == lane.UEFI {
-		// Without romfile= QEMU gives the NIC an iPXE of its own, and the firmware's PXE is never tried.
-		nic += ",romfile="
-		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmfCode, "-drive", "if=pflash,format=raw,file="+m.file("vars.fd"),
+		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmfCode, "-drive", "if=pflash,format=raw,file="+escape(m.file("vars.fd")),
 			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
 	}
-	args = append(args, "-device", nic)
+	for i, mac := range m.MACs {
+		nic := fmt.Sprintf("virtio-net-pci,netdev=net%d,mac=%s", i, mac)
+		if i == 0 {
+			nic += ",bootindex=1"
+		}
+		if i > 0 || m.Firmware == lane.UEFI {
+			// Without romfile= QEMU gives the NIC an iPXE of its own, and the firmware's PXE is never tried.
+			nic += ",romfile="
+		}
+		args = append(args, "-netdev", fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no", i, m.tap(i)), "-device", nic)
+	}
 	for i, d := range m.Disks {
-		args = append(args, "-drive", fmt.Sprintf("if=none,id=d%d,format=raw,cache=unsafe,file=%s", i, m.DiskFile(i)),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=d%d,serial=%s,bootindex=%d", i, d.Serial, 2+i))
+		args = append(args, d.arguments(i, m.DiskFile(i))...)
 	}
 	return args
 }
+
+// escape doubles the commas, which separate QEMU's options.
+func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
 // cycle presses the reset button. Waits look at the serial line from here on.
 func (m *Machine) cycle() error {
@@ -228,15 +211,17 @@ type process struct {
 	done chan struct{}
 }
 
-// spawn starts a program in the lab's namespace, with its output in a file.
-func (l *Lab) spawn(ctx context.Context, log, name string, args ...string) (*process, error) {
+// spawn starts a program in the lab's namespace, with its output in a file. Close
+// ends it, not a context: after Ctrl-C and after a deadline the server must still
+// say what happened. For the same reason a terminal's Ctrl-C reaches only us.
+func (l *Lab) spawn(log, name string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", log, err)
 	}
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), out.Close())
 	}

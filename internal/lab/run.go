@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,7 +25,7 @@ const limit = 15 * time.Minute
 // namespace of its own, and shows their progress live. It returns an error when
 // any expectation failed.
 func Play(ctx context.Context, cfg Config, keys []string, atOnce int) error {
-	if err := tools(); err != nil {
+	if err := tools(ovmfCode, "/usr/lib/ipxe/snponly.efi"); err != nil {
 		return err
 	}
 	began := cfg.Now()
@@ -36,24 +37,25 @@ func Play(ctx context.Context, cfg Config, keys []string, atOnce int) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			results[i] = inner(ctx, cfg, key, out)
+			results[i] = inner(ctx, cfg, out, out, "lab", "--inner", key, "--out", cfg.Dir, "--image", cfg.Image, "--installer", cfg.Installer)
 		})
 	}
 	wg.Wait()
 	return summary(cfg, keys, results, cfg.Now().Sub(began))
 }
 
-// tools names every missing program with its Debian package.
-func tools() error {
+// tools names every missing program and file with its Debian package.
+func tools(files ...string) error {
 	var problems []error
 	for _, t := range []struct{ name, pkg string }{{"qemu-system-x86_64", "qemu-system-x86"}, {"ip", "iproute2"}, {"tcpdump", "tcpdump"}} {
 		if _, err := exec.LookPath(t.name); err != nil {
 			problems = append(problems, fmt.Errorf("the lab needs %s: apt-get install %s", t.name, t.pkg))
 		}
 	}
-	for _, f := range []struct{ path, pkg string }{{ovmfCode, "ovmf"}, {"/usr/lib/ipxe/snponly.efi", "ipxe"}, {"/dev/net/tun", "(the kernel's tun driver)"}} {
-		if _, err := os.Stat(f.path); err != nil {
-			problems = append(problems, fmt.Errorf("the lab needs %s: apt-get install %s", f.path, f.pkg))
+	for _, f := range append(files, "/dev/net/tun") {
+		if _, err := os.Stat(f); err != nil {
+			mend := map[string]string{ovmfCode: "apt-get install ovmf", "/dev/net/tun": "modprobe tun"}[f]
+			problems = append(problems, fmt.Errorf("the lab needs %s: %s", f, cmp.Or(mend, "apt-get install ipxe")))
 		}
 	}
 	if os.Geteuid() != 0 {
@@ -62,44 +64,33 @@ func tools() error {
 	return errors.Join(problems...)
 }
 
-// inner runs one scenario in a child process within a new network namespace.
-// The namespace has no name: it goes when its last process does.
-func inner(ctx context.Context, cfg Config, key string, out io.Writer) error {
-	cmd := exec.CommandContext(ctx, cfg.Bootlane, "lab", "--inner", key, "--out", cfg.Dir, "--image", cfg.Image, "--installer", cfg.Installer)
-	cmd.Stdout, cmd.Stderr = out, out
+// inner runs this program in a child process within a new network namespace. The
+// namespace has no name: it goes when its last process does.
+func inner(ctx context.Context, cfg Config, stdout, stderr io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, cfg.Bootlane, args...)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	// It ends its machines and writes down what happened; a killed one cannot.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 30 * time.Second
 	return cmd.Run()
 }
 
 // Inner plays one scenario in the namespace it is already in.
-func Inner(ctx context.Context, cfg Config, key string) (err error) {
+func Inner(ctx context.Context, cfg Config, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	l := &Lab{cfg: cfg, key: key, dir: filepath.Join(cfg.Dir, key), began: cfg.Now(), shown: map[string]int64{}}
-	if err := errors.Join(os.RemoveAll(l.dir), os.MkdirAll(l.dir, 0o755)); err != nil {
-		return fmt.Errorf("make the scenario's directory: %w", err)
-	}
-	defer l.close()
+	l := &Lab{cfg: cfg, site: scenarioSite(), key: key, dir: filepath.Join(cfg.Dir, key), began: cfg.Now(), shown: map[string]int64{}}
 	for _, s := range Scenarios() {
 		if s.Key != key {
 			continue
 		}
-		l.say("%s", s.Title)
-		if err := errors.Join(l.network(ctx), l.serve(ctx)); err != nil {
-			return err
-		}
-		err = s.play(ctx, l)
-	}
-	var text bytes.Buffer
-	l.timelines(ctx, &text)
-	if werr := os.WriteFile(filepath.Join(l.dir, "timeline.txt"), text.Bytes(), 0o644); werr != nil {
-		err = errors.Join(err, werr)
-	}
-	if err != nil {
-		l.failures = append(l.failures, err.Error())
-		l.say("  FAIL  %v", err)
-		for _, m := range l.machines {
-			l.say("  console of %s: %s", m.Name, lastLines(m.serial()))
+		if err := l.play(ctx, s.Title, s.play); err != nil {
+			l.failures = append(l.failures, err.Error())
+			l.say("  FAIL  %v", err)
+			for _, m := range l.machines {
+				l.say("  console of %s: %s", m.Name, lastLines(m.serial()))
+			}
 		}
 	}
 	if len(l.failures) > 0 {
@@ -109,6 +100,30 @@ func Inner(ctx context.Context, cfg Config, key string) (err error) {
 	return nil
 }
 
+// play makes the network and the server, lets the story happen, and ends what it
+// started. The timelines stay, whatever became of it.
+func (l *Lab) play(ctx context.Context, title string, story func(context.Context, *Lab) error) error {
+	if err := errors.Join(os.RemoveAll(l.dir), os.MkdirAll(l.dir, 0o755)); err != nil {
+		return fmt.Errorf("make the lab's directory: %w", err)
+	}
+	defer l.close()
+	l.say("%s", title)
+	err := l.network(ctx)
+	if err == nil {
+		err = l.serve(ctx)
+	}
+	if err == nil {
+		err = story(ctx, l)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	var text bytes.Buffer
+	l.timelines(ctx, &text)
+	return errors.Join(err, os.WriteFile(filepath.Join(l.dir, timelineFile), text.Bytes(), 0o644))
+}
+
+const timelineFile = "timeline.txt"
+
 func lastLines(s string) string {
 	lines := strings.Split(strings.TrimSpace(ansi.ReplaceAllString(s, "")), "\n")
 	return strings.Join(lines[max(0, len(lines)-6):], " | ")
@@ -117,7 +132,7 @@ func lastLines(s string) string {
 // summary prints every timeline and the table of results.
 func summary(cfg Config, keys []string, results []error, took time.Duration) error {
 	for _, key := range keys {
-		if b, err := os.ReadFile(filepath.Join(cfg.Dir, key, "timeline.txt")); err == nil {
+		if b, err := os.ReadFile(filepath.Join(cfg.Dir, key, timelineFile)); err == nil {
 			fmt.Fprintf(cfg.Out, "%s", b)
 		}
 	}

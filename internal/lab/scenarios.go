@@ -34,6 +34,32 @@ func Scenarios() []Scenario {
 	}
 }
 
+// serverAddr is the server's address in the scenarios.
+const serverAddr = "192.168.77.1"
+
+const serverConfig = `data: %s
+listen:
+  operators: %s
+dhcp:
+  interface: br0
+  server: 192.168.77.1
+  subnet: 192.168.77.0/24
+  range: 192.168.77.100-192.168.77.199
+  routers: [192.168.77.1]
+  dns: [192.168.77.1]
+  domain: lab.example
+policy:
+  held: {wait: 5s}
+  bootRetry: 10s
+log: debug
+`
+
+func scenarioSite() Site {
+	return Site{Interface: "br0", Addresses: []string{serverAddr + "/24"}, Config: func(data, operators string) ([]byte, error) {
+		return fmt.Appendf(nil, serverConfig, data, operators), nil
+	}}
+}
+
 const gigabyte = 1_000_000_000
 
 // patience is how long one step may take on a busy machine without KVM.
@@ -160,7 +186,7 @@ func (l *Lab) nothingInstalls(ctx context.Context, m *Machine) error {
 		}
 		l.expect(status == http.StatusForbidden, "%s is refused now: %d", regexp.MustCompile(`run/[^/]+`).ReplaceAllString(p, "run/…"), status)
 	}
-	status, body, err := fetch(ctx, "http://"+serverAddr+":8080"+lane.ScriptPath+"?uuid="+string(m.UUID)+"&mac="+m.MAC.Hyphens()+"&serial="+m.Serial+"&asset="+m.Asset+"&buildarch=x86_64&platform=efi")
+	status, body, err := fetch(ctx, "http://"+serverAddr+":8080"+lane.ScriptPath+"?uuid="+string(m.UUID)+"&mac="+m.MACs[0].Hyphens()+"&serial="+m.Serial+"&asset="+m.Asset+"&buildarch=x86_64&platform=efi")
 	l.expect(err == nil && status == http.StatusOK && !strings.Contains(body, "kernel ") && strings.Contains(body, "local boot"), "the boot script says local boot")
 	return err
 }
@@ -270,17 +296,17 @@ func unknown(ctx context.Context, l *Lab) error {
 	if err := l.screen(ctx, m, "next: add the machine to the inventory", 20*time.Second); err != nil {
 		return err
 	}
-	for _, want := range []string{string(lane.UnknownMachine), string(m.MAC), string(m.UUID), m.Serial, m.Asset} {
+	for _, want := range []string{string(lane.UnknownMachine), string(m.MACs[0]), string(m.UUID), m.Serial, m.Asset} {
 		l.expect(m.shows(regexp.QuoteMeta(want)), "its screen shows %s", want)
 	}
-	events, err := l.client.Events(ctx, string(m.MAC), 0, 5000)
+	events, err := l.client.Events(ctx, string(m.MACs[0]), 0, 5000)
 	if err != nil {
 		return err
 	}
 	l.expect(len(events) > 0, "%d lines of evidence are kept under its MAC", len(events))
 	l.expect(!slices.ContainsFunc(events, func(e lane.Event) bool { return e.Run != "" || e.Action == lane.Install.String() }), "no installer or agent byte was served to it")
-	v, err := l.client.Why(ctx, string(m.MAC))
-	l.expect(err == nil && v.Rule == string(lane.UnknownMachine), "why %s: %s", m.MAC, v.Because)
+	v, err := l.client.Why(ctx, string(m.MACs[0]))
+	l.expect(err == nil && v.Rule == string(lane.UnknownMachine), "why %s: %s", m.MACs[0], v.Because)
 	l.expect(blank(m, 0), "its disk is still blank")
 	return err
 }
