@@ -23,7 +23,8 @@ a network namespace of its own. It needs root and no KVM.
   bootlane lab --image DIR --installer DIR            all scenarios
   bootlane lab --image DIR --installer DIR a d        two of them
 
-Consoles, a packet capture and the timelines stay in the --out directory.`
+Consoles, a packet capture and the timelines stay in the --out directory.
+` + "`bootlane lab try`" + ` plays your own configuration and inventory instead.`
 
 func (a *app) labCmd() *cobra.Command {
 	cfg := lab.Config{Out: a.Stdout, Now: a.Now}
@@ -79,10 +80,10 @@ would be told now. With --provision each is granted an install and followed unti
 is installed, failed or held. The exit code is 0 when every machine ended as hoped:
 installed, or without --provision sent to its own disk.
 
-A machine takes 1 GB of memory, one processor and, without KVM, some five minutes
+A machine takes 1 GB of memory, one processor and, without KVM, some three minutes
 for an image; it is switched off when its end is known. More than 8 must be named.
-Consoles, a packet capture, the timelines and the disks stay in the --out directory,
-in try/, which the next trial empties.`
+Consoles, a packet capture, the timelines and the disks of those that did not end as
+hoped stay in the --out directory, in try/, which the next trial empties.`
 
 // trialFlags are the flags of `lab try` as they were typed.
 type trialFlags struct {

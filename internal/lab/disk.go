@@ -15,15 +15,16 @@ import (
 type Disk struct {
 	Serial string
 	Bytes  int64
-	Bus    string // virtio (the zero value), scsi, sata or nvme
+	Bus    string // virtio (the zero value), scsi or sata
 	WWN    string // as sysfs spells it; virtio has none
 	Model  string // sata only
 }
 
+// There is no NVMe: Linux ignores the names of QEMU's (NVME_QUIRK_BOGUS_NID), so that
+// no selector finds one by its EUI-64.
 const (
 	scsi = "scsi"
 	sata = "sata"
-	nvme = "nvme"
 )
 
 // usualBytes is the size of a disk of which the inventory gives none.
@@ -40,7 +41,7 @@ func diskFor(s lane.DiskSelector) (Disk, bool) {
 	switch {
 	case kind == "virtio":
 		d.Serial = cmp.Or(d.Serial, name)
-	case kind == "wwn", kind == "nvme":
+	case kind == "wwn":
 		d.WWN = cmp.Or(d.WWN, name)
 	case kind == "scsi" && strings.HasPrefix(name, "3"):
 		d.WWN = cmp.Or(d.WWN, "0x"+name[1:])
@@ -48,7 +49,7 @@ func diskFor(s lane.DiskSelector) (Disk, bool) {
 		at := strings.LastIndexByte(name, '_')
 		d.Model, d.Serial = name[:at], cmp.Or(d.Serial, name[at+1:])
 	}
-	for _, d.Bus = range []string{"", scsi, sata, nvme} {
+	for _, d.Bus = range []string{"", scsi, sata} {
 		if _, err := s.Resolve([]lane.Disk{d.seen()}); err == nil {
 			return d, true
 		}
@@ -56,33 +57,27 @@ func diskFor(s lane.DiskSelector) (Disk, bool) {
 	return Disk{Serial: "LAB", Bytes: d.Bytes}, false
 }
 
-var (
-	naaName = regexp.MustCompile(`^0x[0-9a-f]{16}$`)
-	euiName = regexp.MustCompile(`^eui\.[0-9a-f]{16}$`)
-)
+var naaName = regexp.MustCompile(`^0x[0-9a-f]{16}$`)
 
 // seen returns the disk as an agent on the machine finds it: without what QEMU's
 // devices of this kind cannot say, and cut to what they can.
 func (d Disk) seen() lane.Disk {
 	out := lane.Disk{SizeBytes: d.Bytes, Serial: d.Serial}
 	add := func(names ...string) { out.ByID = append(out.ByID, names...) }
-	longest := 20 // of a serial number, by virtio, ATA and NVMe
+	if d.Bus != "" && naaName.MatchString(d.WWN) {
+		out.WWN = d.WWN
+		add("wwn-" + d.WWN)
+	}
+	longest := 20 // of a serial number, by virtio and ATA
 	switch {
 	case d.Bus == scsi:
 		longest = 36
-		fallthrough
+		if out.WWN != "" {
+			add("scsi-3" + d.WWN[2:])
+		}
 	case d.Bus == sata:
-		if naaName.MatchString(d.WWN) {
-			out.WWN = d.WWN
-			add("wwn-"+d.WWN, "scsi-3"+d.WWN[2:])
-		}
-		if d.Bus == sata && d.Model != "" && len(d.Model) <= 40 {
-			out.ByID = []string{"ata-" + d.Model + "_" + d.Serial, "wwn-" + d.WWN}
-		}
-	case d.Bus == nvme:
-		if euiName.MatchString(d.WWN) {
-			out.WWN = d.WWN
-			add("nvme-" + d.WWN)
+		if len(d.Model) <= 40 {
+			add("ata-" + d.Model + "_" + d.Serial)
 		}
 	default:
 		add("virtio-" + d.Serial)
@@ -101,22 +96,14 @@ func (d Disk) arguments(i int, file string) []string {
 	if d.Serial != "" {
 		own = ",serial=" + escape(d.Serial)
 	}
+	if d.WWN != "" {
+		own += ",wwn=" + d.WWN
+	}
 	switch d.Bus {
 	case scsi:
-		if d.WWN != "" {
-			own += ",wwn=" + d.WWN
-		}
 		return append(out, "-device", fmt.Sprintf("virtio-scsi-pci,id=s%d", i), "-device", fmt.Sprintf("scsi-hd,bus=s%d.0,%s%s", i, disk, own))
 	case sata:
-		if d.WWN != "" {
-			own += ",wwn=" + d.WWN
-		}
 		return append(out, "-device", fmt.Sprintf("ide-hd,bus=ide.%d,%s%s,model=%s", i, disk, own, escape(d.Model)))
-	case nvme:
-		if own == "" {
-			own = ",serial=LAB" // QEMU insists on one
-		}
-		return append(out, "-device", fmt.Sprintf("nvme,id=n%d%s", i, own), "-device", fmt.Sprintf("nvme-ns,bus=n%d,%s,eui64=0x%s", i, disk, strings.TrimPrefix(d.WWN, "eui.")))
 	}
 	return append(out, "-device", "virtio-blk-pci,"+disk+own)
 }

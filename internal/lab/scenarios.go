@@ -48,6 +48,9 @@ dhcp:
   routers: [192.168.77.1]
   dns: [192.168.77.1]
   domain: lab.example
+site:
+  user: ops
+  sshKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody@lab.example"]
 policy:
   held: {wait: 5s}
   bootRetry: 10s
@@ -129,7 +132,14 @@ func (l *Lab) install(ctx context.Context, m *Machine) error {
 	if err := l.state(ctx, m.Name, lane.StateInstalled, 10*time.Second); err != nil {
 		return err
 	}
-	l.expect(true, "%s went from a blank disk to installed", m.Name)
+	events, err := l.client.Events(ctx, m.Name, 0, 5000)
+	if err != nil {
+		return err
+	}
+	l.expect(slices.ContainsFunc(events, func(e lane.Event) bool {
+		return e.Kind == lane.KindInstalled && strings.Contains(e.Message, "user ops")
+	}),
+		"%s went from a blank disk to installed, and its first boot made the site's administrator", m.Name)
 	return l.screen(ctx, m, m.Name+" login:", patience)
 }
 

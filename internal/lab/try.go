@@ -136,7 +136,7 @@ func (t Trial) virtual(h lane.Host, n int) (m *Machine, notes, problems []string
 		if t.Provision {
 			list = &problems
 		}
-		note(list, "disk: no virtual disk can be called %s; a serial, a wwn (0x… or eui.…, 16 digits), or byID with virtio-, wwn-, ata- or nvme-eui. can be tried", h.Disk)
+		note(list, "disk: no virtual disk can be called %s; what can be tried is a serial, a wwn of 0x and 16 digits, or byID with ata-, wwn- or virtio-", h.Disk)
 	}
 	if !t.Provision {
 		return m, notes, problems
@@ -265,6 +265,9 @@ func (t Trial) follow(ctx context.Context, l *Lab, attempts []*attempt) error {
 			a.m.stop()
 			a.off = l.now()
 			l.say("%s switched off: %s", a.m.Name, a.end)
+			if a.judge(ctx, l) == nil && t.hoped(a) {
+				_ = os.Remove(a.m.DiskFile(0)) // gigabytes, of which nobody has a question
+			}
 			return true
 		})
 		if err := l.pause(ctx, 300*time.Millisecond); err != nil {
