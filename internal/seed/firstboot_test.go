@@ -1,7 +1,11 @@
 package seed
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -20,6 +24,7 @@ import (
 type installed struct {
 	t       *testing.T
 	root    string
+	path    string // where programs are that no stand-in is for; empty: everywhere
 	patient bool
 }
 
@@ -133,7 +138,11 @@ func (s *installed) boot(in Input) (int, []url.Values) {
 		"/etc/", s.root+"/etc/", "/usr/sbin/", s.root+"/usr/sbin/", "/var/", s.root+"/var/", "-ge 12", patience).Replace(document(s.t, in, "firstboot.sh"))
 	s.write("firstboot", moved)
 	cmd := exec.Command("dash", filepath.Join(s.root, "firstboot"))
-	cmd.Env = []string{"PATH=" + filepath.Join(s.root, "bin") + ":" + os.Getenv("PATH"), "LC_ALL=C"}
+	path := s.path
+	if path == "" {
+		path = os.Getenv("PATH")
+	}
+	cmd.Env = []string{"PATH=" + filepath.Join(s.root, "bin") + ":" + path, "LC_ALL=C"}
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil || strings.Contains(string(out), "not found") || strings.Contains(string(out), "rror:") {
 		s.t.Fatalf("%v\n%s", err, out)
@@ -253,6 +262,100 @@ func TestFirstBootAccount(t *testing.T) {
 		if _, _ = s.boot(in); strings.Contains(s.read("state/log"), "useradd") {
 			t.Errorf("%s: an account is made", name)
 		}
+	}
+}
+
+// TestFirstBootClients lets the real clients that a system may have speak to a
+// server, one at a time.
+func TestFirstBootClients(t *testing.T) {
+	for _, client := range []struct{ name, program, as, deb, timeout string }{
+		{"curl", "curl", "curl", "curl", ""},
+		{"wget", "wget", "wget", "wget", "timeout"},
+		{"wget of the Debian installer", "wget", "wget", "wget", ""},
+		{"busybox", "busybox", "wget", "busybox-static", "timeout"},
+	} {
+		for _, c := range []struct {
+			name  string
+			ahead time.Duration // the machine's clock
+			date  bool
+			want  string // words of the failure; empty: it is ready
+		}{
+			{"ready", time.Second, true, ""},
+			{"clock off", time.Hour, true, "time: the clock is 3"},
+			{"server does not tell the time", 0, false, "time: the server's clock cannot be read."},
+		} {
+			t.Run(client.name+"/"+c.name, func(t *testing.T) {
+				t.Parallel()
+				s, in := newInstalled(t), full(lane.SeedImage)
+				in.Base = s.serve(c.ahead, c.date)
+				s.forget("bin/curl")
+				s.only("awk", "basename", "cat", "cut", "date", "dirname", "flock", "grep", "head", "mkdir", "readlink", "sed", "sh", "sort", "sync", "touch", "tr", "wc", "chmod")
+				if client.timeout != "" {
+					s.have(client.timeout, tool(t, client.timeout, "coreutils"))
+				}
+				s.have(client.as, tool(t, client.program, client.deb))
+				status, reports := s.boot(in)
+				if status != 0 || len(reports) != 2 || said(reports[0]) != "first-boot 1 ok" || reports[0].Get(lane.ReportSerial) != "SN-A 1" {
+					t.Fatalf("exit %d, reports %v", status, reports)
+				}
+				want := map[bool]string{true: "ready 1 ok", false: "ready 1 failed"}[c.want == ""]
+				if message := reports[1].Get(lane.ReportMessage); said(reports[1]) != want || !strings.Contains(message, c.want) {
+					t.Errorf("report %s: %s", said(reports[1]), message)
+				}
+			})
+		}
+	}
+}
+
+// serve starts a server that takes reports, and returns the URL of the run.
+func (s *installed) serve(ahead time.Duration, date bool) string {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Date"] = nil
+		if date {
+			w.Header().Set("Date", time.Now().Add(-ahead).UTC().Format(http.TimeFormat))
+		}
+		if r.URL.Path != "/run/cap/report" {
+			return
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.Method != http.MethodPost {
+			s.t.Errorf("%s: %v", r.Method, err)
+		}
+		log, err := os.OpenFile(filepath.Join(s.root, "state/log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			s.t.Error(err)
+			return
+		}
+		_, err = fmt.Fprintf(log, "POST http://%s%s %s\n", r.Host, r.URL.Path, body)
+		if err := errors.Join(err, log.Close()); err != nil {
+			s.t.Error(err)
+		}
+	}))
+	s.t.Cleanup(server.Close)
+	return server.URL + "/run/cap"
+}
+
+// only leaves the system no programs but these, and the stand-ins.
+func (s *installed) only(names ...string) {
+	s.t.Helper()
+	s.path = filepath.Join(s.root, "only")
+	if err := os.Mkdir(s.path, 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, name := range names {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.have(name, path)
+	}
+}
+
+// have gives the system one more program.
+func (s *installed) have(name, path string) {
+	s.t.Helper()
+	if err := os.Symlink(path, filepath.Join(s.path, name)); err != nil {
+		s.t.Fatal(err)
 	}
 }
 

@@ -32,7 +32,7 @@ wget() {
 	while [ $# -gt 0 ]; do
 		case $1 in
 		-O) out=$2; shift ;;
-		-T) shift ;;
+		-T | -t) shift ;;
 		-q) ;;
 		--post-data=*) data=${1#--post-data=} ;;
 		-*) echo "an option that was not foreseen: $1" >> /log ;;
@@ -48,6 +48,7 @@ wget() {
 	echo "GET $url" >> /log
 	cat "/served/${url##*/}" > "$out"
 }
+timeout() { shift; "$@"; }
 poweroff() { echo "poweroff $*" >> /log; [ -e /sticks ] || exit 99; }
 sleep() { echo "sleep $*" >> /log; }
 `

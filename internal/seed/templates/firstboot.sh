@@ -22,7 +22,12 @@ root_disk() {
 
 # clock: seconds between this machine's clock and the server's.
 clock() {
-	there=$(curl -fsSI -m 20 "${base%%/run/*}/healthz" | tr -d '\r' | sed -n 's/^[Dd]ate: //p')
+	url=${base%%/run/*}/healthz
+	there=$(if command -v curl >/dev/null 2>&1; then
+		curl -fsSI -m 20 "$url"
+	else
+		once -S -O /dev/null "$url" 2>&1 # the headers, indented
+	fi | tr -d '\r' | sed -n 's/^ *[Dd]ate: //p')
 	[ -n "$there" ] || return 1 # date would take it for midnight
 	there=$(date -d "$there" +%s) || return 1
 	here=$(date +%s)

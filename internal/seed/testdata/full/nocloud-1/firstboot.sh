@@ -17,13 +17,23 @@ done
 # must arrive as it is: the server compares it.
 form() { printf '%s' "$1" | tr '\n' ' ' | cut -c 1-500 | sed 's/%/%25/g; s/+/%2B/g; s/&/%26/g; s/;/%3B/g; s/ /+/g'; }
 
+# once ARG...: wget, one try of 20 seconds. GNU's would try 20 times, and Debian's busybox
+# dies of -T; the Debian installer has GNU's, and no timeout.
+once() {
+	if command -v timeout >/dev/null 2>&1; then
+		timeout 20 wget -q -t 1 "$@"
+	else
+		wget -q -t 1 -T 20 "$@"
+	fi
+}
+
 # post STAGE SEQ STATUS MESSAGE: one try.
 post() {
 	body="stage=$1&seq=$2&status=$3&message=$(form "$4")&uuid=$uuid&mac=$mac&serial=$(form "$serial")"
 	if command -v curl >/dev/null 2>&1; then
 		curl -fsS -m 20 -o /dev/null -d "$body" "$base/report"
 	else
-		wget -q -T 20 -O /dev/null --post-data="$body" "$base/report"
+		once -O /dev/null --post-data="$body" "$base/report"
 	fi
 }
 
@@ -95,7 +105,12 @@ root_disk() {
 
 # clock: seconds between this machine's clock and the server's.
 clock() {
-	there=$(curl -fsSI -m 20 "${base%%/run/*}/healthz" | tr -d '\r' | sed -n 's/^[Dd]ate: //p')
+	url=${base%%/run/*}/healthz
+	there=$(if command -v curl >/dev/null 2>&1; then
+		curl -fsSI -m 20 "$url"
+	else
+		once -S -O /dev/null "$url" 2>&1 # the headers, indented
+	fi | tr -d '\r' | sed -n 's/^ *[Dd]ate: //p')
 	[ -n "$there" ] || return 1 # date would take it for midnight
 	there=$(date -d "$there" +%s) || return 1
 	here=$(date +%s)
