@@ -80,7 +80,7 @@ would be told now. With --provision each is granted an install and followed unti
 is installed, failed or held. The exit code is 0 when every machine ended as hoped:
 installed, or without --provision sent to its own disk.
 
-A machine takes 1 GB of memory, one processor and, without KVM, some three minutes
+A machine takes 1 GB of memory, one processor and, without KVM, some four minutes
 for an image; it is switched off when its end is known. More than 8 must be named.
 Consoles, a packet capture, the timelines and the disks of those that did not end as
 hoped stay in the --out directory, in try/, which the next trial empties.`
