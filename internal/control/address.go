@@ -8,17 +8,18 @@ import (
 	"bootlane/internal/lane"
 )
 
-// Reserved returns the address that the inventory reserves for a NIC, or the zero Addr.
-func (c *Control) Reserved(ctx context.Context, m lane.MAC) (netip.Addr, error) {
+// Reserved returns the address that the inventory reserves for a NIC's host, or
+// the zero Addr, and all NICs of that host.
+func (c *Control) Reserved(ctx context.Context, m lane.MAC) (netip.Addr, []lane.MAC, error) {
 	hosts, err := c.Store.Claimants(ctx, []string{"mac:" + string(m)})
 	if err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, nil, err
 	}
 	hosts = slices.DeleteFunc(hosts, func(h lane.Host) bool { return h.State == lane.StateRetired })
 	if len(hosts) != 1 {
-		return netip.Addr{}, nil // nobody's, or disputed: no reservation
+		return netip.Addr{}, nil, nil // nobody's, or disputed: no reservation
 	}
-	return hosts[0].Network.Address, nil
+	return hosts[0].Network.Address, hosts[0].Identity.MACs, nil
 }
 
 // Holder reports whether the inventory reserves an address for any host.

@@ -498,7 +498,7 @@ func TestReservations(t *testing.T) {
 	withAddress.Network.Address = a
 	r.enrol(withAddress, other("node2"))
 	for m, want := range map[lane.MAC]netip.Addr{mac1: a, mac2: {}, "52:54:00:00:00:99": {}} {
-		if got, err := r.Reserved(ctx, m); err != nil || got != want {
+		if got, _, err := r.Reserved(ctx, m); err != nil || got != want {
 			t.Errorf("%s has %s, %v", m, got, err)
 		}
 	}
@@ -517,7 +517,7 @@ func TestReservations(t *testing.T) {
 	}
 	_, err := r.Retire(ctx, "node1", "op:t", "")
 	r.must(err)
-	if got, err := r.Reserved(ctx, mac1); err != nil || got.IsValid() {
+	if got, _, err := r.Reserved(ctx, mac1); err != nil || got.IsValid() {
 		t.Errorf("a retired machine keeps %s, %v", got, err)
 	}
 	if got, err := r.Holder(ctx, a); err != nil || got {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
@@ -65,7 +66,7 @@ func (s *Server) discover(ctx context.Context, q query) (answer, error) {
 
 // choose finds an address for the client and holds it.
 func (s *Server) choose(ctx context.Context, q query, wish netip.Addr) (netip.Addr, bool, error) {
-	reserved, err := s.cfg.Reservations.Reserved(ctx, q.mac)
+	reserved, err := s.reservation(ctx, q.mac)
 	if err != nil {
 		return netip.Addr{}, false, err
 	}
@@ -86,6 +87,19 @@ func (s *Server) choose(ctx context.Context, q query, wish netip.Addr) (netip.Ad
 	}
 	a, ok := s.pool.find(q.mac, reserved, wish, taken, s.cfg.Now())
 	return a, ok, failed
+}
+
+// reservation returns the address reserved for a NIC. A host has one, and often
+// several NICs: while one of them uses it, the others are strangers to it.
+func (s *Server) reservation(ctx context.Context, m lane.MAC) (netip.Addr, error) {
+	a, nics, err := s.cfg.Reservations.Reserved(ctx, m)
+	if err != nil || !a.IsValid() {
+		return netip.Addr{}, err
+	}
+	if user := s.pool.user(a, s.cfg.Now()); user != m && slices.Contains(nics, user) {
+		return netip.Addr{}, nil
+	}
+	return a, nil
 }
 
 func (s *Server) usable(a netip.Addr) bool {
@@ -122,7 +136,7 @@ func (s *Server) request(ctx context.Context, q query) (answer, error) {
 		return s.refuse(q, "this address belongs to another network"), nil
 	}
 	l, known := s.pool.leaseOf(q.mac)
-	reserved, err := s.cfg.Reservations.Reserved(ctx, q.mac)
+	reserved, err := s.reservation(ctx, q.mac)
 	switch {
 	case err != nil:
 		return answer{}, err
@@ -148,7 +162,7 @@ func (s *Server) own(a netip.Addr) bool {
 // grant stores the lease, and only then acknowledges it.
 func (s *Server) grant(ctx context.Context, q query, a netip.Addr, gone string) (answer, error) {
 	now := s.cfg.Now()
-	reserved, err := s.cfg.Reservations.Reserved(ctx, q.mac)
+	reserved, err := s.reservation(ctx, q.mac)
 	if err != nil {
 		return answer{}, err
 	}

@@ -38,7 +38,15 @@ func (r *rig) Ask(_ context.Context, f lane.Facts) (lane.Decision, error) {
 	return r.decision, r.askErr
 }
 
-func (r *rig) Reserved(_ context.Context, m lane.MAC) (netip.Addr, error) { return r.reserved[m], nil }
+func (r *rig) Reserved(_ context.Context, m lane.MAC) (netip.Addr, []lane.MAC, error) {
+	var nics []lane.MAC // one host's are those with the same reservation
+	for other, a := range r.reserved {
+		if a == r.reserved[m] {
+			nics = append(nics, other)
+		}
+	}
+	return r.reserved[m], nics, nil
+}
 
 func (r *rig) Holder(_ context.Context, a netip.Addr) (bool, error) {
 	for _, v := range r.reserved {
@@ -290,6 +298,22 @@ func TestReservations(t *testing.T) {
 	r.expect(r.say(build(discover, mac(98), nil)), 0, "")
 	r.reserved[mac(97)] = netip.MustParseAddr("10.1.1.1")
 	r.expect(r.say(build(discover, mac(97), nil)), 0, "")
+}
+
+// A host has one reserved address, and often two NICs: the second one to boot gets an
+// address of the range, and the first keeps the reservation.
+func TestReservationOfTwoNICs(t *testing.T) {
+	r := newRig(t)
+	a := netip.MustParseAddr("192.168.77.20")
+	r.reserved[mac(1)], r.reserved[mac(2)] = a, a
+	r.expect(r.say(build(discover, mac(1), nil)), offering, "192.168.77.20")
+	r.expect(r.say(build(discover, mac(2), nil)), offering, "192.168.77.100")
+	r.expect(r.say(selecting(mac(1), "192.168.77.20", "192.168.77.1")), ack, "192.168.77.20")
+	r.expect(r.say(selecting(mac(2), "192.168.77.100", "192.168.77.1")), ack, "192.168.77.100")
+	r.expect(r.say(build(request, mac(2), ciaddr("192.168.77.100"))), ack, "192.168.77.100") // it renews
+	r.expect(r.say(build(request, mac(2), nil, ip(50, "192.168.77.20")...)), nak, "")
+	r.now = r.now.Add(48 * time.Hour) // nobody uses it now: the next NIC may
+	r.expect(r.say(build(discover, mac(2), nil)), offering, "192.168.77.20")
 }
 
 func TestDecline(t *testing.T) {

@@ -167,6 +167,20 @@ func (p *pool) leasedToOther(mac lane.MAC, a netip.Addr, now time.Time) bool {
 	return ok && holder != mac && p.byMAC[holder].State == lane.LeaseActive && now.Before(p.byMAC[holder].Expires)
 }
 
+// user returns the client that has a lease or an offer of the address now, or
+// nothing.
+func (p *pool) user(a netip.Addr, now time.Time) lane.MAC {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m, ok := p.byAddr[a]; ok && p.byMAC[m].State == lane.LeaseActive && now.Before(p.byMAC[m].Expires) {
+		return m
+	}
+	if m, ok := p.offered[a]; ok && now.Before(p.offers[m].until) {
+		return m
+	}
+	return ""
+}
+
 // available reports whether the client may have exactly this address, and holds it.
 func (p *pool) available(mac lane.MAC, a netip.Addr, now time.Time) bool {
 	p.mu.Lock()

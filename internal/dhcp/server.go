@@ -36,8 +36,9 @@ type Leases interface {
 
 // Reservations knows which addresses the inventory gives to whom.
 type Reservations interface {
-	// Reserved returns the address reserved for a NIC, or the zero Addr.
-	Reserved(ctx context.Context, m lane.MAC) (netip.Addr, error)
+	// Reserved returns the address reserved for a NIC, or the zero Addr, and every NIC
+	// of the host that it is reserved for.
+	Reserved(ctx context.Context, m lane.MAC) (netip.Addr, []lane.MAC, error)
 	// Holder reports whether an address is reserved for any host.
 	Holder(ctx context.Context, a netip.Addr) (bool, error)
 }
