@@ -66,7 +66,7 @@ func (c *Control) Why(ctx context.Context, subject string) (lane.Verdict, error)
 	if err != nil {
 		return lane.Verdict{}, err
 	}
-	events, err := c.Events(ctx, subject, -1, 500)
+	events, err := c.told(ctx, subject)
 	if err != nil {
 		return lane.Verdict{}, err
 	}
@@ -81,6 +81,18 @@ func (c *Control) Why(ctx context.Context, subject string) (lane.Verdict, error)
 		return lane.Verdict{}, err
 	}
 	return diagnose.Host(h, events, c.Now()), nil
+}
+
+// told returns what `why` judges by: the last lines of evidence, and those that
+// made the record what it is, however many came since.
+func (c *Control) told(ctx context.Context, subject string) ([]lane.Event, error) {
+	recent, err := c.Events(ctx, subject, -1, 500)
+	if err != nil || len(recent) == 0 {
+		return recent, err
+	}
+	lasting, err := c.Store.LastingEvents(ctx, subject, 50)
+	older := slices.DeleteFunc(lasting, func(e lane.Event) bool { return e.Seq >= recent[0].Seq })
+	return append(older, recent...), err
 }
 
 // WhatIf returns what each surface would answer if the host's machine, as the

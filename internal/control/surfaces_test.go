@@ -3,6 +3,7 @@ package control_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -168,6 +169,23 @@ func TestNobodyCouldLogIn(t *testing.T) {
 	}
 	_, err = closed.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "image-1", By: "op:t"})
 	r.must(err)
+}
+
+// TestWhyRemembers: however often the machine asks after its run has ended, why
+// still names the event that ended it.
+func TestWhyRemembers(t *testing.T) {
+	r := newRig(t)
+	r.enrol(spec("node1"))
+	h := r.provision("node1", lane.Provisioning{})
+	r.script(lane.Install)
+	r.must(r.report(h, lane.StageKernel, 1, lane.StatusFailed))
+	for i := range 700 {
+		r.store.Record(lane.Event{Subject: "node1", At: r.clock(), Kind: lane.KindAsked, By: "dhcp", Name: fmt.Sprint(i)})
+	}
+	v, err := r.Why(t.Context(), "node1")
+	if err != nil || v.Evidence == nil || v.Evidence.Kind != lane.KindFailed {
+		t.Errorf("%+v, %v", v, err)
+	}
 }
 
 // TestPreseedRun goes the installer's way: documents instead of an order.

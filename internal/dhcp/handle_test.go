@@ -322,6 +322,17 @@ func TestDecline(t *testing.T) {
 	r.expect(r.say(build(decline, mac(1), nil, ip(50, "192.168.77.103")...)), 0, "") // D4-29: not its address
 	r.expect(r.say(build(decline, mac(1), nil, ip(50, "192.168.77.100")...)), 0, "") // D4-28
 	r.expect(r.say(build(discover, mac(1), nil)), offering, "192.168.77.101")
+	r.expect(r.say(selecting(mac(1), "192.168.77.101", "192.168.77.1")), ack, "192.168.77.101")
+	// The client has another lease now, and the address is still set aside: for anybody
+	// who asks for it, and after a restart.
+	r.expect(r.say(build(discover, mac(2), nil, ip(50, "192.168.77.100")...)), offering, "192.168.77.102")
+	stored, err := r.store.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if newPool(netip.MustParseAddr("192.168.77.100"), netip.MustParseAddr("192.168.77.103"), stored).available(mac(3), netip.MustParseAddr("192.168.77.100"), r.now) {
+		t.Error("after a restart the declined address is free")
+	}
 	for range 20 { // D4-30: the pool survives
 		if p := r.say(build(discover, mac(1), nil)); p != nil {
 			r.say(build(decline, mac(1), nil, ip(50, p.YourIPAddr.String())...))

@@ -24,7 +24,8 @@ type pool struct {
 	offers   map[lane.MAC]offer
 	offered  map[netip.Addr]lane.MAC
 	declines map[lane.MAC][]time.Time
-	next     netip.Addr // where the search for a free address goes on
+	aside    map[netip.Addr]time.Time // declined addresses, and until when they are not offered
+	next     netip.Addr               // where the search for a free address goes on
 }
 
 type offer struct {
@@ -41,9 +42,9 @@ const (
 
 func newPool(first, last netip.Addr, leases []lane.Lease) *pool {
 	p := &pool{first: first, last: last, next: first, byMAC: map[lane.MAC]lane.Lease{}, byAddr: map[netip.Addr]lane.MAC{},
-		offers: map[lane.MAC]offer{}, offered: map[netip.Addr]lane.MAC{}, declines: map[lane.MAC][]time.Time{}}
+		offers: map[lane.MAC]offer{}, offered: map[netip.Addr]lane.MAC{}, declines: map[lane.MAC][]time.Time{}, aside: map[netip.Addr]time.Time{}}
 	for _, l := range leases {
-		p.byMAC[l.MAC], p.byAddr[l.Address] = l, l.MAC
+		p.set(l)
 	}
 	return p
 }
@@ -60,7 +61,7 @@ func (p *pool) find(mac lane.MAC, reserved, wish netip.Addr, taken func(netip.Ad
 		if o, ok := p.offers[mac]; ok && now.Before(o.until) {
 			candidates = append(candidates, o.addr)
 		}
-		if l, ok := p.byMAC[mac]; ok && l.State != lane.LeaseDeclined {
+		if l, ok := p.byMAC[mac]; ok {
 			candidates = append(candidates, l.Address)
 		}
 		if p.inRange(wish) {
@@ -104,17 +105,17 @@ func (p *pool) inRange(a netip.Addr) bool {
 }
 
 func (p *pool) free(a netip.Addr, mac lane.MAC, now time.Time) bool {
+	if until, ok := p.aside[a]; ok && now.Before(until) {
+		return false // whoever asks: another machine answers there
+	}
 	if m, ok := p.offered[a]; ok && m != mac && now.Before(p.offers[m].until) {
 		return false
 	}
 	holder, ok := p.byAddr[a]
-	if !ok {
+	if !ok || holder == mac {
 		return true
 	}
 	l := p.byMAC[holder]
-	if holder == mac {
-		return l.State != lane.LeaseDeclined || !now.Before(l.Expires)
-	}
 	return l.State == lane.LeaseReleased || !now.Before(l.Expires)
 }
 
@@ -196,6 +197,11 @@ func (p *pool) available(mac lane.MAC, a netip.Addr, now time.Time) bool {
 func (p *pool) set(l lane.Lease) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	delete(p.aside, l.Address)
+	if l.State == lane.LeaseDeclined {
+		p.setAside(l)
+		return
+	}
 	if old, ok := p.byMAC[l.MAC]; ok && old.Address != l.Address && p.byAddr[old.Address] == l.MAC {
 		delete(p.byAddr, old.Address)
 	}
@@ -203,6 +209,17 @@ func (p *pool) set(l lane.Lease) {
 		delete(p.byMAC, holder)
 	}
 	p.byMAC[l.MAC], p.byAddr[l.Address] = l, l.MAC
+	p.forget(l.MAC)
+}
+
+// setAside takes a declined address from whoever had it. It is kept by address:
+// the client that declined it soon has another lease.
+func (p *pool) setAside(l lane.Lease) {
+	p.aside[l.Address] = l.Expires
+	if holder, ok := p.byAddr[l.Address]; ok {
+		delete(p.byMAC, holder)
+		delete(p.byAddr, l.Address)
+	}
 	p.forget(l.MAC)
 }
 

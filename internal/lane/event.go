@@ -137,11 +137,15 @@ func Coalesce(prev, next Event) (Event, bool) {
 	return prev, true
 }
 
+// Lasting reports whether an event of this kind says how a record came to be what
+// it is. The others say what was asked and told; they come by the hundred.
+func (k Kind) Lasting() bool {
+	return !slices.Contains([]Kind{KindAsked, KindServed, KindRefused, KindLease, KindGap, KindProgress}, k)
+}
+
 func repeats(a, b Event) bool {
-	switch a.Kind {
-	case KindAsked, KindServed, KindRefused, KindLease, KindGap:
-	default:
-		return false // a change of state is never a repetition
+	if a.Kind.Lasting() || a.Kind == KindProgress {
+		return false // a change of the record is never a repetition
 	}
 	same := a.Subject == b.Subject && a.Surface == b.Surface && a.Speaker == b.Speaker && a.Action == b.Action &&
 		a.Reason == b.Reason && a.Run == b.Run && a.Stage == b.Stage && a.Name == b.Name && a.Digest == b.Digest && a.Message == b.Message

@@ -10,14 +10,15 @@ import (
 )
 
 // PutLease stores a lease and returns after the commit. Any older lease of the
-// same address ends with it: an address has one holder.
+// same address ends with it, and any other of the same client: an address has one
+// holder, and a client one address. What a client declined stays set aside.
 func (s *Store) PutLease(ctx context.Context, l lane.Lease) error {
 	return s.do(ctx, func(ctx context.Context, tx *transaction) error {
-		if _, err := tx.exec(ctx, freeAddress, l.Address.String(), string(l.MAC)); err != nil {
-			return broken("free an address", err)
+		if _, err := tx.exec(ctx, endLease, string(l.MAC), l.Address.String()); err != nil {
+			return broken("end a client's older lease", err)
 		}
 		_, err := tx.exec(ctx, putLease,
-			string(l.MAC), l.Address.String(), string(l.State), l.Granted.UnixMicro(), l.Expires.UnixMicro())
+			l.Address.String(), string(l.MAC), string(l.State), l.Granted.UnixMicro(), l.Expires.UnixMicro())
 		if err != nil {
 			return broken("write a lease", err)
 		}

@@ -17,14 +17,14 @@ const (
 	deleteClaim  = `DELETE FROM claims WHERE claim = $1 AND host = $2`
 	countEvent   = `UPDATE events SET count = $1, last_at = $2 WHERE subject = $3 AND seq = $4`
 	lastEvent    = `SELECT seq, hash FROM events WHERE subject = $1 ORDER BY seq DESC LIMIT 1`
-	insertEvent  = `INSERT INTO events (subject, seq, at, last_at, count, hash, doc) VALUES ($1, $2, $3, $4, $5, $6, $7)`
-	freeAddress  = `DELETE FROM leases WHERE address = $1 AND mac <> $2`
-	putLease     = `INSERT INTO leases (mac, address, state, granted, expires) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (mac) DO UPDATE SET address = excluded.address, state = excluded.state, granted = excluded.granted, expires = excluded.expires`
+	insertEvent  = `INSERT INTO events (subject, seq, at, last_at, count, hash, doc, lasting) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
+	endLease     = `DELETE FROM leases WHERE mac = $1 AND address <> $2 AND state <> 'declined'`
+	putLease     = `INSERT INTO leases (address, mac, state, granted, expires) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, state = excluded.state, granted = excluded.granted, expires = excluded.expires`
 )
 
 // writeStatements lists them.
-var writeStatements = []string{insertHost, updateHost, selectClaims, insertClaim, deleteClaim, countEvent, lastEvent, insertEvent, freeAddress, putLease}
+var writeStatements = []string{insertHost, updateHost, selectClaims, insertClaim, deleteClaim, countEvent, lastEvent, insertEvent, endLease, putLease}
 
 // statements keeps prepared statements of one database, by their text.
 type statements struct {

@@ -45,9 +45,8 @@ type Store struct {
 	reads  *statements
 	writes *statements
 
-	recent  map[string]lane.Event // by CoalesceKey; the writer's own
-	unknown map[string]bool       // unknown machines with evidence; the writer's own
-	budget  budget                // of new lines of evidence; the writer's own
+	recent map[string]lane.Event // by CoalesceKey; the writer's own
+	budget budget                // of new lines of evidence; the writer's own
 }
 
 // Limits that keep a hostile segment from filling memory, or the disk. A machine
@@ -55,11 +54,11 @@ type Store struct {
 const (
 	maxPending = 32768 // events waiting to be written
 	maxRecent  = 16384 // events remembered for coalescing
-	maxUnknown = 10000 // unknown machines with evidence of their own
 	maxBatch   = 512   // writes in one commit
 
 	maxLines        = 1000  // new lines of evidence in an hour about one machine
 	maxUnknownLines = 20000 // and about all unknown machines together
+	maxUnknown      = 10000 // unknown machines that are heard for the first time, in a day
 )
 
 // New brings the database to the newest schema and returns the store.
@@ -73,18 +72,7 @@ func New(ctx context.Context, e Engine, now func() time.Time) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{engine: e, reads: &statements{db: e.Read, byText: map[string]*sql.Stmt{}}, writes: writes, now: now, ops: make(chan *op, maxBatch), done: make(chan struct{}),
-		byKey: map[string]int{}, wake: make(chan struct{}, 1), recent: map[string]lane.Event{}, unknown: map[string]bool{}}
-	rows, err := e.Read.QueryContext(ctx, `SELECT DISTINCT subject FROM events WHERE subject LIKE 'mac:%'`)
-	if err != nil {
-		return nil, broken("read unknown machines", err)
-	}
-	subjects, err := collect(rows, scanString)
-	if err != nil {
-		return nil, err
-	}
-	for _, sub := range subjects {
-		s.unknown[sub] = true
-	}
+		byKey: map[string]int{}, wake: make(chan struct{}, 1), recent: map[string]lane.Event{}}
 	return s, nil
 }
 
@@ -172,6 +160,13 @@ func (s *Store) Events(ctx context.Context, subject string, after int64, limit i
 // LastEvents returns the last events of a subject, ascending.
 func (s *Store) LastEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error) {
 	return s.events(ctx, `SELECT doc, count, last_at FROM (SELECT seq, doc, count, last_at FROM events WHERE subject = $1
+		ORDER BY seq DESC LIMIT $2) AS last ORDER BY seq`, subject, limit)
+}
+
+// LastingEvents returns the last events of a subject that tell how its record came
+// to be what it is, ascending; see [lane.Kind.Lasting].
+func (s *Store) LastingEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error) {
+	return s.events(ctx, `SELECT doc, count, last_at FROM (SELECT seq, doc, count, last_at FROM events WHERE subject = $1 AND lasting = 1
 		ORDER BY seq DESC LIMIT $2) AS last ORDER BY seq`, subject, limit)
 }
 

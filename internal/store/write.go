@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"maps"
 	"strings"
 	"time"
 
@@ -126,6 +125,9 @@ func (s *Store) Run(ctx context.Context) error {
 			s.commit(work, s.gather(nil))
 		case <-ctx.Done():
 			s.commit(work, s.gather(nil))
+			if s.gap.Load() > 0 { // what this last commit shed is said as well
+				s.commit(work, s.gather(nil))
+			}
 			return nil
 		}
 	}
@@ -153,11 +155,10 @@ func (s *Store) gather(first *op) []*op {
 // no other.
 func (s *Store) commit(ctx context.Context, batch []*op) {
 	events := s.takePending()
-	var first map[string]bool // unknown machines that these events are the first of
-	var shed int64
-	evidence := func(ctx context.Context, tx *transaction) (err error) {
-		first, shed, err = s.putEvents(ctx, tx, events)
-		return err
+	var spent *spending
+	evidence := func(ctx context.Context, tx *transaction) error {
+		spent = s.budget.open(s.now())
+		return s.putEvents(ctx, tx, events, spent)
 	}
 	all := append([]*op{{run: evidence, done: make(chan struct{})}}, batch...)
 	if err := s.transact(ctx, all); err != nil {
@@ -168,12 +169,13 @@ func (s *Store) commit(ctx context.Context, batch []*op) {
 				s.recent = map[string]lane.Event{}
 			}
 		}
-		if all[0].err != nil {
-			first, shed = nil, count(events)
-		}
 	}
-	maps.Copy(s.unknown, first)
-	s.gap.Add(shed)
+	if all[0].err == nil {
+		s.budget.close(spent)
+		s.gap.Add(spent.shed)
+	} else {
+		s.gap.Add(count(events))
+	}
 	for _, o := range all {
 		close(o.done)
 	}
@@ -186,7 +188,7 @@ func (s *Store) takePending() []lane.Event {
 	s.pending, s.byKey = nil, map[string]int{}
 	if n := s.gap.Swap(0); n > 0 {
 		events = append(events, lane.Event{Subject: "server", At: s.now(), Kind: lane.KindGap, By: "server", Count: int(n),
-			Message: "lines of evidence were shed: more came in, or from more unknown machines, than are kept"})
+			Message: "lines of evidence were shed: more came in than can be written, or about more unknown machines than are kept in an hour (20,000 lines) or a day (10,000 machines); `tcpdump -ni IFACE port 67` shows who floods"})
 	}
 	return events
 }
@@ -207,62 +209,40 @@ func (s *Store) transact(ctx context.Context, ops []*op) error {
 	return nil
 }
 
-// putEvents writes events, but those of more unknown machines than are kept. It
-// returns the machines that are new, and how many events it shed: both become
-// true only with the commit.
-func (s *Store) putEvents(ctx context.Context, tx *transaction, events []lane.Event) (map[string]bool, int64, error) {
-	first := map[string]bool{}
-	var shed int64
+// putEvents writes events as far as the budget goes.
+func (s *Store) putEvents(ctx context.Context, tx *transaction, events []lane.Event, spent *spending) error {
 	for _, e := range events {
-		if strings.HasPrefix(e.Subject, "mac:") && !s.unknown[e.Subject] && !first[e.Subject] {
-			if len(s.unknown)+len(first) >= maxUnknown {
-				shed += int64(max(e.Count, 1))
-				continue
-			}
-			first[e.Subject] = true
-		}
-		if err := s.putLimited(ctx, tx, e); err != nil {
-			return nil, 0, err
+		if err := s.putLimited(ctx, tx, e, spent); err != nil {
+			return err
 		}
 	}
-	return first, shed, nil
-}
-
-// budget counts new lines of evidence within one hour.
-type budget struct {
-	until     time.Time
-	lines     map[string]int // by subject
-	strangers int
-}
-
-// spend reports whether one more line may be written about a subject, and counts it.
-func (b *budget) spend(subject string, now time.Time) bool {
-	if !now.Before(b.until) {
-		*b = budget{until: now.Add(time.Hour), lines: map[string]int{}}
-	}
-	stranger := strings.HasPrefix(subject, "mac:")
-	if b.lines[subject] >= maxLines || stranger && b.strangers >= maxUnknownLines {
-		return false
-	}
-	b.lines[subject]++
-	if stranger {
-		b.strangers++
-	}
-	return true
+	return nil
 }
 
 // putLimited writes what a machine only said. Anybody can say anything in any
-// machine's name: beyond the budget it is counted, a line a minute, and not kept.
-// What changes a record is not limited.
-func (s *Store) putLimited(ctx context.Context, tx *transaction, e lane.Event) error {
+// machine's name: beyond the budget it is counted, a line a minute for a machine
+// with a record and one for all others, and not kept. What changes a record is
+// not limited.
+func (s *Store) putLimited(ctx context.Context, tx *transaction, e lane.Event, spent *spending) error {
 	if done, err := s.repeat(ctx, tx, &e); done || err != nil {
 		return err
 	}
-	if !s.budget.spend(e.Subject, s.now()) {
-		e = lane.Event{Subject: e.Subject, At: e.At, Kind: lane.KindGap, By: "server", Count: e.Count,
-			Message: "more lines of evidence came in within an hour than are kept: these are only counted"}
+	prev, err := lastOf(ctx, tx, e.Subject)
+	if err != nil {
+		return err
 	}
-	_, err := s.putEvent(ctx, tx, e)
+	stranger := strings.HasPrefix(e.Subject, "mac:")
+	if s.budget.allows(spent, e.Subject, stranger, prev.Seq == 0) {
+		spent.add(e.Subject, stranger, prev.Seq == 0)
+		_, err := s.seal(ctx, tx, prev, e)
+		return err
+	}
+	if stranger {
+		spent.shed += int64(e.Count)
+		return nil
+	}
+	_, err = s.putEvent(ctx, tx, lane.Event{Subject: e.Subject, At: e.At, Kind: lane.KindGap, By: "server", Count: e.Count,
+		Message: "more lines of evidence came in within an hour than are kept: these are only counted"})
 	return err
 }
 
@@ -359,21 +339,37 @@ func (s *Store) putEvent(ctx context.Context, tx *transaction, e lane.Event) (la
 	if done, err := s.repeat(ctx, tx, &e); done || err != nil {
 		return e, err
 	}
-	var prev lane.Event
-	err := tx.row(ctx, lastEvent, e.Subject).Scan(&prev.Seq, &prev.Hash)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return e, broken("read the last event", err)
+	prev, err := lastOf(ctx, tx, e.Subject)
+	if err != nil {
+		return e, err
 	}
+	return s.seal(ctx, tx, prev, e)
+}
+
+// lastOf returns number and hash of a subject's last event, or zeros.
+func lastOf(ctx context.Context, tx *transaction, subject string) (prev lane.Event, err error) {
+	err = tx.row(ctx, lastEvent, subject).Scan(&prev.Seq, &prev.Hash)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return prev, broken("read the last event", err)
+	}
+	return prev, nil
+}
+
+// seal writes the event behind prev.
+func (s *Store) seal(ctx context.Context, tx *transaction, prev, e lane.Event) (lane.Event, error) {
 	e, doc, err := lane.Seal(prev, e)
 	if err != nil {
 		return e, err
 	}
-	var last int64
+	var last, lasting int64
 	if !e.LastAt.IsZero() {
 		last = e.LastAt.UnixMicro()
 	}
+	if e.Kind.Lasting() {
+		lasting = 1
+	}
 	if _, err := tx.exec(ctx, insertEvent,
-		e.Subject, e.Seq, e.At.UnixMicro(), last, e.Count, e.Hash, string(doc)); err != nil {
+		e.Subject, e.Seq, e.At.UnixMicro(), last, e.Count, e.Hash, string(doc), lasting); err != nil {
 		return e, broken("write an event", err)
 	}
 	if len(s.recent) >= maxRecent {

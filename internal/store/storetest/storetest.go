@@ -44,6 +44,9 @@ func Run(t *testing.T, open Open) {
 		"one bad write":          oneBadWrite,
 		"unknown machines bound": unknownBound,
 		"one machine's bound":    machineBound,
+		"strangers' bound":       strangersBound,
+		"bound and rollback":     boundAndRollback,
+		"lasting events":         lasting,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open) })
 	}
@@ -332,7 +335,8 @@ func leases(t *testing.T, open Open) {
 	first := lease("52:54:00:00:00:01", "10.0.0.10", lane.LeaseActive)
 	second := lease("52:54:00:00:00:02", "10.0.0.10", lane.LeaseActive)
 	third := lease("52:54:00:00:00:02", "10.0.0.11", lane.LeaseReleased)
-	for _, l := range []lane.Lease{first, second, third} {
+	declined := lease("52:54:00:00:00:02", "10.0.0.9", lane.LeaseDeclined)
+	for _, l := range []lane.Lease{first, second, declined, third} {
 		if err := s.PutLease(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
@@ -341,8 +345,8 @@ func leases(t *testing.T, open Open) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]lane.Lease{third}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
-		t.Errorf("an address has one holder, a client one lease (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]lane.Lease{third, declined}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("an address has one holder, a client one lease beside what it declined (-want +got):\n%s", diff)
 	}
 }
 
@@ -503,5 +507,76 @@ func machineBound(t *testing.T, open Open) {
 	}
 	if events, err := s.Events(t.Context(), "calm", 0, 10); err != nil || len(events) != 1 {
 		t.Errorf("another machine has %d lines, want its one: %v", len(events), err)
+	}
+}
+
+// strangersBound floods the store in the names of machines that nobody knows:
+// together they have one budget, and one line counts the rest.
+func strangersBound(t *testing.T, open Open) {
+	s, stop := running(t, open, "db")
+	const machines, each, budget = 30, 700, 20000
+	for m := range machines {
+		for i := range each {
+			e := event(fmt.Sprintf("mac:52:54:00:00:00:%02x", m), "asked")
+			e.Kind, e.Name = lane.KindAsked, fmt.Sprint(i)
+			s.Record(e)
+		}
+	}
+	stop() // what the last commit sheds is told as well
+	s, _ = running(t, open, "db")
+	kept := 0
+	for m := range machines {
+		events, err := s.Events(t.Context(), fmt.Sprintf("mac:52:54:00:00:00:%02x", m), 0, each+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept += len(events)
+	}
+	gaps, err := s.Events(t.Context(), "server", 0, 10)
+	if err != nil || kept != budget || len(gaps) != 1 || gaps[0].Count != machines*each-budget {
+		t.Errorf("%d lines are kept, want %d; the gap is %+v, %v", kept, budget, gaps, err)
+	}
+}
+
+// boundAndRollback: evidence that shares its commit with a refused write is
+// written once, and charged once.
+func boundAndRollback(t *testing.T, open Open) {
+	s, _ := running(t, open, "db")
+	stale := put(t, s, lane.Host{ID: "h", Hostname: "h"})
+	put(t, s, stale)
+	const rounds, each = 18, 50
+	for r := range rounds {
+		for i := range each {
+			e := event("loud", "asked")
+			e.Kind, e.Name = lane.KindAsked, fmt.Sprint(r, i)
+			s.Record(e)
+		}
+		if _, _, err := s.Append(t.Context(), stale, event("h", "stale")); lane.CodeOf(err) != lane.Conflict {
+			t.Fatalf("a stale write gives %v", err)
+		}
+	}
+	events, err := s.Events(t.Context(), "loud", 0, 2*rounds*each)
+	if err != nil || len(events) != rounds*each || events[len(events)-1].Kind == lane.KindGap {
+		t.Errorf("%d of %d lines are kept; %v", len(events), rounds*each, err)
+	}
+}
+
+// lasting finds what changed a record below any heap of questions.
+func lasting(t *testing.T, open Open) {
+	s, _ := running(t, open, "db")
+	put(t, s, lane.Host{ID: "h", Hostname: "h"})
+	for i := range 20 {
+		for _, k := range []lane.Kind{lane.KindAsked, lane.KindServed, lane.KindRefused, lane.KindLease, lane.KindProgress} {
+			e := event("h", "talk")
+			e.Kind, e.Name = k, fmt.Sprint(i)
+			s.Record(e)
+		}
+	}
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	events, err := s.LastingEvents(t.Context(), "h", 10)
+	if err != nil || len(events) != 1 || events[0].Message != "put" {
+		t.Errorf("%v, %v", events, err)
 	}
 }
