@@ -181,7 +181,7 @@ func (m *machine) exchange(ctx context.Context, s packets, ask *dhcpv4.DHCPv4, w
 }
 
 // renew keeps the lease while the machine works, from half of its time on. A
-// renewal that fails changes nothing: the address stays in use, and four more
+// renewal that fails changes nothing: the address stays in use, and three more
 // tries fit before the lease ends and the server may give it to somebody else.
 func (m *machine) renew(ctx context.Context, n lane.NIC, l lease, log *Log) {
 	for wait := l.length / 2; l.length > 0; {

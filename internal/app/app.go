@@ -210,11 +210,8 @@ func parseAddrs(texts []string) ([]netip.Addr, error) {
 func renderNetwork(d DHCP) control.Network {
 	first, last, _ := strings.Cut(d.Range, "-")
 	subnet, _, _ := strings.Cut(d.Subnet, "/")
-	n := control.Network{DNS: d.DNS, Interface: d.Interface, Server: d.Server, Subnet: subnet, RangeFirst: strings.TrimSpace(first), RangeLast: strings.TrimSpace(last)}
-	if len(d.Routers) > 0 {
-		n.Router = d.Routers[0]
-	}
-	return n
+	return control.Network{Interface: d.Interface, Server: d.Server, Subnet: subnet, RangeFirst: strings.TrimSpace(first), RangeLast: strings.TrimSpace(last),
+		Domain: d.Domain, Routers: d.Routers, DNS: d.DNS, NTP: d.NTP, Lease: dhcp.Network{Lease: d.Lease}.LeaseTime(), Authoritative: d.Authoritative}
 }
 
 // level returns the slog level of a name, or nil.

@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,28 +11,55 @@ import (
 	"bootlane/internal/lane"
 )
 
-// Check looks for what would keep a server with this configuration from
-// starting, without opening a port or the database. All findings are returned.
+// Check returns everything on this machine that would keep a server with this
+// configuration from starting.
 func (c Config) Check() error {
-	out := &lane.Error{Code: lane.Invalid, Message: "this configuration would not serve"}
-	bad := func(format string, args ...any) { out.Problems = append(out.Problems, fmt.Sprintf(format, args...)) }
-	ifi, err := net.InterfaceByName(c.DHCP.Interface)
-	if err != nil {
-		bad("dhcp.interface: %q does not exist; `ip -br link` shows those that do", c.DHCP.Interface)
-	} else if addrs, err := ifi.Addrs(); err != nil || !slices.ContainsFunc(addrs, func(a net.Addr) bool {
-		ip, _, err := net.ParseCIDR(a.String())
-		return err == nil && ip.String() == c.DHCP.Server
-	}) {
-		bad("dhcp.server: %s is not an address of %s; it has %v: `ip address add %s dev %s`", c.DHCP.Server, c.DHCP.Interface, addrs, c.DHCP.Server, c.DHCP.Interface)
+	found := c.here()
+	if len(found) == 0 {
+		return nil
+	}
+	e := lane.Errorf(lane.Invalid, "this configuration would not serve")
+	for _, p := range found {
+		e.Problems = append(e.Problems, p.String())
+	}
+	return e
+}
+
+// here compares the configuration with this machine.
+func (c Config) here() []lane.Problem {
+	var out []lane.Problem
+	bad := func(field, format string, args ...any) {
+		out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
+	}
+	if c.DHCP.Interface != "" {
+		ifi, err := net.InterfaceByName(c.DHCP.Interface)
+		if err != nil {
+			bad("dhcp.interface", "%q does not exist; `ip -br link` shows those that do", c.DHCP.Interface)
+		} else if addrs, err := ifi.Addrs(); err != nil || !has(addrs, c.DHCP.Server) {
+			bad("dhcp.server", "%s is not an address of %s; it has %v: `ip address add %s dev %s`", c.DHCP.Server, c.DHCP.Interface, addrs, c.DHCP.Server, c.DHCP.Interface)
+		}
+	}
+	for _, l := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}} {
+		a, err := netip.ParseAddrPort(l.v)
+		if err != nil || a.Addr().IsUnspecified() || a.Addr().IsLoopback() || a.Addr().String() == c.DHCP.Server {
+			continue // check, or the line about dhcp.server, says what there is to say
+		}
+		if addrs, err := net.InterfaceAddrs(); err != nil || !has(addrs, a.Addr().String()) {
+			bad("listen."+l.name, "%s is no address of this machine; `ip -br address` shows those that are", a.Addr())
+		}
 	}
 	if st, err := os.Stat(c.Data); err == nil && !st.IsDir() {
-		bad("data: %s is not a directory", c.Data)
+		bad("data", "%s is not a directory", c.Data)
 	}
 	if st, err := os.Stat(filepath.Join(c.Data, TokenFile)); err == nil && st.Mode().Perm()&0o077 != 0 {
-		bad("data: %s can be read by others: chmod 600", filepath.Join(c.Data, TokenFile))
+		bad("data", "%s can be read by others: chmod 600", filepath.Join(c.Data, TokenFile))
 	}
-	if len(out.Problems) > 0 {
-		return out
-	}
-	return nil
+	return out
+}
+
+func has(addrs []net.Addr, ip string) bool {
+	return slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		have, _, err := net.ParseCIDR(a.String())
+		return err == nil && have.String() == ip
+	})
 }

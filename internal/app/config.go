@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"bootlane/internal/dhcp"
 	"bootlane/internal/lane"
 	"bootlane/internal/seed"
 	"bootlane/internal/strictyaml"
@@ -65,9 +67,29 @@ type Held struct {
 
 // LoadConfig reads a configuration file. The error lists every problem with its line.
 func LoadConfig(path string) (Config, error) {
+	c, _, problems, err := load(path)
+	return c, errors.Join(err, unusable(path, problems))
+}
+
+// CheckConfig reads a configuration file, and looks on this machine for what would
+// keep a server with it from starting, without opening a port or the database. All
+// findings are told at once.
+func CheckConfig(path string) (Config, error) {
+	c, doc, problems, err := load(path)
+	if err != nil {
+		return c, err
+	}
+	var found []strictyaml.Problem
+	for _, p := range c.here() {
+		found = append(found, doc.Problem(p.Field, p.Message))
+	}
+	return c, unusable(path, doc.Join(problems, found...))
+}
+
+func load(path string) (Config, strictyaml.Document, []strictyaml.Problem, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return Config{}, &lane.Error{Code: lane.Invalid, Message: "read the configuration: give its path with --config", Err: err}
+		return Config{}, strictyaml.Document{}, nil, &lane.Error{Code: lane.Invalid, Message: "read the configuration: give its path with --config", Err: err}
 	}
 	var c Config
 	doc, problems := strictyaml.Decode(path, data, &c)
@@ -76,15 +98,18 @@ func LoadConfig(path string) (Config, error) {
 	for _, p := range c.check() {
 		found = append(found, doc.Problem(p.Field, p.Message))
 	}
-	problems = doc.Join(problems, found...)
-	if len(problems) > 0 {
-		e := lane.Errorf(lane.Invalid, "the configuration %s cannot be used", path)
-		for _, p := range problems {
-			e.Problems = append(e.Problems, p.String())
-		}
-		return c, e
+	return c, doc, doc.Join(problems, found...), nil
+}
+
+func unusable(path string, problems []strictyaml.Problem) error {
+	if len(problems) == 0 {
+		return nil
 	}
-	return c, nil
+	e := lane.Errorf(lane.Invalid, "the configuration %s cannot be used", path)
+	for _, p := range problems {
+		e.Problems = append(e.Problems, p.String())
+	}
+	return e
 }
 
 func (c Config) withDefaults() Config {
@@ -124,7 +149,7 @@ func (c Config) check() []lane.Problem {
 		out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
 	}
 	out = append(out, c.DHCP.check()...)
-	_, serverErr := netip.ParseAddr(c.DHCP.Server)
+	server, serverErr := netip.ParseAddr(c.DHCP.Server)
 	for _, f := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}, {"tftp", c.Listen.TFTP}} {
 		a, err := netip.ParseAddrPort(f.v)
 		switch {
@@ -134,6 +159,8 @@ func (c Config) check() []lane.Problem {
 			bad("listen.machines", "%s: machines are told this address, so it must be a real one", f.v)
 		case err == nil && f.name == "tftp" && a.Port() != 69:
 			bad("listen.tftp", "%s: DHCP cannot tell firmware another port than 69", f.v)
+		case err == nil && serverErr == nil && f.name == "tftp" && !a.Addr().IsUnspecified() && a.Addr() != server:
+			bad("listen.tftp", "%s: firmware is sent to dhcp.server, %s", f.v, server)
 		}
 	}
 	for name, path := range c.Loaders {
@@ -231,7 +258,7 @@ func (d DHCP) checkAddresses() []lane.Problem {
 	}
 	taken := append([]string{d.Server}, d.Routers...)
 	if known {
-		taken = append(taken, subnet.Masked().Addr().String(), lastAddress(subnet).String())
+		taken = append(taken, subnet.Masked().Addr().String(), dhcp.Broadcast(subnet).String())
 	}
 	for _, text := range taken {
 		if t, err := netip.ParseAddr(text); err == nil && a.IsValid() && !t.Less(a) && !b.Less(t) {
@@ -239,15 +266,6 @@ func (d DHCP) checkAddresses() []lane.Problem {
 		}
 	}
 	return out
-}
-
-// lastAddress returns a network's broadcast address.
-func lastAddress(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().As4()
-	for bit := p.Bits(); bit < 32; bit++ {
-		b[bit/8] |= 0x80 >> (bit % 8)
-	}
-	return netip.AddrFrom4(b)
 }
 
 // platformLoaders returns the loaders by platform; check has read the names before.

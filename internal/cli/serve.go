@@ -25,17 +25,18 @@ func (a *app) serveCmd() *cobra.Command {
 	var config string
 	var check bool
 	cmd := &cobra.Command{Use: "serve", Short: "serve the boot network", Long: serveLong, Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
-		cfg, err := server.LoadConfig(config)
-		if err != nil {
-			return err
-		}
 		if check {
-			if err := cfg.Check(); err != nil {
+			cfg, err := server.CheckConfig(config)
+			if err != nil {
 				return err
 			}
 			fmt.Fprintf(a.Stdout, "%s is good: DHCP on %s for %s, machines at http://%s, operators at http://%s\n",
 				config, cfg.DHCP.Interface, cfg.DHCP.Subnet, cfg.Listen.Machines, cfg.Listen.Operators)
 			return nil
+		}
+		cfg, err := server.LoadConfig(config)
+		if err != nil {
+			return err
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()

@@ -61,13 +61,15 @@ type Config struct {
 	// HoldScreen gives held machines a boot loader, so that their screen shows why.
 	HoldScreen bool
 	Loaders    map[lane.Platform]string // path of each platform's boot loader
-	Network    Network                  // for `render` only
+	Network    Network
 }
 
 // Network describes the boot network, to `render` and to preflight.
 type Network struct {
-	DNS                                                      []string
-	Interface, Server, Subnet, RangeFirst, RangeLast, Router string
+	Interface, Server, Subnet, RangeFirst, RangeLast, Domain string
+	Routers, DNS, NTP                                        []string
+	Lease                                                    time.Duration
+	Authoritative                                            bool
 }
 
 // Control answers surfaces and operators. It is safe for concurrent use.

@@ -108,9 +108,20 @@ var dnsmasqArchs = []struct {
 func (c *Control) dnsmasqDirect(h lane.Host) string {
 	n := c.Network
 	var b strings.Builder
-	fmt.Fprintf(&b, "# What Bootlane's own DHCP does for this network, said to dnsmasq.\nport=0\ninterface=%s\nbind-interfaces\ndhcp-authoritative\ndhcp-range=%s,%s,1h\n", n.Interface, n.RangeFirst, n.RangeLast)
-	if n.Router != "" {
-		fmt.Fprintf(&b, "dhcp-option=option:router,%s\n", n.Router)
+	fmt.Fprintf(&b, "# What Bootlane's own DHCP does for this network, said to dnsmasq.\nport=0\ninterface=%s\nbind-interfaces\ndhcp-range=%s,%s,%d\n", n.Interface, n.RangeFirst, n.RangeLast, int(n.Lease.Seconds()))
+	if n.Authoritative {
+		b.WriteString("dhcp-authoritative\n")
+	}
+	for _, o := range []struct {
+		name string
+		list []string
+	}{{"router", n.Routers}, {"dns-server", n.DNS}, {"ntp-server", n.NTP}} {
+		if len(o.list) > 0 {
+			fmt.Fprintf(&b, "dhcp-option=option:%s,%s\n", o.name, strings.Join(o.list, ","))
+		}
+	}
+	if n.Domain != "" {
+		fmt.Fprintf(&b, "domain=%s\n", n.Domain)
 	}
 	if len(h.Identity.MACs) > 0 { // one line for all NICs: dnsmasq refuses an address that stands in two
 		b.WriteString("dhcp-host=")

@@ -104,7 +104,7 @@ func (s *Server) reservation(ctx context.Context, m lane.MAC) (netip.Addr, error
 
 func (s *Server) usable(a netip.Addr) bool {
 	n := s.cfg.Network
-	return n.Prefix.Contains(a) && a != n.Server && a != n.Prefix.Masked().Addr() && a != broadcast(n.Prefix)
+	return n.Prefix.Contains(a) && a != n.Server && a != n.Prefix.Masked().Addr() && a != Broadcast(n.Prefix)
 }
 
 // request answers by the client's state: RFC 2131 4.3.2 and table 4.

@@ -118,7 +118,7 @@ func (n Network) config(m *message) {
 	m.add(3, addrs(n.Routers), 1)
 	m.add(6, addrs(n.DNS), 2)
 	m.add(15, []byte(n.Domain), 4)
-	m.add(28, broadcast(n.Prefix).AsSlice(), 3)
+	m.add(28, Broadcast(n.Prefix).AsSlice(), 3)
 	m.add(42, addrs(n.NTP), 5)
 }
 
@@ -236,7 +236,8 @@ func addrs(list []netip.Addr) (b []byte) {
 	return b
 }
 
-func broadcast(p netip.Prefix) netip.Addr {
+// Broadcast returns the broadcast address of an IPv4 network.
+func Broadcast(p netip.Prefix) netip.Addr {
 	a := p.Masked().Addr().As4()
 	v := binary.BigEndian.Uint32(a[:]) | ^(^uint32(0) << (32 - p.Bits()))
 	return netip.AddrFrom4([4]byte(be32(v)))

@@ -120,6 +120,21 @@ func VerifyChain(events []Event) (bad Event, ok bool) {
 	return Event{}, true
 }
 
+// VerifyWhole checks that events are all of a subject's from its first on, and
+// unchanged. That the last ones were cut off cannot be seen.
+func VerifyWhole(subject string, events []Event) error {
+	switch {
+	case len(events) == 0:
+		return Errorf(NotFound, "%s has no evidence at all: a record has at least the line that enrolled it", subject)
+	case events[0].Seq != 1:
+		return Errorf(Conflict, "the evidence of %s begins with event %d: what came before was removed", subject, events[0].Seq)
+	}
+	if bad, ok := VerifyChain(events); !ok {
+		return Errorf(Conflict, "the evidence of %s is broken at event %d: it was changed, or its predecessor is missing", subject, bad.Seq)
+	}
+	return nil
+}
+
 // coalesceWindow is how long repetitions count as one event.
 const coalesceWindow = time.Minute
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -83,6 +84,24 @@ func TestSeal(t *testing.T) {
 	}
 	if e := sealed(Event{}, Event{Count: 5}); e.Count != 5 {
 		t.Errorf("count %d", e.Count)
+	}
+}
+
+// A whole chain has a beginning; a part of one is sound only as a part.
+func TestVerifyWhole(t *testing.T) {
+	for _, c := range []struct {
+		name, want string // empty: it is whole
+		edit       func(e []Event) []Event
+	}{
+		{"whole", "", func(e []Event) []Event { return e }},
+		{"nothing left", "no evidence at all", func([]Event) []Event { return nil }},
+		{"beginning removed", "begins with event 3", func(e []Event) []Event { return e[2:] }},
+		{"changed", "broken at event 2", func(e []Event) []Event { e[1].Message = "x"; return e }},
+	} {
+		err := VerifyWhole("node-a", c.edit(chain(t, 5)))
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
 	}
 }
 

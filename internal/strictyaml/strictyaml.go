@@ -6,6 +6,7 @@ package strictyaml
 import (
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,6 +21,7 @@ type Problem struct {
 	Line    int    // from 1; 0 when unknown
 	Field   string // path such as hosts[2].identity.macs[0]; may be empty
 	Message string
+	unread  bool // the value could not be read at all
 }
 
 // String returns file:line: field: message.
@@ -59,8 +61,11 @@ func Decode(file string, data []byte, out any) (Document, []Problem) {
 		return doc, doc.explain(err)
 	}
 	var more yaml.Node
-	if err := dec.Decode(&more); err == nil {
+	switch err := dec.Decode(&more); {
+	case err == nil:
 		return doc, []Problem{{File: file, Line: more.Line, Message: "a second YAML document: one file holds one document"}}
+	case !errors.Is(err, io.EOF):
+		return doc, doc.explain(err) // it is one all the same, and broken
 	}
 	return doc, nil
 }
@@ -71,16 +76,16 @@ func (d Document) Problem(path, message string) Problem {
 	return Problem{File: d.file, Line: d.line(path), Field: path, Message: message}
 }
 
-// Join adds findings about fields to those of Decode, in the order of the file. A
-// line that Decode could not read is told once: its value is not known. A text
-// that is no YAML has no fields to speak of.
+// Join adds findings about fields to those of Decode, in the order of the file. On
+// a line with a value that Decode could not read nothing is added: of that value
+// nothing is known. A text that is no YAML has no fields to speak of.
 func (d Document) Join(found []Problem, more ...Problem) []Problem {
 	if d.root == nil {
 		return found
 	}
 	out := slices.Clone(found)
 	for _, p := range more {
-		if !slices.ContainsFunc(found, func(f Problem) bool { return f.Line == p.Line && p.Line > 0 }) {
+		if !slices.ContainsFunc(found, func(f Problem) bool { return f.unread && f.Line == p.Line }) {
 			out = append(out, p)
 		}
 	}
@@ -101,6 +106,7 @@ func (d Document) explain(err error) []Problem {
 			p.Line, _ = strconv.Atoi(m[1]) // the pattern admits digits only
 			p.Message = m[2]
 		}
+		p.unread = wrongType.MatchString(p.Message)
 		p.Message = plain(p.Message)
 		out = append(out, p)
 	}
