@@ -67,7 +67,18 @@ echo "useradd $*" >> "$here/log"
 [ -e "$here/full" ] && { echo "useradd: no room"; exit 1; }
 touch "$here/user"`)
 	s.program("getent", `echo "$2:x:1000:1000::$(cd "$(dirname "$0")/.." && pwd)/home:/bin/bash"`)
-	for _, name := range []string{"usermod", "chown", "systemctl"} {
+	s.program("systemctl", `here=$(dirname "$0")/../state
+echo "systemctl $*" >> "$here/log"
+case $* in
+*ssh.service)
+	case $1 in
+	is-enabled) [ ! -e "$here/nosshd" ] ;;
+	is-active) [ -e "$here/sshd" ] ;;
+	restart) [ ! -e "$here/broken" ] && touch "$here/sshd" ;;
+	esac ;;
+is-*) exit 1 ;;
+esac`)
+	for _, name := range []string{"usermod", "chown"} {
 		s.program(name, `echo "$(basename "$0") $*" >> "$(dirname "$0")/../state/log"`)
 	}
 	s.write("usr/sbin/sshd", "")
@@ -172,6 +183,8 @@ func TestFirstBoot(t *testing.T) {
 		{"no selector of size", func(_ *installed, in *Input) { in.Host.Run.Disk.SizeGB = 0 }, ""},
 
 		{"the administrator cannot be made", func(s *installed, _ *Input) { s.write("state/full", "") }, "account: useradd: no room."},
+		{"sshd does not start", func(s *installed, _ *Input) { s.write("state/broken", "") }, "ssh:"},
+		{"sshd is not to run", func(s *installed, _ *Input) { s.write("state/broken", ""); s.write("state/nosshd", "") }, ""},
 		{"another machine", func(s *installed, _ *Input) { s.write("sys/class/dmi/id/product_serial", "SN-B\n") }, "identity: serial: expected SN-A 1, this machine has SN-B."},
 		{"another name", func(s *installed, _ *Input) { s.write("proc/sys/kernel/hostname", "debian\n") }, "hostname: expected node-a, it is debian."},
 		{"another disk", func(s *installed, _ *Input) { s.write("state/lsblk", "sdb2 part\nsdb disk\n") }, "disk: the root file system is on sdb, not on byID=wwn-0x5002538e00000001"},

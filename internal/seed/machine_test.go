@@ -63,7 +63,7 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	m.write("bin/busybox", string(busybox))
-	for _, applet := range []string{"sh", "cat", "chmod", "cut", "grep", "head", "ln", "mkdir", "readlink", "sed", "tr"} {
+	for _, applet := range []string{"sh", "cat", "chmod", "cut", "dd", "grep", "head", "ln", "mkdir", "readlink", "sed", "sort", "tr"} {
 		if err := os.Symlink("busybox", filepath.Join(m.root, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}
@@ -338,6 +338,28 @@ func TestDiskGate(t *testing.T) {
 		m.disk("sdc", map[string]string{"size": "2344225968"})
 		m.write("udev/sdc", "ID_SERIAL=35000c500a1b2c3d7\nID_SERIAL_SHORT=5000c500a1b2c3d7\nID_SCSI_SERIAL= WFK0ABCD  \n")
 	}
+	// A partition, and what lies on it, as sysfs and udev show them.
+	part := func(m *machine, disk, name, udev string) {
+		m.write("sys/block/"+disk+"/"+name+"/partition", "1\n")
+		m.write("sys/class/block/"+name+"/.keep", "")
+		m.write("udev/"+name, udev)
+		m.write("dev/"+name, "")
+	}
+	// on puts a device above others.
+	on := func(m *machine, name string, below ...string) {
+		for _, b := range below {
+			m.write("sys/class/block/"+name+"/slaves/"+b+"/.keep", "")
+			m.write("sys/class/block/"+b+"/holders/"+name+"/.keep", "")
+		}
+	}
+	volume := func(m *machine, name string, members int) {
+		text := strings.Repeat("\x00\xff", 700) + "vg0 {\nphysical_volumes {\n"
+		for i := range members {
+			text += fmt.Sprintf("\npv%d {\nid = \"x\"\n}\n", i)
+		}
+		m.write("dev/"+name, text)
+	}
+	const raid, lvm = "ID_FS_TYPE=linux_raid_member\nID_FS_UUID=0a1b\n", "ID_FS_TYPE=LVM2_member\nID_FS_UUID=2c3d\n"
 	large := map[string]string{"size": "2000000000", "serial": "S1", "wwid": "eui.0025385a71b03a5b"}
 	for _, c := range []struct {
 		name string
@@ -382,12 +404,54 @@ func TestDiskGate(t *testing.T) {
 		{"too large", lane.DiskSelector{Serial: "S1", SizeGB: 470}, nil, "wrong size"},
 		{"read-only", lane.DiskSelector{Serial: "S1"}, func(m *machine) { m.write("sys/block/sda/ro", "1\n") }, "the disk sda is read-only"},
 		{"removable", lane.DiskSelector{Serial: "S1"}, func(m *machine) { m.write("sys/block/sda/removable", "1\n") }, "the disk sda is removable"},
+		{"a path of a multipath NVMe disk", lane.DiskSelector{WWN: "eui.0025385a71b03a5b"}, func(m *machine) {
+			m.disk("nvme0c0n1", large)
+			m.write("sys/block/nvme0c0n1/hidden", "1\n")
+			m.disk("nvme0n1", large)
+		}, "/dev/nvme0n1"},
+		{"boot parts of an eMMC", lane.DiskSelector{Serial: "E1"}, func(m *machine) {
+			for _, name := range []string{"mmcblk0", "mmcblk0boot0", "mmcblk0rpmb"} {
+				m.disk(name, map[string]string{"size": "1000", "device/serial": "E1"})
+			}
+		}, "/dev/mmcblk0"},
+		{"an array over two disks", lane.DiskSelector{Serial: "S1"}, func(m *machine) {
+			part(m, "sda", "sda1", raid)
+			part(m, "sdb", "sdb1", raid)
+			on(m, "md0", "sda1", "sdb1")
+		}, "the disk sda is part of an array or volume group that also uses sdb1:"},
+		{"an array over two disks, not assembled", lane.DiskSelector{Serial: "S1"}, func(m *machine) {
+			part(m, "sda", "sda1", raid)
+			part(m, "sdb", "sdb1", raid)
+		}, "that also uses sdb1:"},
+		{"an array of whole disks", lane.DiskSelector{Serial: "S1"}, func(m *machine) {
+			m.write("udev/sda", "ID_SERIAL_SHORT=S1\n"+raid)
+			m.write("udev/sdb", raid)
+		}, "that also uses sdb:"},
+		{"an array that is all on the disk", lane.DiskSelector{Serial: "S1"}, func(m *machine) {
+			part(m, "sda", "sda1", raid)
+			part(m, "sda", "sda2", raid)
+			on(m, "md0", "sda1", "sda2")
+		}, "/dev/sda"},
+		{"an array whose other disk is gone", lane.DiskSelector{Serial: "S1"}, func(m *machine) { part(m, "sda", "sda1", raid); on(m, "md0", "sda1") }, "/dev/sda"},
+		{"a volume group over two arrays", lane.DiskSelector{Serial: "S1"}, func(m *machine) {
+			part(m, "sda", "sda1", "")
+			part(m, "sdb", "sdb1", "")
+			on(m, "md0", "sda1")
+			on(m, "md1", "sdb1")
+			on(m, "dm-0", "md0", "md1")
+		}, "that also uses md1:"},
+		{"a volume group over two disks, not active", lane.DiskSelector{Serial: "S1"}, func(m *machine) { part(m, "sda", "sda2", lvm); volume(m, "sda2", 2) }, "that also uses a second physical volume:"},
+		{"a volume group that is all on the disk", lane.DiskSelector{Serial: "S1"}, func(m *machine) {
+			part(m, "sda", "sda2", lvm)
+			volume(m, "sda2", 1)
+			on(m, "dm-0", "sda2")
+		}, "/dev/sda"},
 		{"no disks", lane.DiskSelector{Serial: "S1"}, func(m *machine) { m.remove("sys/block") }, "no disk matches"},
 		{"nothing selected", lane.DiskSelector{}, func(m *machine) { m.remove("sys/block/sdb") }, "no disk matches none"},
 		{"only a size", lane.DiskSelector{SizeGB: 480}, func(m *machine) { m.remove("sys/block/sdb") }, "no disk matches sizeGB=480"},
 	} {
 		for _, gate := range []struct{ seed, document string }{{lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}} {
-			if gate.seed == lane.SeedNoCloud && !slices.Contains([]string{"everything", "no such link", "two match", "too small"}, c.name) {
+			if gate.seed == lane.SeedNoCloud && !slices.Contains([]string{"everything", "no such link", "two match", "too small", "an array over two disks", "a volume group that is all on the disk"}, c.name) {
 				continue // the choice itself is the same text; this is about what becomes of it
 			}
 			t.Run(c.name+"/"+gate.document, func(t *testing.T) {

@@ -143,11 +143,21 @@ END-OF-KEYS
 	chmod 0700 "$home/.ssh" && chmod 0600 "$home/.ssh/authorized_keys" && chown -R 'admin1:' "$home/.ssh" || return 1
 }
 
-# host_keys: those of SSH. An image is the same for all machines, and has none.
+# host_keys: those of SSH. An image is the same for all machines, and has none. A
+# server that is to run must run: it is how a person gets in.
 host_keys() {
-	[ -x /usr/sbin/sshd ] && [ ! -e /etc/ssh/ssh_host_ed25519_key ] || return 0
-	ssh-keygen -A >/dev/null || return 1
-	systemctl restart ssh.service 2>/dev/null || systemctl restart sshd.service
+	[ -x /usr/sbin/sshd ] || return 0
+	units='ssh.socket sshd.socket ssh.service sshd.service'
+	for unit in $units; do
+		systemctl is-enabled --quiet "$unit" 2>/dev/null && break
+		unit=
+	done
+	[ -n "$unit" ] || return 0
+	[ -e /etc/ssh/ssh_host_ed25519_key ] || ssh-keygen -A >/dev/null || return 1
+	for u in $units; do
+		systemctl is-active --quiet "$u" && return 0
+	done
+	systemctl restart "$unit"
 }
 
 checks() {

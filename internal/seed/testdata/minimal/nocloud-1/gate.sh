@@ -93,16 +93,71 @@ size_fits() {
 	[ -e "/sys/block/$1" ]
 }
 
-# all_disks: the names of all whole disks.
+# flag NAME FILE: the disk's sysfs FILE says 1.
+flag() { [ "$(cat "/sys/block/$1/$2" 2>/dev/null)" = 1 ]; }
+
+# all_disks: the names of all whole disks. A path of a multipath NVMe disk is hidden,
+# and shows the same numbers; the boot parts of an eMMC are no place for a system.
 all_disks() {
 	for d in /sys/block/*; do
-		case ${d##*/} in loop* | ram* | zram* | dm-* | md* | sr* | fd*) continue ;; esac
-		echo "${d##*/}"
+		case ${d##*/} in loop* | ram* | zram* | dm-* | md* | sr* | fd* | nbd* | mmcblk*boot* | mmcblk*rpmb*) continue ;; esac
+		flag "${d##*/}" hidden || echo "${d##*/}"
 	done
 }
 
-# flag NAME FILE: the disk's sysfs FILE says 1.
-flag() { [ "$(cat "/sys/block/$1/$2" 2>/dev/null)" = 1 ]; }
+# parts DISK: the disk and its partitions.
+parts() {
+	echo "$1"
+	for p in "/sys/block/$1/$1"*; do
+		[ ! -e "$p/partition" ] || echo "${p##*/}"
+	done
+}
+
+# property NAME KEY: what udev knows of a block device.
+property() { udevadm info -q property -n "/dev/$1" 2>/dev/null | sed -n "s/^$2=//p"; }
+
+# elsewhere DISK: what an array or a volume group uses beside the disk that is a part
+# of it. Installers take such a thing apart on all of its disks, and erase them.
+elsewhere() {
+	own=$(parts "$1" | tr '\n' ' ')
+	queue=$own
+	while [ -n "$queue" ]; do
+		above=''
+		for n in $queue; do
+			for h in "/sys/class/block/$n/holders/"*; do
+				h=${h##*/}
+				case " $own" in *" $h "*) continue ;; esac
+				[ ! -e "/sys/class/block/$h/slaves" ] || own="$own$h " above="$above$h "
+			done
+		done
+		queue=$above
+	done
+	for n in $own; do
+		for s in "/sys/class/block/$n/slaves/"*; do
+			case " $own" in *" ${s##*/} "*) continue ;; esac
+			[ ! -e "$s" ] || echo "${s##*/}"
+		done
+	done
+	for n in $(parts "$1"); do
+		case $(property "$n" ID_FS_TYPE) in
+		linux_raid_member) members "$1" "$(property "$n" ID_FS_UUID)" ;;
+		LVM2_member)
+			# The group's description, as text, stands at the beginning of each of its parts.
+			dd if="/dev/$n" bs=1024 count=1024 2>/dev/null | tr '\000' '\n' | grep -q '^[[:space:]]*pv1 {' && echo "a second physical volume"
+			;;
+		esac
+	done
+}
+
+# members DISK UUID: what of other disks belongs to an array, assembled or not.
+members() {
+	for d in $(all_disks); do
+		[ "$d" != "$1" ] || continue
+		for p in $(parts "$d"); do
+			[ -z "$2" ] || [ "$(property "$p" ID_FS_UUID)" != "$2" ] || echo "$p"
+		done
+	done
+}
 
 # choose: sets disk to the one disk that the inventory selects. The size narrows.
 choose() {
@@ -118,6 +173,8 @@ choose() {
 	[ "$fit" -eq 1 ] || refuse installer 1 "disk gate: $fit disks match $want_disk:$named"
 	! flag "$disk" ro || refuse installer 1 "disk gate: the disk $disk is read-only"
 	! flag "$disk" removable || refuse installer 1 "disk gate: the disk $disk is removable media"
+	also=$(elsewhere "$disk" | sort -u | tr '\n' ' ')
+	[ -z "$also" ] || refuse installer 1 "disk gate: the disk $disk is part of an array or volume group that also uses ${also% }: the installer would erase that too; take it apart first, or wipe $disk by hand"
 	report installer 1 ok "disk gate: $disk is $want_disk" || refuse installer 2 "the server does not answer"
 }
 
