@@ -113,7 +113,7 @@ func (a *App) listen(ctx context.Context, base string, bundles *bundle.Store, ve
 		return err
 	}
 	addresses, err := dhcp.New(ctx, dhcp.Config{Interface: cfg.DHCP.Interface, Network: network, Asker: a.control, Leases: a.store,
-		Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
+		Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log, KnownOnly: cfg.DHCP.KnownOnly, Only4011: cfg.DHCP.Only4011})
 	if err != nil {
 		return err
 	}
@@ -174,25 +174,29 @@ func (c Config) network(base string) (dhcp.Network, error) {
 	if err != nil {
 		return dhcp.Network{}, fmt.Errorf("parse the subnet: %w", err)
 	}
-	first, last, _ := strings.Cut(d.Range, "-")
-	list, err := parseAddrs(append([]string{d.Server, strings.TrimSpace(first), strings.TrimSpace(last)}, d.Routers...))
+	list, err := parseAddrs(append([]string{d.Server}, d.Routers...))
 	if err != nil {
 		return dhcp.Network{}, err
 	}
-	dns, err := parseAddrs(d.DNS)
-	if err != nil {
-		return dhcp.Network{}, err
-	}
-	ntp, err := parseAddrs(d.NTP)
-	if err != nil {
-		return dhcp.Network{}, err
-	}
-	loaders := map[lane.Platform]string{}
+	out := dhcp.Network{Server: list[0], Prefix: subnet, Routers: list[1:], Domain: d.Domain, Lease: d.Lease, HTTPBase: base, Loaders: map[lane.Platform]string{},
+		HoldScreen: *c.Policy.Held.Screen, FastLocalBoot: c.Policy.LocalBoot == "fast", Authoritative: d.Authoritative, Proxy: d.Mode == modeProxy}
 	for p, path := range c.platformLoaders() {
-		loaders[p] = filepath.Base(path)
+		out.Loaders[p] = filepath.Base(path)
 	}
-	return dhcp.Network{Server: list[0], Prefix: subnet, First: list[1], Last: list[2], Routers: list[3:], DNS: dns, NTP: ntp, Domain: d.Domain,
-		Lease: d.Lease, HTTPBase: base, Loaders: loaders, HoldScreen: *c.Policy.Held.Screen, FastLocalBoot: c.Policy.LocalBoot == "fast", Authoritative: d.Authoritative}, nil
+	if out.Proxy {
+		return out, nil
+	}
+	first, last, _ := strings.Cut(d.Range, "-")
+	ends, err := parseAddrs([]string{strings.TrimSpace(first), strings.TrimSpace(last)})
+	if err != nil {
+		return dhcp.Network{}, err
+	}
+	out.First, out.Last = ends[0], ends[1]
+	if out.DNS, err = parseAddrs(d.DNS); err != nil {
+		return dhcp.Network{}, err
+	}
+	out.NTP, err = parseAddrs(d.NTP)
+	return out, err
 }
 
 func parseAddrs(texts []string) ([]netip.Addr, error) {
@@ -211,7 +215,7 @@ func renderNetwork(d DHCP) control.Network {
 	first, last, _ := strings.Cut(d.Range, "-")
 	subnet, _, _ := strings.Cut(d.Subnet, "/")
 	return control.Network{Interface: d.Interface, Server: d.Server, Subnet: subnet, RangeFirst: strings.TrimSpace(first), RangeLast: strings.TrimSpace(last),
-		Domain: d.Domain, Routers: d.Routers, DNS: d.DNS, NTP: d.NTP, Lease: dhcp.Network{Lease: d.Lease}.LeaseTime(), Authoritative: d.Authoritative}
+		Domain: d.Domain, Routers: d.Routers, DNS: d.DNS, NTP: d.NTP, Lease: dhcp.Network{Lease: d.Lease}.LeaseTime(), Authoritative: d.Authoritative, Proxy: d.Mode == modeProxy}
 }
 
 // level returns the slog level of a name, or nil.

@@ -35,8 +35,13 @@ type Listen struct {
 	TFTP      string `yaml:"tftp"`      // default: the DHCP server's address, port 69
 }
 
-// DHCP describes the one network that Bootlane owns.
+// DHCP describes the one boot network, and who owns its addresses.
 type DHCP struct {
+	// Mode is "own" (the default), or "proxy": another server gives the addresses, and
+	// Bootlane the boot files. There is no guessing which: two owners, or none, break a rack.
+	Mode          string        `yaml:"mode"`
+	KnownOnly     bool          `yaml:"knownOnly"` // of a proxy: silence towards machines without a record
+	Only4011      bool          `yaml:"only4011"`  // of a proxy: the address server runs on this machine, and has port 67
 	Interface     string        `yaml:"interface"`
 	Server        string        `yaml:"server"` // our address on it
 	Subnet        string        `yaml:"subnet"`
@@ -122,6 +127,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Listen.Machines, net.JoinHostPort(c.DHCP.Server, "8080"))
 	set(&c.Listen.Operators, "127.0.0.1:8070")
 	set(&c.Listen.TFTP, net.JoinHostPort(c.DHCP.Server, "69"))
+	set(&c.DHCP.Mode, modeOwn)
 	set(&c.Log, "info")
 	set(&c.Policy.LocalBoot, "fast")
 	set(&c.Policy.Held.Then, "local-boot")
@@ -197,6 +203,39 @@ func (c Config) check() []lane.Problem {
 	return out
 }
 
+// The modes of DHCP.
+const (
+	modeOwn   = "own"
+	modeProxy = "proxy"
+)
+
+// checkMode looks for keys that say one thing about who owns the addresses, and a
+// mode that says another.
+func (d DHCP) checkMode() []lane.Problem {
+	var out []lane.Problem
+	bad := func(field, format string, args ...any) {
+		out = append(out, lane.Problem{Field: "dhcp." + field, Message: fmt.Sprintf(format, args...)})
+	}
+	switch d.Mode {
+	case modeOwn:
+		for field, set := range map[string]bool{"knownOnly": d.KnownOnly, "only4011": d.Only4011} {
+			if set {
+				bad(field, "is for dhcp.mode: proxy")
+			}
+		}
+	case modeProxy:
+		for field, set := range map[string]bool{"range": d.Range != "", "routers": len(d.Routers) > 0, "dns": len(d.DNS) > 0, "ntp": len(d.NTP) > 0,
+			"lease": d.Lease != 0, "authoritative": d.Authoritative} {
+			if set {
+				bad(field, "is the address server's business in dhcp.mode: proxy: take it out")
+			}
+		}
+	default:
+		bad("mode", "%q: use own or proxy", d.Mode)
+	}
+	return out
+}
+
 func (d DHCP) check() []lane.Problem {
 	var out []lane.Problem
 	bad := func(field, format string, args ...any) {
@@ -205,6 +244,7 @@ func (d DHCP) check() []lane.Problem {
 	if d.Interface == "" {
 		bad("interface", "is missing: the interface of the boot network, as `ip -br link` shows it")
 	}
+	out = append(out, d.checkMode()...)
 	out = append(out, d.checkAddresses()...)
 	for name, list := range map[string][]string{"dns": d.DNS, "ntp": d.NTP} {
 		for i, v := range list {
@@ -246,6 +286,9 @@ func (d DHCP) checkAddresses() []lane.Problem {
 	inside("server", d.Server)
 	for i, r := range d.Routers {
 		inside(fmt.Sprintf("routers[%d]", i), r)
+	}
+	if d.Mode == modeProxy {
+		return out
 	}
 	first, last, found := strings.Cut(d.Range, "-")
 	if !found {

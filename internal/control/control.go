@@ -70,6 +70,7 @@ type Network struct {
 	Routers, DNS, NTP                                        []string
 	Lease                                                    time.Duration
 	Authoritative                                            bool
+	Proxy                                                    bool // another server gives the addresses
 }
 
 // Control answers surfaces and operators. It is safe for concurrent use.

@@ -24,7 +24,7 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	if b.Seed != lane.SeedImage && !c.Site.Admits() {
 		out = append(out, lane.Problem{Field: "site", Message: "nobody could log in to the installed system: set site.sshKeys or site.passwordHash in the configuration"})
 	}
-	if b.Seed == lane.SeedPreseed && len(c.Network.DNS) == 0 {
+	if b.Seed == lane.SeedPreseed && len(c.Network.DNS) == 0 && !c.Network.Proxy {
 		// No preseed answers this: the question comes before the preseed is fetched.
 		out = append(out, lane.Problem{Field: "dhcp.dns", Message: "the Debian installer stops and asks for a name server when DHCP names none: set dhcp.dns in the configuration"})
 	}
@@ -42,9 +42,11 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 	h.Run = lane.Run{ID: "r-rendered", Open: true, Capability: secretStandIn, Disk: h.Disk, Boots: lane.DefaultBoots, BootsUsed: 1, Stage: lane.StageScript}
 	files := []lane.Rendered{
 		{Path: "inventory.env", Body: inventoryEnv(h)},
-		{Path: "dhcp/direct-pxe.conf", Body: c.dnsmasqDirect(h)},
 		{Path: "dhcp/proxy-pxe.conf", Body: c.dnsmasqProxy()},
 		{Path: "tftp/" + lane.EntryScript, Body: string(script.Entry(c.BaseURL))},
+	}
+	if !c.Network.Proxy { // a proxy knows nothing of the addresses
+		files = append(files, lane.Rendered{Path: "dhcp/direct-pxe.conf", Body: c.dnsmasqDirect(h)})
 	}
 	b, err := c.Bundles.Find(h.Bundle)
 	if err != nil {

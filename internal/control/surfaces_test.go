@@ -188,6 +188,25 @@ func TestWhyRemembers(t *testing.T) {
 	}
 }
 
+// TestRenderOfAProxy: who does not give the addresses writes no configuration that does.
+func TestRenderOfAProxy(t *testing.T) {
+	r := newRig(t)
+	r.enrol(spec("node1"))
+	cfg := r.Config
+	cfg.Network.Proxy, cfg.Network.DNS = true, nil
+	proxy := control.New(cfg)
+	files, err := proxy.Render(t.Context(), "node1")
+	r.must(err)
+	for _, f := range files {
+		if f.Path == "dhcp/direct-pxe.conf" {
+			t.Errorf("%s:\n%s", f.Path, f.Body)
+		}
+	}
+	// Nor does it know whether the installer will have a name server.
+	_, err = proxy.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "debian-preseed-1", By: "op:t"})
+	r.must(err)
+}
+
 // TestPreseedRun goes the installer's way: documents instead of an order.
 func TestPreseedRun(t *testing.T) {
 	r := newRig(t)

@@ -41,6 +41,8 @@ type query struct {
 	maxSize   int        // option 57, bounded
 	platform  lane.Platform
 	facts     lane.Facts
+	// bootServer says that it came by port 4011, to us alone.
+	bootServer bool
 }
 
 // iPXE encapsulated options, option 175.

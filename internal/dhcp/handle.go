@@ -24,6 +24,9 @@ func (s *Server) handle(ctx context.Context, q query) (answer, error) {
 		s.cfg.Log.Debug("relayed packet ignored", "giaddr", q.giaddr, "mac", q.mac)
 		return answer{}, nil
 	}
+	if s.cfg.Network.Proxy {
+		return s.proxy(ctx, q)
+	}
 	switch q.msg {
 	case dhcpv4.MessageTypeDiscover:
 		return s.discover(ctx, q)
@@ -38,6 +41,30 @@ func (s *Server) handle(ctx context.Context, q query) (answer, error) {
 		return answer{}, s.release(ctx, q)
 	}
 	return answer{}, nil
+}
+
+// proxy answers beside a server that owns the addresses: a DISCOVER on either port,
+// and on 4011 what a client asks its boot server. A REQUEST on port 67 is that other
+// server's, and a NAK from here would take its clients' addresses away.
+func (s *Server) proxy(ctx context.Context, q query) (answer, error) {
+	kind := dhcpv4.MessageTypeAck
+	switch {
+	case q.class == plain:
+		return answer{}, nil
+	case q.msg == dhcpv4.MessageTypeDiscover:
+		kind = dhcpv4.MessageTypeOffer
+	case !q.bootServer || q.msg != dhcpv4.MessageTypeRequest && q.msg != dhcpv4.MessageTypeInform:
+		return answer{}, nil
+	}
+	d, err := s.ask(ctx, q)
+	if err != nil || s.cfg.KnownOnly && d.Reason == lane.UnknownMachine {
+		return answer{}, err
+	}
+	m, ok := s.cfg.Network.proxied(q, kind, d)
+	if !ok {
+		return answer{}, nil
+	}
+	return answer{kind, m}, nil
 }
 
 // ask puts the one question, for clients that want to boot.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
@@ -148,4 +150,71 @@ func TestRealClients(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestProxyPorts asks a proxy on port 4011 over the wire, as iPXE does, also where
+// port 67 belongs to another server of the same machine (PR-13).
+func TestProxyPorts(t *testing.T) {
+	for name, only := range map[string]bool{"both ports": false, "only 4011": true} {
+		t.Run(name, func(t *testing.T) {
+			seg := newSegment(t)
+			r := proxyRig(t)
+			if only {
+				other, err := net.ListenUDP("udp4", &net.UDPAddr{Port: serverPort})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = other.Close() }()
+			}
+			cfg := r.cfg
+			cfg.Interface, cfg.Only4011 = "srv0", only
+			srv, err := New(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- srv.Run(ctx) }()
+			seg.run(t, "iproute2", "ip", "address", "add", "192.168.77.60/24", "dev", "cli0")
+			client := seg.listen(t, 68)
+			defer func() { _ = client.Close() }()
+			ask := capture(t, "dhcp4-ipxe-arch0007-request-port4011-l2uni")
+			if _, err := client.WriteToUDP(ask, &net.UDPAddr{IP: net.IPv4(192, 168, 77, 1), Port: bootServerPort}); err != nil {
+				t.Fatal(err)
+			}
+			if err := client.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, 1500)
+			n, from, err := client.ReadFromUDP(buf)
+			if err != nil || from.Port != bootServerPort {
+				t.Fatalf("%d bytes from %v, %v", n, from, err)
+			}
+			if p, err := dhcpv4.FromBytes(buf[:n]); err != nil || p.MessageType() != ack || p.BootFileName == "" {
+				t.Errorf("%v, %v", p, err)
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// listen opens a socket in the clients' namespace.
+func (s segment) listen(t *testing.T, port int) *net.UDPConn {
+	t.Helper()
+	here, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = here.Close() }()
+	if err := netns.Set(s.client); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+	if back := netns.Set(here); err != nil || back != nil {
+		t.Fatal(err, back)
+	}
+	return conn
 }

@@ -32,6 +32,8 @@ type Network struct {
 	// HTTP Boot a URL that is refused.
 	FastLocalBoot bool
 	Authoritative bool // NAK clients of whose address we know nothing
+	// Proxy leaves addresses to another server and answers with boot fields only.
+	Proxy bool
 }
 
 // LeaseTime returns Lease, or its default.
@@ -111,6 +113,22 @@ func (n Network) nak(q query, why string) message {
 	return m
 }
 
+// proxied returns the answer of a proxyDHCP server, PXE 2.1 section 2.2: the boot
+// fields, and nothing that another server owns. It reports false when the decision
+// allows none: then silence is the answer.
+func (n Network) proxied(q query, kind dhcpv4.MessageType, d lane.Decision) (message, bool) {
+	m := message{ciaddr: q.ciaddr}
+	m.add(53, []byte{byte(kind)}, 0)
+	m.add(54, n.Server.AsSlice(), 0)
+	bare := len(m.options)
+	n.boot(&m, q, d)
+	if len(m.options) == bare {
+		return message{}, false
+	}
+	m.echo(q)
+	return m, true
+}
+
 func (n Network) config(m *message) {
 	mask := make([]byte, 4)
 	binary.BigEndian.PutUint32(mask, ^uint32(0)<<(32-n.Prefix.Bits()))
@@ -136,7 +154,11 @@ func (n Network) boot(m *message, q query, d lane.Decision) {
 		url := n.HTTPBase + "/" + path.String()
 		m.add(60, []byte("PXEClient"), 0)
 		m.add(43, discoveryControl(), 0)
-		m.add(175, []byte{0xb0, 1, 1}, 0) // no proxyDHCP here: do not wait for one
+		if n.Proxy {
+			m.add(175, []byte{1, 1, 1}, 0) // priority: the address server may name a boot file of its own
+		} else {
+			m.add(175, []byte{0xb0, 1, 1}, 0) // no proxyDHCP here: do not wait for one
+		}
 		m.bootFile(url)
 	case q.class == pxe && wanted:
 		m.siaddr = n.Server
@@ -249,6 +271,8 @@ func Broadcast(p netip.Prefix) netip.Addr {
 func destination(q query, kind dhcpv4.MessageType, from netip.AddrPort) netip.AddrPort {
 	all := netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 68)
 	switch {
+	case q.bootServer:
+		return from // EDK2 asks from port 4011, iPXE from 68: each listens there only
 	case kind == dhcpv4.MessageTypeNak:
 		return all
 	case q.msg == dhcpv4.MessageTypeInform && q.ciaddr.IsUnspecified() && !from.Addr().IsUnspecified():

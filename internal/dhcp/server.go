@@ -1,9 +1,10 @@
-// Package dhcp answers DHCPv4 on one network that it owns: addresses for every
-// client, boot files for machines that may have them.
+// Package dhcp answers DHCPv4 on one network. It owns the network, and gives every
+// client an address; or it is a proxy beside the server that does. Boot files go to
+// machines that may have them.
 //
 // Packets are values: parse, handle and marshal touch no socket, and a short
 // loop owns it. The package decides nothing about machines; it asks, and
-// translates the answer. Relays, proxyDHCP and DHCPv6 have no code here yet.
+// translates the answer. Relays and DHCPv6 have no code here yet.
 package dhcp
 
 import (
@@ -58,6 +59,9 @@ type Config struct {
 	Evidence     Evidence
 	Now          func() time.Time
 	Log          *slog.Logger
+	// A proxy needs no Leases and no Reservations, and may do more:
+	KnownOnly bool // stay silent towards machines that no record describes
+	Only4011  bool // port 67 is the address server's, on this same machine
 }
 
 // Stats counts packets since the start.
@@ -68,7 +72,7 @@ type Stats struct {
 // Server is one DHCP server on one interface.
 type Server struct {
 	cfg       Config
-	conn      *net.UDPConn
+	conns     []*net.UDPConn
 	pool      *pool
 	addresses []netip.Addr // every address of ours on the interface
 	stats     struct{ received, dropped, answered, silent, failed atomic.Int64 }
@@ -90,16 +94,47 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	leases, err := cfg.Leases.Leases(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{cfg: cfg, pool: newPool(cfg.Network.First, cfg.Network.Last, leases), addresses: own}
+	s := &Server{cfg: cfg, addresses: own}
 	if !s.own(cfg.Network.Server) {
 		return nil, lane.Errorf(lane.Invalid, "the address %s is not on the interface %s, which has %v: correct dhcp.server", cfg.Network.Server, cfg.Interface, own)
 	}
-	s.conn, err = listen(ctx, cfg.Interface)
-	return s, err
+	if !cfg.Network.Proxy {
+		leases, err := cfg.Leases.Leases(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.pool = newPool(cfg.Network.First, cfg.Network.Last, leases)
+	}
+	return s, s.listen(ctx)
+}
+
+// The ports: of every DHCP server, and of PXE boot servers.
+const (
+	serverPort     = 67
+	bootServerPort = 4011
+)
+
+// listen opens the sockets. Port 4011 is opened even where no client is sent
+// there: some firmware asks it anyway.
+func (s *Server) listen(ctx context.Context) error {
+	ports := []int{serverPort}
+	switch {
+	case s.cfg.Network.Proxy && s.cfg.Only4011:
+		ports = []int{bootServerPort}
+	case s.cfg.Network.Proxy:
+		ports = append(ports, bootServerPort)
+	}
+	for _, port := range ports {
+		conn, err := listen(ctx, s.cfg.Interface, port)
+		if err != nil {
+			for _, c := range s.conns {
+				err = errors.Join(err, c.Close())
+			}
+			return err
+		}
+		s.conns = append(s.conns, conn)
+	}
+	return nil
 }
 
 func interfaceAddresses(ifi *net.Interface) ([]netip.Addr, error) {
@@ -119,7 +154,7 @@ func interfaceAddresses(ifi *net.Interface) ([]netip.Addr, error) {
 // listen binds the wildcard address, because a socket bound to a unicast one
 // gets no broadcasts, and ties it to the interface, because a broadcast would
 // else leave by the default route.
-func listen(ctx context.Context, iface string) (*net.UDPConn, error) {
+func listen(ctx context.Context, iface string, port int) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var set error
 		err := c.Control(func(fd uintptr) {
@@ -132,17 +167,17 @@ func listen(ctx context.Context, iface string) (*net.UDPConn, error) {
 		})
 		return errors.Join(err, set)
 	}}
-	pc, err := lc.ListenPacket(ctx, "udp4", "0.0.0.0:67")
+	pc, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
 	if err != nil {
-		hint := "is another DHCP server running? `ss -lunp sport = :67` shows it"
+		hint := fmt.Sprintf("is another DHCP server running? `ss -lunp sport = :%d` shows it", port)
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 			hint = "bootlane needs root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW"
 		}
-		return nil, &lane.Error{Code: lane.Unavailable, Message: "open DHCP port 67 on " + iface + ": " + hint, Err: err}
+		return nil, &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("open DHCP port %d on %s: %s", port, iface, hint), Err: err}
 	}
 	conn, ok := pc.(*net.UDPConn)
 	if !ok {
-		return nil, fmt.Errorf("open DHCP port 67: unexpected socket type %T", pc)
+		return nil, fmt.Errorf("open DHCP port %d: unexpected socket type %T", port, pc)
 	}
 	return conn, nil
 }
@@ -152,34 +187,50 @@ func (s *Server) Stats() Stats {
 	return Stats{s.stats.received.Load(), s.stats.dropped.Load(), s.stats.answered.Load(), s.stats.silent.Load(), s.stats.failed.Load()}
 }
 
-// Run answers until ctx ends, then closes the socket.
+// Run answers until ctx ends, then closes the sockets.
 func (s *Server) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.Close() }) // ends the read below
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	slots := make(chan struct{}, inFlight)
+	errs := make(chan error, len(s.conns))
+	for _, conn := range s.conns {
+		go func() { errs <- s.receive(ctx, conn, slots) }()
+	}
+	var err error
+	for range s.conns {
+		err = errors.Join(err, <-errs)
+		cancel() // one socket that fails ends the others
+	}
+	return err
+}
+
+// receive reads one socket until ctx ends, and returns when all is answered.
+func (s *Server) receive(ctx context.Context, conn *net.UDPConn, slots chan struct{}) error {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends the read below
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	slots := make(chan struct{}, inFlight)
 	buf := make([]byte, 8192)
 	for {
-		n, from, err := s.conn.ReadFromUDPAddrPort(buf)
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read from DHCP port 67: %w", err)
+			return fmt.Errorf("read from %s: %w", conn.LocalAddr(), err)
 		}
 		s.stats.received.Add(1)
 		data := append([]byte(nil), buf[:n]...)
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			s.serve(ctx, data, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
+			s.serve(ctx, conn, data, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
 		})
 	}
 }
 
 // serve handles one datagram. A panic costs that datagram, not the server.
-func (s *Server) serve(ctx context.Context, data []byte, from netip.AddrPort) {
+func (s *Server) serve(ctx context.Context, conn *net.UDPConn, data []byte, from netip.AddrPort) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.stats.failed.Add(1)
@@ -193,6 +244,8 @@ func (s *Server) serve(ctx context.Context, data []byte, from netip.AddrPort) {
 		return
 	}
 	q.facts.From = from.Addr().String()
+	local, _ := conn.LocalAddr().(*net.UDPAddr)
+	q.bootServer = local != nil && local.Port == bootServerPort
 	a, err := s.handle(ctx, q)
 	switch {
 	case err != nil:
@@ -202,7 +255,7 @@ func (s *Server) serve(ctx context.Context, data []byte, from netip.AddrPort) {
 		s.stats.silent.Add(1)
 	default:
 		to := destination(q, a.kind, from)
-		if _, err := s.conn.WriteToUDPAddrPort(a.msg.marshal(q), to); err != nil {
+		if _, err := conn.WriteToUDPAddrPort(a.msg.marshal(q), to); err != nil {
 			s.stats.failed.Add(1)
 			s.cfg.Log.Error("DHCP reply not sent", "mac", q.mac, "to", to, "err", err)
 			return

@@ -80,11 +80,12 @@ func inner(ctx context.Context, cfg Config, stdout, stderr io.Writer, args ...st
 func Inner(ctx context.Context, cfg Config, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	l := &Lab{cfg: cfg, site: scenarioSite(), key: key, dir: filepath.Join(cfg.Dir, key), began: cfg.Now(), shown: map[string]int64{}}
+	l := &Lab{cfg: cfg, key: key, dir: filepath.Join(cfg.Dir, key), began: cfg.Now(), shown: map[string]int64{}}
 	for _, s := range Scenarios() {
 		if s.Key != key {
 			continue
 		}
+		l.site = scenarioSite(cmp.Or(s.dhcp, ownDHCP))
 		if err := l.play(ctx, s.Title, s.play); err != nil {
 			l.failures = append(l.failures, err.Error())
 			l.say("  FAIL  %v", err)

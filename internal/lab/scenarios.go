@@ -19,18 +19,20 @@ type Scenario struct {
 	Key   string
 	Title string
 	play  func(ctx context.Context, l *Lab) error
+	dhcp  string // of the configuration; empty: Bootlane owns the network
 }
 
 // Scenarios returns every scenario, the longest first.
 func Scenarios() []Scenario {
 	return []Scenario{
-		{"c", "the Debian installer, UEFI and BIOS: own seed, identity gate, report; then the deadline", installer},
-		{"a", "the main job, UEFI: blank disk to installed, and two more power cycles", mainJob},
-		{"g", "the server is killed twice on the way; the run goes on", killed},
-		{"b", "the main job, legacy BIOS", legacy},
-		{"e", "registered MAC, foreign UUID: quarantine, accept, and on", foreign},
-		{"f", "a disk of the wrong serial, and one of the wrong size: nothing is written", wrongDisk},
-		{"d", "an unknown machine: held, and told why", unknown},
+		{"c", "the Debian installer, UEFI and BIOS: own seed, identity gate, report; then the deadline", installer, ""},
+		{"a", "the main job, UEFI: blank disk to installed, and two more power cycles", mainJob, ""},
+		{"g", "the server is killed twice on the way; the run goes on", killed, ""},
+		{"b", "the main job, legacy BIOS", legacy, ""},
+		{"e", "registered MAC, foreign UUID: quarantine, accept, and on", foreign, ""},
+		{"f", "a disk of the wrong serial, and one of the wrong size: nothing is written", wrongDisk, ""},
+		{"h", "proxyDHCP beside a site's own DHCP server, UEFI and BIOS", beside, proxyDHCP},
+		{"d", "an unknown machine: held, and told why", unknown, ""},
 	}
 }
 
@@ -41,15 +43,10 @@ const serverConfig = `data: %s
 listen:
   operators: %s
 dhcp:
-  interface: br0
-  server: 192.168.77.1
-  subnet: 192.168.77.0/24
-  range: 192.168.77.100-192.168.77.199
-  routers: [192.168.77.1]
-  dns: [192.168.77.1]
-  domain: lab.example
+%s
 site:
   user: ops
+  domain: lab.example
   sshKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody@lab.example"]
 policy:
   held: {wait: 5s}
@@ -57,9 +54,22 @@ policy:
 log: debug
 `
 
-func scenarioSite() Site {
+const ownDHCP = `  interface: br0
+  server: 192.168.77.1
+  subnet: 192.168.77.0/24
+  range: 192.168.77.100-192.168.77.199
+  routers: [192.168.77.1]
+  dns: [192.168.77.1]
+  domain: lab.example`
+
+const proxyDHCP = `  mode: proxy
+  interface: br0
+  server: 192.168.77.1
+  subnet: 192.168.77.0/24`
+
+func scenarioSite(dhcp string) Site {
 	return Site{Interface: "br0", Addresses: []string{serverAddr + "/24"}, Config: func(data, operators string) ([]byte, error) {
-		return fmt.Appendf(nil, serverConfig, data, operators), nil
+		return fmt.Appendf(nil, serverConfig, data, operators, dhcp), nil
 	}}
 }
 

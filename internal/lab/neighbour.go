@@ -1,0 +1,118 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"bootlane/internal/lane"
+)
+
+// neighbourAddr is the address of the site's own DHCP server.
+const neighbourAddr = "192.168.77.2"
+
+// neighbour starts a site's own DHCP server, dnsmasq, on a computer of its own: a
+// second namespace at the same bridge.
+func (l *Lab) neighbour(ctx context.Context) error {
+	host, err := l.spawn(filepath.Join(l.dir, "neighbour.log"), "unshare", "-n", "sleep", "3600")
+	if err != nil {
+		return err
+	}
+	pid := fmt.Sprint(host.cmd.Process.Pid)
+	ours, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return fmt.Errorf("read our namespace: %w", err)
+	}
+	if err := l.until(ctx, 10*time.Second, "the neighbour has a namespace", func() (bool, error) {
+		theirs, err := os.Readlink("/proc/" + pid + "/ns/net")
+		return err == nil && theirs != ours, nil
+	}); err != nil {
+		return err
+	}
+	inside := []string{"nsenter", "-t", pid, "-n"}
+	for _, args := range [][]string{
+		{"ip", "link", "add", "name", "site0", "type", "veth", "peer", "name", "eth0", "netns", pid},
+		{"ip", "link", "set", "site0", "master", l.site.Interface, "up"},
+		append(slices.Clone(inside), "ip", "address", "add", neighbourAddr+"/24", "dev", "eth0"),
+		append(slices.Clone(inside), "ip", "link", "set", "eth0", "up"),
+	} {
+		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("run %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	args := append(slices.Clone(inside[1:]), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--log-dhcp", "--log-facility=-",
+		"--interface=eth0", "--dhcp-range=192.168.77.50,192.168.77.99,1h", "--dhcp-leasefile="+filepath.Join(l.dir, "neighbour.leases"), "--pid-file")
+	_, err = l.spawn(filepath.Join(l.dir, "neighbour.log"), inside[0], args...)
+	return err
+}
+
+// beside boots machines on a network whose addresses are somebody else's.
+func beside(ctx context.Context, l *Lab) error {
+	uefi := l.machine("node-h-uefi", lane.UEFI, Disk{Serial: "SYSTEM-H1", Bytes: 2 * gigabyte})
+	bios := l.machine("node-h-bios", lane.BIOS, Disk{Serial: "SYSTEM-H2", Bytes: 2 * gigabyte})
+	if err := l.neighbour(ctx); err != nil {
+		return err
+	}
+	if err := l.ready(ctx, l.cfg.Image, uefi, bios); err != nil {
+		return err
+	}
+	for _, m := range []*Machine{bios, uefi} {
+		if err := l.provision(ctx, m, lane.Provisioning{}); err != nil {
+			return err
+		}
+		if err := m.start(ctx); err != nil {
+			return err
+		}
+	}
+	for _, m := range []*Machine{bios, uefi} {
+		if err := l.stage(ctx, m.Name, lane.StageKernel, patience); err != nil {
+			return err
+		}
+		if err := l.leasedByNeighbour(ctx, m); err != nil {
+			return err
+		}
+		m.stop()
+		if _, err := l.client.Act(ctx, m.Name, "cancel", "the way is shown"); err != nil {
+			return err
+		}
+	}
+	return l.toldToBootDisk(ctx, uefi)
+}
+
+// leasedByNeighbour expects that the machine came to the agent with an address
+// that we did not give.
+func (l *Lab) leasedByNeighbour(ctx context.Context, m *Machine) error {
+	events, err := l.client.Events(ctx, m.Name, 0, 5000)
+	if err != nil {
+		return err
+	}
+	leases, err := os.ReadFile(filepath.Join(l.dir, "neighbour.leases"))
+	if err != nil {
+		return fmt.Errorf("read the neighbour's leases: %w", err)
+	}
+	l.expect(strings.Contains(string(leases), string(m.MACs[0])), "%s has a lease of the site's own server", m.Name)
+	l.expect(!slices.ContainsFunc(events, func(e lane.Event) bool { return e.Kind == lane.KindLease }), "and none of ours: it got its boot files and its agent from Bootlane alone")
+	return nil
+}
+
+// toldToBootDisk boots a machine that is not to be installed any more.
+func (l *Lab) toldToBootDisk(ctx context.Context, m *Machine) error {
+	m.mark = 0 // a new power-on begins a new log
+	if err := m.start(ctx); err != nil {
+		return err
+	}
+	asked := func() (bool, error) {
+		n, err := l.asked(ctx, m)
+		return n > 0, err
+	}
+	if err := l.until(ctx, patience, m.Name+" is sent to its disk", asked); err != nil {
+		return err
+	}
+	l.expect(!m.shows("iPXE"), "%s, cancelled, is sent to its disk by the proxy, without a boot loader", m.Name)
+	return nil
+}
