@@ -423,6 +423,7 @@ func TestDiskGate(t *testing.T) {
 			part(m, "sda", "sda1", raid)
 			part(m, "sdb", "sdb1", raid)
 		}, "that also uses sdb1:"},
+		{"nobody can tell", lane.DiskSelector{ByID: "wwn-0x5002538e00000001"}, func(m *machine) { m.remove("bin/udevadm") }, "this installer lacks udevadm"},
 		{"an array of whole disks", lane.DiskSelector{Serial: "S1"}, func(m *machine) {
 			m.write("udev/sda", "ID_SERIAL_SHORT=S1\n"+raid)
 			m.write("udev/sdb", raid)

@@ -173,6 +173,9 @@ choose() {
 	[ "$fit" -eq 1 ] || refuse installer 1 "disk gate: $fit disks match $want_disk:$named"
 	! flag "$disk" ro || refuse installer 1 "disk gate: the disk $disk is read-only"
 	! flag "$disk" removable || refuse installer 1 "disk gate: the disk $disk is removable media"
+	for t in dd grep sort tr udevadm; do # without one of them the next question has no answer, and looks like "nothing"
+		command -v "$t" >/dev/null || refuse installer 1 "disk gate: this installer lacks $t, so that nobody can tell whether $disk shares an array with another disk"
+	done
 	also=$(elsewhere "$disk" | sort -u | tr '\n' ' ')
 	[ -z "$also" ] || refuse installer 1 "disk gate: the disk $disk is part of an array or volume group that also uses ${also% }: the installer would erase that too; take it apart first, or wipe $disk by hand"
 	report installer 1 ok "disk gate: $disk is $want_disk" || refuse installer 2 "the server does not answer"
