@@ -67,20 +67,32 @@ echo "useradd $*" >> "$here/log"
 [ -e "$here/full" ] && { echo "useradd: no room"; exit 1; }
 touch "$here/user"`)
 	s.program("getent", `echo "$2:x:1000:1000::$(cd "$(dirname "$0")/.." && pwd)/home:/bin/bash"`)
-	s.program("systemctl", `here=$(dirname "$0")/../state
-echo "systemctl $*" >> "$here/log"
-case $* in
-*ssh.service)
-	case $1 in
-	is-enabled) [ ! -e "$here/nosshd" ] ;;
-	is-active) [ -e "$here/sshd" ] ;;
-	restart) [ ! -e "$here/broken" ] && touch "$here/sshd" ;;
-	esac ;;
-is-*) exit 1 ;;
-esac`)
 	for _, name := range []string{"usermod", "chown"} {
 		s.program(name, `echo "$(basename "$0") $*" >> "$(dirname "$0")/../state/log"`)
 	}
+	// Debian's: the unit is ssh.service, and sshd.service is not known. state/enabled and
+	// state/active hold units; nothing starts when state/stuck is there.
+	s.program("systemctl", `here=$(dirname "$0")/../state
+echo "systemctl $*" >> "$here/log"
+verb=$1
+shift
+case $verb in
+is-enabled | is-active)
+	[ "$1" = --quiet ] || exit 2
+	shift
+	for unit; do
+		! grep -qxF "$unit" "$here/${verb#is-}" 2>/dev/null || exit 0
+	done
+	[ "$verb" = is-active ] || echo "Failed to get unit file state for $1: No such file or directory" >&2
+	exit 3
+	;;
+restart)
+	[ "$1" = ssh.service ] || { echo "Failed to restart $1: Unit $1 not found." >&2; exit 5; }
+	[ ! -e "$here/stuck" ] || { echo "Job for $1 failed." >&2; exit 1; }
+	echo "$1" >> "$here/active"
+	;;
+esac`)
+	s.write("state/enabled", "ssh.service\n")
 	s.write("usr/sbin/sshd", "")
 	s.program("ssh-keygen", `echo "ssh-keygen $*" >> "$(dirname "$0")/../state/log"; mkdir -p "$(dirname "$0")/../etc/ssh"; touch "$(dirname "$0")/../etc/ssh/ssh_host_ed25519_key"`)
 	// HEAD of the server's /healthz, or a report.
@@ -183,8 +195,6 @@ func TestFirstBoot(t *testing.T) {
 		{"no selector of size", func(_ *installed, in *Input) { in.Host.Run.Disk.SizeGB = 0 }, ""},
 
 		{"the administrator cannot be made", func(s *installed, _ *Input) { s.write("state/full", "") }, "account: useradd: no room."},
-		{"sshd does not start", func(s *installed, _ *Input) { s.write("state/broken", "") }, "ssh:"},
-		{"sshd is not to run", func(s *installed, _ *Input) { s.write("state/broken", ""); s.write("state/nosshd", "") }, ""},
 		{"another machine", func(s *installed, _ *Input) { s.write("sys/class/dmi/id/product_serial", "SN-B\n") }, "identity: serial: expected SN-A 1, this machine has SN-B."},
 		{"another name", func(s *installed, _ *Input) { s.write("proc/sys/kernel/hostname", "debian\n") }, "hostname: expected node-a, it is debian."},
 		{"another disk", func(s *installed, _ *Input) { s.write("state/lsblk", "sdb2 part\nsdb disk\n") }, "disk: the root file system is on sdb, not on byID=wwn-0x5002538e00000001"},
@@ -275,6 +285,52 @@ func TestFirstBootAccount(t *testing.T) {
 		if _, _ = s.boot(in); strings.Contains(s.read("state/log"), "useradd") {
 			t.Errorf("%s: an account is made", name)
 		}
+	}
+}
+
+// A server for SSH that the image enables must run before the machine is ready,
+// whatever an earlier look already did; one that it disables is left alone.
+func TestFirstBootSSH(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		edit     func(*installed)
+		want     string // words of the failure; empty: it is ready
+		restarts int
+	}{
+		{"keys are missing", func(*installed) {}, "", 1},
+		{"keys are missing, and it runs", func(s *installed) { s.write("state/active", "ssh.service\n") }, "", 1},
+		{"all is well", func(s *installed) {
+			s.write("etc/ssh/ssh_host_ed25519_key", "")
+			s.write("state/active", "ssh.service\n")
+		}, "", 0},
+		{"keys are there, and it does not run", func(s *installed) { s.write("etc/ssh/ssh_host_ed25519_key", "") }, "", 1},
+		{"by socket", func(s *installed) {
+			s.write("etc/ssh/ssh_host_ed25519_key", "")
+			s.write("state/enabled", "ssh.socket\n")
+			s.write("state/active", "ssh.socket\n")
+		}, "", 0},
+		{"disabled", func(s *installed) { s.write("state/enabled", "") }, "", 0},
+		{"not installed", func(s *installed) { s.forget("usr/sbin/sshd") }, "", 0},
+		{"never starts", func(s *installed) { s.write("state/stuck", "") }, " ssh: ", 2},
+		{"never starts, with keys", func(s *installed) {
+			s.write("etc/ssh/ssh_host_ed25519_key", "")
+			s.write("state/stuck", "")
+		}, "the SSH server is enabled, and does not run.", 2},
+		{"no keys to be had", func(s *installed) { s.program("ssh-keygen", "echo no room; exit 1") }, " ssh: ", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newInstalled(t)
+			c.edit(s)
+			_, reports := s.boot(full(lane.SeedImage))
+			last := reports[len(reports)-1]
+			if want := map[bool]string{true: "ready 1 ok", false: "ready 1 failed"}[c.want == ""]; said(last) != want || !strings.Contains(last.Get(lane.ReportMessage), c.want) {
+				t.Errorf("report %s: %s", said(last), last.Get(lane.ReportMessage))
+			}
+			if n := strings.Count(s.read("state/log"), "systemctl restart ssh.service\n"); n != c.restarts {
+				t.Errorf("restarted %d times, want %d", n, c.restarts)
+			}
+		})
 	}
 }
 

@@ -99,70 +99,75 @@ size_fits() {
 	[ "$sectors" -ge 928125000 ] && [ "$sectors" -le 946875000 ]
 }
 
+# all_disks: the names of all whole disks. The pattern is the agent's: NVMe's hidden path
+# nodes (nvme0c0n1) and an eMMC's boot partitions carry the wwid and serial of their disk.
+all_disks() {
+	for d in /sys/block/*; do
+		echo "${d##*/}"
+	done | grep -xE 'sd[a-z]+|vd[a-z]+|xvd[a-z]+|nvme[0-9]+n[0-9]+|mmcblk[0-9]+'
+}
+
 # flag NAME FILE: the disk's sysfs FILE says 1.
 flag() { [ "$(cat "/sys/block/$1/$2" 2>/dev/null)" = 1 ]; }
 
-# all_disks: the names of all whole disks. A path of a multipath NVMe disk is hidden,
-# and shows the same numbers; the boot parts of an eMMC are no place for a system.
-all_disks() {
-	for d in /sys/block/*; do
-		case ${d##*/} in loop* | ram* | zram* | dm-* | md* | sr* | fd* | nbd* | mmcblk*boot* | mmcblk*rpmb*) continue ;; esac
-		flag "${d##*/}" hidden || echo "${d##*/}"
-	done
-}
-
-# parts DISK: the disk and its partitions.
-parts() {
-	echo "$1"
-	for p in "/sys/block/$1/$1"*; do
-		[ ! -e "$p/partition" ] || echo "${p##*/}"
-	done
-}
-
-# property NAME KEY: what udev knows of a block device.
+# property NAME KEY: what udev knows of a device.
 property() { udevadm info -q property -n "/dev/$1" 2>/dev/null | sed -n "s/^$2=//p"; }
 
-# elsewhere DISK: what an array or a volume group uses beside the disk that is a part
-# of it. Installers take such a thing apart on all of its disks, and erase them.
-elsewhere() {
-	own=$(parts "$1" | tr '\n' ' ')
-	queue=$own
-	while [ -n "$queue" ]; do
-		above=''
-		for n in $queue; do
-			for h in "/sys/class/block/$n/holders/"*; do
-				h=${h##*/}
-				case " $own" in *" $h "*) continue ;; esac
-				[ ! -e "/sys/class/block/$h/slaves" ] || own="$own$h " above="$above$h "
-			done
-		done
-		queue=$above
-	done
-	for n in $own; do
-		for s in "/sys/class/block/$n/slaves/"*; do
-			case " $own" in *" ${s##*/} "*) continue ;; esac
-			[ ! -e "$s" ] || echo "${s##*/}"
+# upon NAME: the block device NAME, its partitions, and whatever is built on one of them.
+# The parentheses make the variables local.
+upon() (
+	for part in "/sys/block/$1" "/sys/block/$1/$1"*; do
+		[ -d "$part" ] || continue
+		echo "${part##*/}"
+		for holder in "$part"/holders/*; do
+			[ ! -e "$holder" ] || upon "${holder##*/}"
 		done
 	done
-	for n in $(parts "$1"); do
-		case $(property "$n" ID_FS_TYPE) in
-		linux_raid_member) members "$1" "$(property "$n" ID_FS_UUID)" ;;
-		LVM2_member)
-			# The group's description, as text, stands at the beginning of each of its parts.
-			dd if="/dev/$n" bs=1024 count=1024 2>/dev/null | tr '\000' '\n' | grep -q '^[[:space:]]*pv1 {' && echo "a second physical volume"
-			;;
+)
+
+# shared: what else, on other disks, belongs to an array or a volume group of $disk. The
+# installers assemble such a thing, and take it apart to the last member: whoever grants a
+# disk has not granted those.
+shared() {
+	ours=" $(upon "$disk" | sort -u | tr '\n' ' ')" theirs=''
+	for other in /sys/block/*; do
+		other=${other##*/}
+		case $ours in *" $other "*) continue ;; esac
+		for name in $(upon "$other"); do
+			case $ours in *" $name "*) echo "$other" ;; *) theirs="$theirs $name" ;; esac
+		done
+	done
+	for name in $ours; do
+		kind=$(property "$name" ID_FS_TYPE)
+		case $kind in
+		LVM2_member) group "$name" ;;
+		linux_raid_member) array ID_FS_UUID "$(property "$name" ID_FS_UUID)" ;;
+		*_raid_member) array ID_FS_TYPE "$kind" ;; # the firmware's; udev knows no id of it
 		esac
 	done
 }
 
-# members DISK UUID: what of other disks belongs to an array, assembled or not.
-members() {
-	for d in $(all_disks); do
-		[ "$d" != "$1" ] || continue
-		for p in $(parts "$d"); do
-			[ -z "$2" ] || [ "$(property "$p" ID_FS_UUID)" != "$2" ] || echo "$p"
-		done
+# array KEY VALUE: the devices of other disks that udev says this of.
+array() {
+	for member in $theirs; do
+		[ "$(property "$member" "$1")" != "$2" ] || echo "$member"
 	done
+}
+
+# group NAME: the other members of the group that the physical volume NAME is in. The text
+# at its start lists them all. Older texts may stand beside it, and list what has left:
+# that refuses too much, never too little.
+group() {
+	text=$(dd if="/dev/$1" bs=65536 count=16 2>/dev/null | tr -c ' -~\n' '?' | sed -n 's/^[?]*\(pv[0-9][0-9]* {\)/\1/p; s/^[?]*\(id = \)/\1/p' | sort -u)
+	case $text in *"pv1 {"*) ;; *) return ;; esac
+	listed=$(echo "$text" | grep -c '{')
+	for member in $ours $theirs; do
+		id=$(property "$member" ID_FS_UUID)
+		case $text in *"\"${id:-none}\""*) ;; *) continue ;; esac
+		listed=$((listed - 1))
+		case $ours in *" $member "*) ;; *) echo "$member" ;; esac
+	done
+	[ "$listed" -le 0 ] || echo "a missing disk"
 }
 
 # choose: sets disk to the one disk that the inventory selects. The size narrows.
@@ -179,11 +184,11 @@ choose() {
 	[ "$fit" -eq 1 ] || refuse installer 1 "disk gate: $fit disks match $want_disk:$named"
 	! flag "$disk" ro || refuse installer 1 "disk gate: the disk $disk is read-only"
 	! flag "$disk" removable || refuse installer 1 "disk gate: the disk $disk is removable media"
-	for t in dd grep sort tr udevadm; do # without one of them the next question has no answer, and looks like "nothing"
-		command -v "$t" >/dev/null || refuse installer 1 "disk gate: this installer lacks $t, so that nobody can tell whether $disk shares an array with another disk"
+	for program in dd grep sort tr udevadm; do
+		command -v "$program" >/dev/null || refuse installer 1 "disk gate: without $program nobody can say what else is on the disk $disk"
 	done
-	also=$(elsewhere "$disk" | sort -u | tr '\n' ' ')
-	[ -z "$also" ] || refuse installer 1 "disk gate: the disk $disk is part of an array or volume group that also uses ${also% }: the installer would erase that too; take it apart first, or wipe $disk by hand"
+	others=$(shared | sort -u | tr '\n' ,)
+	[ -z "$others" ] || refuse installer 1 "disk gate: the disk $disk shares an array or a volume group with other disks, and the installer would destroy it there too. Take it apart first (mdadm --zero-superblock on $disk, or vgreduce and pvremove), or wipe $disk on purpose (wipefs -a on its partitions, then on itself). The others: ${others%,}"
 	report installer 1 ok "disk gate: $disk is $want_disk" || refuse installer 2 "the server does not answer"
 }
 

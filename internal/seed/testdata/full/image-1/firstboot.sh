@@ -143,22 +143,30 @@ END-OF-KEYS
 	chmod 0700 "$home/.ssh" && chmod 0600 "$home/.ssh/authorized_keys" && chown -R 'admin1:' "$home/.ssh" || return 1
 }
 
-# host_keys: those of SSH. An image is the same for all machines, and has none. A
-# server that is to run must run: it is how a person gets in.
+# host_keys: those of SSH, and a server that took them. An image is the same for all machines,
+# and has no keys. A server that the image enables must run, or nobody gets in; one
+# that it disables stays as it is.
 host_keys() {
 	[ -x /usr/sbin/sshd ] || return 0
-	units='ssh.socket sshd.socket ssh.service sshd.service'
-	for unit in $units; do
-		systemctl is-enabled --quiet "$unit" 2>/dev/null && break
-		unit=
+	fresh=''
+	if [ ! -e /etc/ssh/ssh_host_ed25519_key ]; then
+		ssh-keygen -A >/dev/null || return 1
+		fresh=1
+	fi
+	enabled=''
+	for unit in ssh.service sshd.service ssh.socket sshd.socket; do # asked together, systemd may stop at the first it lacks
+		! systemctl is-enabled --quiet "$unit" 2>/dev/null || enabled=1
 	done
-	[ -n "$unit" ] || return 0
-	[ -e /etc/ssh/ssh_host_ed25519_key ] || ssh-keygen -A >/dev/null || return 1
-	for u in $units; do
-		systemctl is-active --quiet "$u" && return 0
-	done
-	systemctl restart "$unit"
+	[ -n "$enabled" ] || return 0
+	if [ -n "$fresh" ] || ! sshd_runs; then
+		# Without keys it failed five times within seconds, and systemd refuses a sixth try.
+		systemctl reset-failed ssh.service sshd.service 2>/dev/null || true
+		systemctl restart ssh.service 2>/dev/null || systemctl restart sshd.service 2>/dev/null || true # what counts is whether it runs
+	fi
+	sshd_runs || { echo "the SSH server is enabled, and does not run"; return 1; }
 }
+
+sshd_runs() { systemctl is-active --quiet ssh.service sshd.service ssh.socket sshd.socket; }
 
 checks() {
 	bad=
