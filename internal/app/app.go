@@ -81,17 +81,21 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 		log.Error("a bundle cannot be used", "err", err)
 	}
 	base := "http://" + cfg.Listen.Machines
+	network, err := cfg.network(base)
+	if err != nil {
+		return nil, err
+	}
 	a.control = control.New(control.Config{Store: a.store, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: base,
 		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
-		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Network: renderNetwork(cfg.DHCP)})
+		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Network: bootNetwork(network, cfg.DHCP.Interface)})
 	a.parts = []part{{"control", a.control.Run}}
-	return a, a.listen(ctx, base, bundles, version)
+	return a, a.listen(ctx, network, bundles, version)
 }
 
 // listen opens the listeners and lists them as parts.
-func (a *App) listen(ctx context.Context, base string, bundles *bundle.Store, version string) error {
+func (a *App) listen(ctx context.Context, network dhcp.Network, bundles *bundle.Store, version string) error {
 	cfg := a.Config
-	machines, err := httpboot.New(ctx, httpboot.Config{Addr: cfg.Listen.Machines, BaseURL: base, Boots: boots{a.control}, Runs: a.control, Reports: a.control, Files: bundles, Now: time.Now, Log: a.log})
+	machines, err := httpboot.New(ctx, httpboot.Config{Addr: cfg.Listen.Machines, BaseURL: network.HTTPBase, Boots: boots{a.control}, Runs: a.control, Reports: a.control, Files: bundles, Now: time.Now, Log: a.log})
 	if err != nil {
 		return err
 	}
@@ -105,10 +109,6 @@ func (a *App) listen(ctx context.Context, base string, bundles *bundle.Store, ve
 	}
 	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Log: a.log, Transfers: machines.Transfers,
 		Version: api.Version{Version: version, Go: runtime.Version()}})
-	if err != nil {
-		return err
-	}
-	network, err := cfg.network(base)
 	if err != nil {
 		return err
 	}
@@ -211,11 +211,10 @@ func parseAddrs(texts []string) ([]netip.Addr, error) {
 	return out, nil
 }
 
-func renderNetwork(d DHCP) control.Network {
-	first, last, _ := strings.Cut(d.Range, "-")
-	subnet, _, _ := strings.Cut(d.Subnet, "/")
-	return control.Network{Interface: d.Interface, Server: d.Server, Subnet: subnet, RangeFirst: strings.TrimSpace(first), RangeLast: strings.TrimSpace(last),
-		Domain: d.Domain, Routers: d.Routers, DNS: d.DNS, NTP: d.NTP, Lease: dhcp.Network{Lease: d.Lease}.LeaseTime(), Authoritative: d.Authoritative, Proxy: d.Mode == modeProxy}
+// bootNetwork is the same network as `render` and preflight see it.
+func bootNetwork(n dhcp.Network, iface string) control.Network {
+	return control.Network{Interface: iface, Domain: n.Domain, Server: n.Server, First: n.First, Last: n.Last, Prefix: n.Prefix, Routers: n.Routers, DNS: n.DNS, NTP: n.NTP,
+		Lease: n.LeaseTime(), Authoritative: n.Authoritative, Proxy: n.Proxy}
 }
 
 // level returns the slog level of a name, or nil.

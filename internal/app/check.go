@@ -35,8 +35,8 @@ func (c Config) here() []lane.Problem {
 		ifi, err := net.InterfaceByName(c.DHCP.Interface)
 		if err != nil {
 			bad("dhcp.interface", "%q does not exist; `ip -br link` shows those that do", c.DHCP.Interface)
-		} else if addrs, err := ifi.Addrs(); err != nil || !has(addrs, c.DHCP.Server) {
-			bad("dhcp.server", "%s is not an address of %s; it has %v: `ip address add %s dev %s`", c.DHCP.Server, c.DHCP.Interface, addrs, c.DHCP.Server, c.DHCP.Interface)
+		} else if why := c.DHCP.stands(ifi); why != "" {
+			bad("dhcp.server", "%s", why)
 		}
 	}
 	for _, l := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}} {
@@ -55,6 +55,31 @@ func (c Config) here() []lane.Problem {
 		bad("data", "%s can be read by others: chmod 600", filepath.Join(c.Data, TokenFile))
 	}
 	return out
+}
+
+// stands says why the server's address does not stand on the interface as it must,
+// or nothing. With a longer prefix than the subnet's there is no way back to the machines.
+func (d DHCP) stands(ifi *net.Interface) string {
+	subnet, err := netip.ParsePrefix(d.Subnet)
+	if err != nil {
+		return "" // check says so
+	}
+	addrs, err := ifi.Addrs()
+	if err != nil {
+		return fmt.Sprintf("the addresses of %s cannot be read: %v", ifi.Name, err)
+	}
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil || p.Addr().String() != d.Server {
+			continue
+		}
+		if p.Bits() > subnet.Bits() {
+			return fmt.Sprintf("%s stands on %s with /%d, and the subnet is %s: answers to most machines find no way; `ip address del %s dev %s`, then `ip address add %s/%d dev %s`",
+				d.Server, ifi.Name, p.Bits(), subnet, p, ifi.Name, d.Server, subnet.Bits(), ifi.Name)
+		}
+		return ""
+	}
+	return fmt.Sprintf("%s is not an address of %s; it has %v: `ip address add %s/%d dev %s`", d.Server, ifi.Name, addrs, d.Server, subnet.Bits(), ifi.Name)
 }
 
 func has(addrs []net.Addr, ip string) bool {

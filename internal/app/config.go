@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -299,13 +300,13 @@ func (d DHCP) checkAddresses() []lane.Problem {
 	if b.Less(a) {
 		bad("range", "%s ends before it begins", d.Range)
 	}
-	taken := append([]string{d.Server}, d.Routers...)
+	taken := slices.Concat([]string{d.Server}, d.Routers, d.DNS, d.NTP)
 	if known {
 		taken = append(taken, subnet.Masked().Addr().String(), dhcp.Broadcast(subnet).String())
 	}
 	for _, text := range taken {
 		if t, err := netip.ParseAddr(text); err == nil && a.IsValid() && !t.Less(a) && !b.Less(t) {
-			bad("range", "%s holds %s, which is not free: the network's own, the broadcast address, the server or a router", d.Range, t)
+			bad("range", "%s holds %s, which is not free: the network's own, the broadcast address, the server, a router, a name or a time server", d.Range, t)
 		}
 	}
 	return out

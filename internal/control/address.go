@@ -35,6 +35,12 @@ func (c *Control) Lease(f lane.Facts, message, text string) {
 		Name: message, Message: text, Facts: &f})
 }
 
+// NoLease puts on record why a machine is left without an address.
+func (c *Control) NoLease(f lane.Facts, message, text string) {
+	c.Store.Record(lane.Event{Subject: c.owner(f.MAC), At: c.Now(), Kind: lane.KindRefused, By: "dhcp", Surface: f.Surface, Speaker: f.Speaker,
+		Name: message, Message: text, Facts: &f})
+}
+
 // owner returns whose evidence a NIC's is: its host's, or its own. A store that
 // does not answer makes it its own: the line is not lost for that.
 func (c *Control) owner(m lane.MAC) string {

@@ -11,7 +11,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,11 +68,31 @@ type Config struct {
 
 // Network describes the boot network, to `render` and to preflight.
 type Network struct {
-	Interface, Server, Subnet, RangeFirst, RangeLast, Domain string
-	Routers, DNS, NTP                                        []string
-	Lease                                                    time.Duration
-	Authoritative                                            bool
-	Proxy                                                    bool // another server gives the addresses
+	Interface, Domain   string
+	Server, First, Last netip.Addr // First and Last of the range; none of a proxy
+	Prefix              netip.Prefix
+	Routers, DNS, NTP   []netip.Addr
+	Lease               time.Duration
+	Authoritative       bool
+	Proxy               bool // another server gives the addresses
+}
+
+// misplaced says why an address cannot be reserved for a machine, or nothing. Of
+// another server's network nothing is known.
+func (n Network) misplaced(a netip.Addr) string {
+	switch {
+	case n.Proxy || !n.Prefix.IsValid() || !a.IsValid():
+		return ""
+	case !n.Prefix.Contains(a):
+		return fmt.Sprintf("%s is not in dhcp.subnet, %s", a, n.Prefix)
+	case a == n.Server:
+		return fmt.Sprintf("%s is Bootlane's own, dhcp.server", a)
+	case a == n.Prefix.Masked().Addr() || !n.Prefix.Contains(a.Next()):
+		return fmt.Sprintf("%s is no host's: the first and the last of %s are the network's own and the broadcast address", a, n.Prefix)
+	case slices.Contains(n.Routers, a), slices.Contains(n.DNS, a), slices.Contains(n.NTP, a):
+		return fmt.Sprintf("%s is one of dhcp.routers, dhcp.dns or dhcp.ntp", a)
+	}
+	return ""
 }
 
 // Control answers surfaces and operators. It is safe for concurrent use.

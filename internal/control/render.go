@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -110,16 +111,16 @@ var dnsmasqArchs = []struct {
 func (c *Control) dnsmasqDirect(h lane.Host) string {
 	n := c.Network
 	var b strings.Builder
-	fmt.Fprintf(&b, "# What Bootlane's own DHCP does for this network, said to dnsmasq.\nport=0\ninterface=%s\nbind-interfaces\ndhcp-range=%s,%s,%d\n", n.Interface, n.RangeFirst, n.RangeLast, int(n.Lease.Seconds()))
+	fmt.Fprintf(&b, "# What Bootlane's own DHCP does for this network, said to dnsmasq.\nport=0\ninterface=%s\nbind-interfaces\ndhcp-range=%s,%s,%d\n", n.Interface, n.First, n.Last, int(n.Lease.Seconds()))
 	if n.Authoritative {
 		b.WriteString("dhcp-authoritative\n")
 	}
 	for _, o := range []struct {
 		name string
-		list []string
+		list []netip.Addr
 	}{{"router", n.Routers}, {"dns-server", n.DNS}, {"ntp-server", n.NTP}} {
 		if len(o.list) > 0 {
-			fmt.Fprintf(&b, "dhcp-option=option:%s,%s\n", o.name, strings.Join(o.list, ","))
+			fmt.Fprintf(&b, "dhcp-option=option:%s,%s\n", o.name, strings.Trim(strings.ReplaceAll(fmt.Sprint(o.list), " ", ","), "[]"))
 		}
 	}
 	if n.Domain != "" {
@@ -136,15 +137,15 @@ func (c *Control) dnsmasqDirect(h lane.Host) string {
 		}
 		b.WriteByte('\n')
 	}
-	c.dnsmasqBoot(&b, "dhcp-boot=tag:%s,%s,,"+n.Server+"\n")
+	c.dnsmasqBoot(&b, "dhcp-boot=tag:%s,%s,,"+n.Server.String()+"\n")
 	return b.String()
 }
 
 func (c *Control) dnsmasqProxy() string {
 	n := c.Network
 	var b strings.Builder
-	fmt.Fprintf(&b, "# The same beside a DHCP server that owns the addresses.\nport=0\ninterface=%s\nbind-interfaces\ndhcp-range=%s,proxy\n", n.Interface, n.Subnet)
-	c.dnsmasqBoot(&b, "dhcp-boot=tag:%s,%s,,"+n.Server+"\n")
+	fmt.Fprintf(&b, "# The same beside a DHCP server that owns the addresses.\nport=0\ninterface=%s\nbind-interfaces\ndhcp-range=%s,proxy\n", n.Interface, n.Prefix.Addr())
+	c.dnsmasqBoot(&b, "dhcp-boot=tag:%s,%s,,"+n.Server.String()+"\n")
 	return b.String()
 }
 

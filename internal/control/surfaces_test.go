@@ -207,6 +207,28 @@ func TestRenderOfAProxy(t *testing.T) {
 	r.must(err)
 }
 
+// TestMisplacedAddresses: what cannot be a machine's is refused at import and at
+// preflight, and not found out at the first boot.
+func TestMisplacedAddresses(t *testing.T) {
+	r := newRig(t)
+	for a, want := range map[string]string{"10.0.0.254": "dhcp.routers", "10.0.0.53": "dhcp.dns", "10.0.0.1": "Bootlane's own", "10.0.0.0": "no host's",
+		"10.0.0.255": "no host's", "10.99.0.21": "not in dhcp.subnet", "10.0.0.21": ""} {
+		s := spec("node1")
+		s.Network.Address = netip.MustParseAddr(a)
+		_, problems, err := r.Import(t.Context(), []lane.Host{s}, "op:t", true)
+		r.must(err)
+		if (len(problems) == 0) != (want == "") || want != "" && (problems[0].Field != "hosts[0].network.address" || !strings.Contains(problems[0].Message, want)) {
+			t.Errorf("%s: %v, want %q", a, problems, want)
+		}
+	}
+	r.enrol(func() lane.Host { s := spec("node1"); s.Network.Address = netip.MustParseAddr("10.0.0.77"); return s }())
+	cfg := r.Config
+	cfg.Network.Routers = []netip.Addr{netip.MustParseAddr("10.0.0.77")} // the configuration changed since
+	if _, err := control.New(cfg).Provision(t.Context(), "node1", lane.Provisioning{By: "op:t"}); err == nil || !strings.Contains(err.Error(), "network.address: 10.0.0.77 is one of dhcp.routers") {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestPreseedRun goes the installer's way: documents instead of an order.
 func TestPreseedRun(t *testing.T) {
 	r := newRig(t)

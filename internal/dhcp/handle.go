@@ -85,20 +85,19 @@ func (s *Server) discover(ctx context.Context, q query) (answer, error) {
 		return answer{}, err
 	}
 	if !ok {
-		s.note(q, "no free address for it: enlarge dhcp.range, or look who holds its reserved address")
 		return answer{}, nil
 	}
 	return answer{dhcpv4.MessageTypeOffer, s.cfg.Network.lease(q, dhcpv4.MessageTypeOffer, a, d)}, nil
 }
 
-// choose finds an address for the client and holds it.
+// choose finds an address for the client and holds it; that there is none is on record.
 func (s *Server) choose(ctx context.Context, q query, wish netip.Addr) (netip.Addr, bool, error) {
 	reserved, err := s.reservation(ctx, q.mac)
 	if err != nil {
 		return netip.Addr{}, false, err
 	}
 	if reserved.IsValid() && !s.usable(reserved) {
-		s.note(q, fmt.Sprintf("its reserved address %s is outside %s, or is our own: correct network.address", reserved, s.cfg.Network.Prefix))
+		s.without(q, fmt.Sprintf("its reserved address %s is not a machine's in %s: correct network.address", reserved, s.cfg.Network.Prefix))
 		return netip.Addr{}, false, nil
 	}
 	var failed error
@@ -113,6 +112,13 @@ func (s *Server) choose(ctx context.Context, q query, wish netip.Addr) (netip.Ad
 		return err != nil || owned
 	}
 	a, ok := s.pool.find(q.mac, reserved, wish, taken, s.cfg.Now())
+	switch {
+	case ok || failed != nil:
+	case reserved.IsValid():
+		s.without(q, fmt.Sprintf("another machine still has its reserved address %s: look who, in `bootlane events`, or wait for the end of that lease", reserved))
+	default:
+		s.without(q, "every address of dhcp.range is leased: enlarge it")
+	}
 	return a, ok, failed
 }
 
@@ -131,7 +137,8 @@ func (s *Server) reservation(ctx context.Context, m lane.MAC) (netip.Addr, error
 
 func (s *Server) usable(a netip.Addr) bool {
 	n := s.cfg.Network
-	return n.Prefix.Contains(a) && a != n.Server && a != n.Prefix.Masked().Addr() && a != Broadcast(n.Prefix)
+	taken := slices.Concat([]netip.Addr{n.Server, n.Prefix.Masked().Addr(), Broadcast(n.Prefix)}, n.Routers, n.DNS, n.NTP)
+	return n.Prefix.Contains(a) && !slices.Contains(taken, a)
 }
 
 // request answers by the client's state: RFC 2131 4.3.2 and table 4.
@@ -259,4 +266,9 @@ func (s *Server) release(ctx context.Context, q query) error {
 // note puts what became of an address on record.
 func (s *Server) note(q query, text string) {
 	s.cfg.Evidence.Lease(q.facts, q.msg.String(), text)
+}
+
+// without puts on record why a machine gets no address.
+func (s *Server) without(q query, text string) {
+	s.cfg.Evidence.NoLease(q.facts, q.msg.String(), text)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,6 +57,8 @@ func (r *rig) Holder(_ context.Context, a netip.Addr) (bool, error) {
 	}
 	return false, nil
 }
+
+func (r *rig) NoLease(f lane.Facts, message, text string) { r.Lease(f, message, text) }
 
 func (r *rig) Lease(_ lane.Facts, _, text string) {
 	r.mu.Lock()
@@ -223,7 +226,7 @@ func TestPoolRunsDry(t *testing.T) {
 		r.bind(mac(n + 1))
 	}
 	r.expect(r.say(build(discover, mac(9), nil)), 0, "") // D4-09
-	if len(r.notes) == 0 || r.notes[len(r.notes)-1][:15] != "no free address" {
+	if len(r.notes) == 0 || !strings.HasPrefix(r.notes[len(r.notes)-1], "every address of dhcp.range is leased") {
 		t.Errorf("notes: %v", r.notes)
 	}
 	r.now = r.now.Add(2 * time.Hour)
@@ -296,8 +299,13 @@ func TestReservations(t *testing.T) {
 	r.expect(r.say(build(discover, mac(99), nil)), 0, "")
 	r.reserved[mac(98)] = netip.MustParseAddr("192.168.77.100") // D4-10: reserved while another still has it
 	r.expect(r.say(build(discover, mac(98), nil)), 0, "")
-	r.reserved[mac(97)] = netip.MustParseAddr("10.1.1.1")
-	r.expect(r.say(build(discover, mac(97), nil)), 0, "")
+	for _, foreign := range []string{"10.1.1.1", "192.168.77.254", "192.168.77.53", "192.168.77.123", "192.168.77.1", "192.168.77.255"} {
+		r.reserved[mac(97)] = netip.MustParseAddr(foreign)
+		r.expect(r.say(build(discover, mac(97), nil)), 0, "")
+		if note := r.notes[len(r.notes)-1]; !strings.Contains(note, foreign) || !strings.Contains(note, "correct network.address") {
+			t.Errorf("%s: the note says %q", foreign, note)
+		}
+	}
 }
 
 // A host has one reserved address, and often two NICs: the second one to boot gets an

@@ -47,6 +47,8 @@ type Reservations interface {
 // Evidence takes what became of an address.
 type Evidence interface {
 	Lease(f lane.Facts, message, text string)
+	// NoLease takes why a machine gets none.
+	NoLease(f lane.Facts, message, text string)
 }
 
 // Config is what a Server is made of.

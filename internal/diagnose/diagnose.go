@@ -14,9 +14,14 @@ import (
 // Host judges a machine with a record. Events are its evidence, ascending.
 func Host(h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
 	v := lane.Verdict{Subject: string(h.ID), State: h.State, Run: h.Run.ID, Stage: h.Run.Stage, StageAt: h.Run.StageAt}
+	if e := noAddress(events); e != nil && (h.State == lane.StateNew || h.State == lane.StateProvisioning) {
+		v.Rule, v.Because, v.Evidence = "no-address", "the machine asks, and DHCP has no address for it: "+e.Message, e
+		v.Next = "correct the inventory or the configuration, and let the machine ask again"
+		return v
+	}
 	switch h.State {
 	case lane.StateNew:
-		v.Rule, v.Because = "never-asked", "the machine is known, and nobody asked to install it"
+		v.Rule, v.Because = "not-provisioned", "the machine is known, and nobody asked to install it"
 		v.Next = "`bootlane provision " + string(h.ID) + "` when it should be installed"
 		v.Evidence = last(events, func(lane.Event) bool { return true })
 	case lane.StateInstalled:
@@ -129,6 +134,17 @@ func stalled(s lane.Stage) stall {
 		return stall{"the installed system runs, and its checks have not all passed", "on the machine: `journalctl -u bootlane-firstboot`"}
 	}
 	return stall{"nothing more is expected", "nothing"}
+}
+
+// noAddress returns the last word of DHCP when that was a refusal.
+func noAddress(events []lane.Event) *lane.Event {
+	e := last(events, func(e lane.Event) bool {
+		return e.Surface == lane.SurfaceDHCP && (e.Kind == lane.KindLease || e.Kind == lane.KindRefused && e.Reason == "")
+	})
+	if e == nil || e.Kind != lane.KindRefused {
+		return nil
+	}
+	return e
 }
 
 func isKind(k lane.Kind) func(lane.Event) bool {

@@ -25,6 +25,9 @@ func TestHost(t *testing.T) {
 	run := func(stage lane.Stage, open bool) lane.Run {
 		return lane.Run{ID: "r-1", Open: open, Stage: stage, StageAt: at(1), Deadline: at(59)}
 	}
+	byDHCP := func(text string) func(*lane.Event) {
+		return func(e *lane.Event) { e.Surface, e.Message = lane.SurfaceDHCP, text }
+	}
 	for name, c := range map[string]struct {
 		host     lane.Host
 		events   []lane.Event
@@ -33,11 +36,14 @@ func TestHost(t *testing.T) {
 		because  string
 		next     string
 	}{
-		"new":         {lane.Host{State: lane.StateNew}, []lane.Event{event(lane.KindEnrolled, nil)}, "never-asked", lane.KindEnrolled, "nobody asked", "provision n1"},
-		"no evidence": {lane.Host{State: lane.StateNew}, nil, "never-asked", "", "nobody asked", "provision n1"},
-		"installed":   {lane.Host{State: lane.StateInstalled}, []lane.Event{event(lane.KindInstalled, nil), event(lane.KindAsked, nil)}, "installed", lane.KindInstalled, "proved itself", "nothing"},
-		"retired":     {lane.Host{State: lane.StateRetired, Note: "sold"}, []lane.Event{event(lane.KindRetired, nil)}, "retired", lane.KindRetired, "sold", "host import"},
-		"set aside":   {lane.Host{State: lane.StateQuarantine, Note: "smoke"}, []lane.Event{event(lane.KindQuarantined, nil)}, "host-quarantined", lane.KindQuarantined, "smoke", "release n1"},
+		"new": {lane.Host{State: lane.StateNew}, []lane.Event{event(lane.KindEnrolled, nil)}, "not-provisioned", lane.KindEnrolled, "nobody asked", "provision n1"},
+		"no address": {lane.Host{State: lane.StateNew}, []lane.Event{event(lane.KindEnrolled, nil), event(lane.KindLease, byDHCP("leased")), event(lane.KindRefused, byDHCP("every address is leased"))},
+			"no-address", lane.KindRefused, "every address is leased", "let the machine ask again"},
+		"an address at last": {lane.Host{State: lane.StateNew}, []lane.Event{event(lane.KindRefused, byDHCP("none")), event(lane.KindLease, byDHCP("leased"))}, "not-provisioned", lane.KindLease, "nobody asked", "provision n1"},
+		"no evidence":        {lane.Host{State: lane.StateNew}, nil, "not-provisioned", "", "nobody asked", "provision n1"},
+		"installed":          {lane.Host{State: lane.StateInstalled}, []lane.Event{event(lane.KindInstalled, nil), event(lane.KindAsked, nil)}, "installed", lane.KindInstalled, "proved itself", "nothing"},
+		"retired":            {lane.Host{State: lane.StateRetired, Note: "sold"}, []lane.Event{event(lane.KindRetired, nil)}, "retired", lane.KindRetired, "sold", "host import"},
+		"set aside":          {lane.Host{State: lane.StateQuarantine, Note: "smoke"}, []lane.Event{event(lane.KindQuarantined, nil)}, "host-quarantined", lane.KindQuarantined, "smoke", "release n1"},
 		"disputed": {lane.Host{State: lane.StateQuarantine, Dispute: []lane.Signal{{Name: "uuid", Expected: "a", Seen: "b"}}}, []lane.Event{event(lane.KindQuarantined, nil)},
 			"identity-mismatch", lane.KindQuarantined, "set aside", "host accept n1 --board"},
 		"armed":    {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, true)}, []lane.Event{event(lane.KindArmed, nil), event(lane.KindAsked, nil)}, "waiting-after-armed", lane.KindArmed, "not asked for anything yet", "boot order"},
