@@ -136,8 +136,8 @@ func (c *Client) Transfers(ctx context.Context, id string) ([]lane.Transfer, err
 }
 
 // Unknown returns the machines without a record that left evidence.
-func (c *Client) Unknown(ctx context.Context) ([]string, error) {
-	return get[[]string](ctx, c, "/v1/unknown")
+func (c *Client) Unknown(ctx context.Context) ([]lane.Stranger, error) {
+	return get[[]lane.Stranger](ctx, c, "/v1/unknown")
 }
 
 // Why says where a machine's lane stopped.

@@ -49,17 +49,22 @@ func (s HostSpec) Host() (lane.Host, []lane.Problem) {
 	return h.Canonical(), out
 }
 
-// ReadInventory parses an inventory file and checks every record by itself. The
-// error lists every problem with its line.
+// ReadInventory parses an inventory file and checks every record by itself and
+// against the others of the file. The error lists every problem with its line.
 func ReadInventory(file string, data []byte) (Inventory, strictyaml.Document, error) {
 	var inv Inventory
 	doc, problems := strictyaml.Decode(file, data, &inv)
 	var more []strictyaml.Problem
+	hosts := make([]lane.Host, len(inv.Hosts))
 	for i, s := range inv.Hosts {
 		h, found := s.Host()
+		hosts[i] = h
 		for _, p := range append(found, h.Validate()...) {
 			more = append(more, doc.Problem(fmt.Sprintf("hosts[%d].%s", i, p.Field), p.Message))
 		}
+	}
+	for _, p := range lane.Rivals(hosts) {
+		more = append(more, doc.Problem(p.Field, p.Message))
 	}
 	problems = doc.Join(problems, more...)
 	if len(problems) == 0 && len(inv.Hosts) == 0 {
@@ -161,7 +166,7 @@ type runs interface {
 
 type evidence interface {
 	Events(ctx context.Context, subject string, after int64, limit int) ([]lane.Event, error)
-	Unknown(ctx context.Context) ([]string, error)
+	Unknown(ctx context.Context) ([]lane.Stranger, error)
 	Why(ctx context.Context, subject string) (lane.Verdict, error)
 	WhatIf(ctx context.Context, id lane.HostID) ([]lane.Foresight, error)
 	WhatIfAll(ctx context.Context) (lane.Census, error)

@@ -139,6 +139,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	a.log.Info("bootlane serves", "interface", a.Config.DHCP.Interface, "machines", a.Machines, "operators", a.Operator, "data", a.Config.Data)
 	err := g.Wait()
+	a.log.Info("bootlane stops")
 	stop()
 	return errors.Join(err, <-stored, a.store.Close())
 }

@@ -132,6 +132,12 @@ func (c Config) withDefaults() Config {
 	set(&c.Log, "info")
 	set(&c.Policy.LocalBoot, "fast")
 	set(&c.Policy.Held.Then, "local-boot")
+	if c.DHCP.Lease == 0 && c.DHCP.Mode == modeOwn {
+		c.DHCP.Lease = dhcp.Network{}.LeaseTime()
+	}
+	if c.Policy.BootRetry == 0 {
+		c.Policy.BootRetry = lane.Policy{}.RetryWindow()
+	}
 	if c.Policy.Held.Wait == 0 {
 		c.Policy.Held.Wait = 30 * time.Second
 	}

@@ -39,7 +39,7 @@ func rooms() map[string]room {
 			why: "the pure packages only: it names the store it needs itself"},
 		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 670, why: "inventory files are written by people"},
 		"internal/lab": {imports: []string{"internal/api"}, budget: 1650, why: "watches the lane as an operator does: the scenarios, and `lab try` for operators themselves"},
-		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle"}, budget: 1400,
+		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle"}, budget: 1500,
 			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files"},
 		"internal/app": {imports: []string{everybody}, budget: 630, why: "the only package that knows everybody"},
 	}

@@ -58,12 +58,34 @@ func Main(ctx context.Context, args []string, env Env) int {
 		return exitOK
 	}
 	code := exitCode(err)
+	if a.output == "json" {
+		return a.failJSON(err, code)
+	}
 	fmt.Fprintf(env.Stderr, "bootlane: %s\n", safe(err.Error()))
 	if code == exitUnreachable {
 		fmt.Fprintf(env.Stderr, "Is `bootlane serve` running there? Else set --server or BOOTLANE_SERVER.\n")
 	}
 	if code == exitUsage {
-		fmt.Fprintf(env.Stderr, "`bootlane help` shows what there is.\n")
+		path := root.CommandPath()
+		if cmd, _, err := root.Find(args); err == nil {
+			path = cmd.CommandPath()
+		}
+		fmt.Fprintf(env.Stderr, "`%s --help` says more.\n", path)
+	}
+	return code
+}
+
+// failJSON tells an error to a program that reads our answers.
+func (a *app) failJSON(err error, code int) int {
+	out := api.ErrorReply{Code: lane.CodeOf(err), Message: safe(err.Error())}
+	if e := (*lane.Error)(nil); errors.As(err, &e) {
+		out.Message, out.Problems = safe(e.Message), e.Problems
+		if e.Err != nil {
+			out.Message += ": " + safe(e.Err.Error())
+		}
+	}
+	if jerr := json.NewEncoder(a.Stderr).Encode(out); jerr != nil {
+		return exitFailed
 	}
 	return code
 }
@@ -103,7 +125,7 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{Use: "bootlane", Short: "a provisioning lane for bare metal", Long: rootLong, SilenceErrors: true, SilenceUsage: true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("there is no command %q", args[0])}
+				return noCommand(cmd, args[0])
 			}
 			return nil
 		},
@@ -115,9 +137,19 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.by, "as", a.fromEnv("BOOTLANE_OPERATOR", ""), "`name` under which the evidence records you (default: your login)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.DisableDescriptions = true
-	root.AddCommand(a.serveCmd(), a.hostCmd(), a.provisionCmd(), a.cancelCmd(), a.quarantineCmd(), a.releaseCmd(), a.retireCmd(),
-		a.eventsCmd(), a.whyCmd(), a.whatifCmd(), a.renderCmd(), a.bundleCmd(), a.labCmd(), a.versionCmd())
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)) // the flag was defined above
+	root.AddCommand(a.serveCmd(), a.hostCmd(), a.onHost(a.provisionCmd()), a.onHost(a.cancelCmd()), a.onHost(a.quarantineCmd()), a.onHost(a.releaseCmd()), a.onHost(a.retireCmd()),
+		a.onHost(a.eventsCmd()), a.onHost(a.whyCmd()), a.onHost(a.whatifCmd()), a.onHost(a.renderCmd()), a.bundleCmd(), a.labCmd(), a.versionCmd())
 	return root
+}
+
+func noCommand(cmd *cobra.Command, name string) error {
+	meant := ""
+	cmd.SuggestionsMinimumDistance = 2
+	if list := cmd.SuggestionsFor(name); len(list) > 0 {
+		meant = "; did you mean " + strings.Join(list, " or ") + "?"
+	}
+	return usageError{fmt.Errorf("there is no command `%s %s`%s", cmd.CommandPath(), name, meant)}
 }
 
 func (a *app) fromEnv(name, unset string) string {
@@ -131,7 +163,7 @@ func (a *app) fromEnv(name, unset string) string {
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, argv []string) error {
 		if err := check(cmd, argv); err != nil {
-			return usageError{fmt.Errorf("%s: %w; usage: %s", cmd.CommandPath(), err, cmd.UseLine())}
+			return usageError{fmt.Errorf("%d arguments are given; usage: %s", len(argv), cmd.UseLine())}
 		}
 		return nil
 	}
@@ -142,6 +174,9 @@ func (a *app) client() (*api.Client, error) {
 	token, err := os.ReadFile(a.tokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the operators' token (--token-file or BOOTLANE_TOKEN_FILE; `bootlane serve` makes it at its first start): %w", err)
+	}
+	if t := strings.TrimSpace(string(token)); len(t) < 32 || strings.ContainsAny(t, " \t\r\n") {
+		return nil, fmt.Errorf("%s does not hold the operators' token, one word of 32 characters or more: `bootlane serve` writes it as operator.token into its data directory", a.tokenFile)
 	}
 	by := a.by
 	if by == "" {
@@ -192,12 +227,13 @@ func safe(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// when prints a time for people: local to the reader, to the second.
+// when prints a time as the messages of the evidence do: to the second, and in UTC,
+// because those who compare two lines need not be in one place.
 func when(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return t.Local().Format("2006-01-02 15:04:05")
+	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
 func orDash(s string) string {

@@ -40,6 +40,9 @@ func (a *app) eventsCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(events) == 0 && isMAC(argv[0]) {
+				return lane.Errorf(lane.NotFound, "nothing was heard of %s: `bootlane events` lists the machines without a record", argv[0])
+			}
 			if err := a.show(events, func(w io.Writer) { showEvents(w, events) }); err != nil {
 				return err
 			}
@@ -66,9 +69,16 @@ func (a *app) unknown(ctx context.Context, c *api.Client) error {
 		return err
 	}
 	return a.show(list, func(w io.Writer) {
-		for _, s := range list {
-			fmt.Fprintln(w, lane.Clean(s, 100))
+		if len(list) == 0 {
+			fmt.Fprintln(w, "no machine without a record was heard")
+			return
 		}
+		t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+		fmt.Fprintln(t, "WITHOUT A RECORD\tLAST HEARD\tLINES")
+		for _, s := range list {
+			fmt.Fprintf(t, "%s\t%s\t%d\n", lane.Clean(s.Subject, 100), when(s.Heard), s.Lines)
+		}
+		_ = t.Flush() // writes to the terminal; its error shows there
 	})
 }
 
@@ -125,8 +135,8 @@ func (a *app) follow(ctx context.Context, c *api.Client, subject string, seen []
 }
 
 func isMAC(s string) bool {
-	_, err := lane.ParseMAC(strings.TrimPrefix(s, "mac:"))
-	return err == nil
+	_, err := lane.ParseMAC(s)
+	return err == nil || strings.HasPrefix(s, "mac:") // as the list of unknown machines writes it
 }
 
 func showEvents(w io.Writer, events []lane.Event) {

@@ -18,25 +18,29 @@ func (a *app) hostCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "host", Short: "the inventory: import, list, show, accept",
 		Args: func(cmd *cobra.Command, argv []string) error {
 			if len(argv) > 0 {
-				return usageError{fmt.Errorf("there is no command `host %s`", argv[0])}
+				return noCommand(cmd, argv[0])
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(a.hostImportCmd(), a.hostListCmd(), a.hostShowCmd(), a.hostAcceptCmd())
+	cmd.AddCommand(a.hostImportCmd(), a.hostListCmd(), a.onHost(a.hostShowCmd()), a.onHost(a.hostAcceptCmd()))
 	return cmd
 }
 
 const importLong = `Add the machines of an inventory file, and take over what changed in it.
 
 The whole file is refused when any record has a problem; every problem is named
-with its line and field. Records that the file does not name are left alone.`
+with its line and field. Records that the file does not name are left alone. FILE
+may be - for standard input.
+
+What is wrong within the file is found first; the server then compares it with the
+records that it has, also with --check.`
 
 func (a *app) hostImportCmd() *cobra.Command {
 	var check bool
 	cmd := &cobra.Command{Use: "import FILE", Short: "add and change machines from an inventory file", Long: importLong, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
-			data, err := os.ReadFile(argv[0])
+			data, err := a.readInput(argv[0])
 			if err != nil {
 				return fmt.Errorf("read the inventory: %w", err)
 			}
@@ -56,6 +60,9 @@ func (a *app) hostImportCmd() *cobra.Command {
 				return err
 			}
 			return a.show(out.Imported, func(w io.Writer) {
+				for _, n := range out.Notes {
+					fmt.Fprintln(w, "note: "+lane.Clean(n, 500))
+				}
 				if check {
 					fmt.Fprintf(w, "%s is good: %d hosts\n", argv[0], len(inv.Hosts))
 					return
@@ -67,9 +74,20 @@ func (a *app) hostImportCmd() *cobra.Command {
 	return cmd
 }
 
+// readInput reads a file, or standard input.
+func (a *app) readInput(name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(a.Stdin)
+	}
+	return os.ReadFile(name)
+}
+
 func (a *app) hostListCmd() *cobra.Command {
 	var state string
 	cmd := &cobra.Command{Use: "list", Short: "list the machines", Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
+		if state != "" && !slices.Contains(lane.States(), lane.State(state)) {
+			return usageError{fmt.Errorf("--state %q: use one of %s", state, strings.Join(states(), ", "))}
+		}
 		c, err := a.client()
 		if err != nil {
 			return err
@@ -94,8 +112,17 @@ func (a *app) hostListCmd() *cobra.Command {
 			_ = t.Flush() // writes to the terminal; its error shows there
 		})
 	}}
-	cmd.Flags().StringVar(&state, "state", "", "only machines in this `state`")
+	cmd.Flags().StringVar(&state, "state", "", "only machines in this `state`: "+strings.Join(states(), ", "))
+	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(states(), cobra.ShellCompDirectiveNoFileComp)) // the flag was defined one line above
 	return cmd
+}
+
+func states() []string {
+	var out []string
+	for _, s := range lane.States() {
+		out = append(out, string(s))
+	}
+	return out
 }
 
 func stageOf(h lane.Host) string {
@@ -163,7 +190,7 @@ func showHost(w io.Writer, h lane.Host) {
 	if r := h.Run; r.ID != "" {
 		status := "open until " + when(r.Deadline)
 		if !r.Open {
-			status = r.Outcome
+			status = r.Outcome + "  " + when(r.Ended)
 		}
 		row("run", fmt.Sprintf("%s  %s", r.ID, status))
 		row("  by", r.By+"  "+when(r.Armed))
@@ -237,7 +264,7 @@ func (a *app) hostAcceptCmd() *cobra.Command {
 
 // showAccepted says what is on record now, and which of it the machine did not show.
 func showAccepted(w io.Writer, h lane.Host, seen *lane.Facts) {
-	fmt.Fprintf(w, "accepted: %s; %s is %s\n", h.Identity, h.ID, h.State)
+	fmt.Fprintf(w, "accepted: %s; %s is %s\n", h.Identity, h.ID, stands(h.State))
 	if seen == nil {
 		return
 	}
@@ -245,6 +272,14 @@ func showAccepted(w io.Writer, h lane.Host, seen *lane.Facts) {
 	if len(unseen) > 0 {
 		fmt.Fprintf(w, "still on record, though the machine did not show them: %s; if they were on the old board, take them out of the inventory file and import it\n", macs(unseen))
 	}
+}
+
+// stands is a state as a sentence says it.
+func stands(s lane.State) string {
+	if s == lane.StateQuarantine {
+		return "in quarantine"
+	}
+	return string(s)
 }
 
 // act does one verb on one host and says where the host stands then.
@@ -257,5 +292,5 @@ func (a *app) act(cmd *cobra.Command, id, verb, why string) error {
 	if err != nil {
 		return err
 	}
-	return a.show(h, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", h.ID, h.State) })
+	return a.show(h, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", h.ID, stands(h.State)) })
 }

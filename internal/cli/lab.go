@@ -131,6 +131,7 @@ func (a *app) labTryCmd() *cobra.Command {
 	f.BoolVar(&t.Provision, "provision", false, "grant each machine an install, and follow it")
 	f.IntVar(&t.AtOnce, "at-once", 2, "`number` of machines switched on at the same time")
 	f.DurationVar(&t.Limit, "limit", 20*time.Minute, "`time` that one machine may take")
+	f.BoolVar(&t.Keep, "keep", false, "keep the disks of machines that ended as hoped as well")
 	f.StringVar(&cfg.Dir, "out", "lab-out", "`directory` for consoles, packets and timelines")
 	f.BoolVar(&t.inner, "inner", false, "run in the namespace that this process is in")
 	_ = f.MarkHidden("inner") // the flag was defined one line above

@@ -27,6 +27,9 @@ func (a *app) provisionCmd() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{Use: "provision HOST", Short: "grant a machine one install", Long: provisionLong, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
+			if err := p.Validate(); err != nil { // the flags have defaults: a zero was meant, and is none
+				return usageError{err}
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
@@ -54,6 +57,7 @@ func (a *app) provisionCmd() *cobra.Command {
 		}}
 	f := cmd.Flags()
 	f.StringVar(&p.Bundle, "bundle", "", "`NAME-VERSION` (default: the record's)")
+	_ = cmd.RegisterFlagCompletionFunc("bundle", a.bundleRefs) // the flag was defined one line above
 	f.DurationVar(&p.For, "deadline", lane.DefaultDeadline, "`time` until the grant ends")
 	f.IntVar(&p.Boots, "boots", lane.DefaultBoots, "`number` of network boots granted")
 	f.BoolVar(&p.Reinstall, "reinstall", false, "the machine is installed, and its disk may be erased")

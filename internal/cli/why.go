@@ -41,7 +41,11 @@ func showVerdict(w io.Writer, v lane.Verdict) {
 	}
 	row("host", v.Subject)
 	row("state", string(v.State))
-	row("run", string(v.Run))
+	run := string(v.Run)
+	if v.Outcome != "" {
+		run += "  " + v.Outcome + "  " + when(v.Ended)
+	}
+	row("run", run)
 	if v.Stage != "" {
 		row("last stage", string(v.Stage)+"  "+when(v.StageAt))
 	}
@@ -108,12 +112,15 @@ func showCensus(w io.Writer, c lane.Census) {
 	_ = t.Flush() // writes to the terminal; its error shows there
 }
 
-const renderLong = `Write everything that would be served to a machine if it were provisioned now, and
-the equivalent dnsmasq configuration, below a directory. No secret of any run is in it.`
+const renderLong = `Write every text that a machine would be served if it were provisioned now, and the
+equivalent dnsmasq configuration, below a directory. Kernel, initrd and image are
+the bundle's own files; what bootlane-agent is ordered depends on what it reports.
+The names below the directory say what a text is, not under which path it is served.
+No secret of any run is in it.`
 
 func (a *app) renderCmd() *cobra.Command {
 	var out string
-	cmd := &cobra.Command{Use: "render HOST --out DIR", Short: "write everything a machine would be served", Long: renderLong, Args: args(cobra.ExactArgs(1)),
+	cmd := &cobra.Command{Use: "render HOST --out DIR", Short: "write every text a machine would be served", Long: renderLong, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if out == "" {
 				return usageError{fmt.Errorf("give a directory with --out")}
@@ -136,8 +143,13 @@ func (a *app) renderCmd() *cobra.Command {
 				}
 			}
 			return a.show(files, func(w io.Writer) {
+				script := false
 				for _, f := range files {
 					fmt.Fprintln(w, filepath.Join(out, f.Path))
+					script = script || strings.HasPrefix(f.Path, "http/boot/")
+				}
+				if !script {
+					fmt.Fprintln(w, "note: no boot script and no installer documents: the record's bundle is not in the store")
 				}
 			})
 		}}

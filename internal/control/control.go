@@ -34,7 +34,7 @@ type Store interface {
 	Events(ctx context.Context, subject string, after int64, limit int) ([]lane.Event, error)
 	LastEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
 	LastingEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
-	UnknownSubjects(ctx context.Context) ([]string, error)
+	Strangers(ctx context.Context) ([]lane.Stranger, error)
 	Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error)
 	Witness(ctx context.Context, e lane.Event) error
 	Record(e lane.Event)

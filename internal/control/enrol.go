@@ -51,45 +51,41 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 		}
 	}
 	if len(problems) > 0 || check {
-		return lane.Imported{}, problems, nil
+		return lane.Imported{Notes: c.unbundled(specs)}, problems, nil
 	}
 	out, err := c.store(ctx, specs, have, by)
+	out.Notes = c.unbundled(specs)
 	if n := len(out.Added) + len(out.Changed); err != nil && n > 0 {
 		err = &lane.Error{Code: lane.CodeOf(err), Message: fmt.Sprintf("%d of %d records were stored before this; import the file again, what is stored already changes nothing", n, len(specs)), Err: err}
 	}
 	return out, nil, err
 }
 
+// unbundled names the bundles that records name and the store does not have yet:
+// it may come before the first provisioning.
+func (c *Control) unbundled(specs []lane.Host) []string {
+	users := map[string]int{}
+	for _, s := range specs {
+		if _, err := c.Bundles.Find(s.Bundle); s.Bundle != "" && err != nil {
+			users[s.Bundle]++
+		}
+	}
+	var out []string
+	for _, ref := range slices.Sorted(maps.Keys(users)) {
+		out = append(out, fmt.Sprintf("the bundle %s of %d hosts is not in the store yet: `bootlane bundle import`", ref, users[ref]))
+	}
+	return out
+}
+
 // problemsWithin returns what is wrong with the records themselves and between them.
 func problemsWithin(specs []lane.Host) []lane.Problem {
 	var out []lane.Problem
-	claims := map[string]int{}
-	ids := map[lane.HostID]int{}
 	for i, s := range specs {
-		field := fmt.Sprintf("hosts[%d]", i)
 		for _, p := range s.Validate() {
-			out = append(out, lane.Problem{Field: field + "." + p.Field, Message: p.Message})
-		}
-		if first, dup := ids[s.ID]; dup {
-			out = append(out, lane.Problem{Field: field + ".id", Message: fmt.Sprintf("%q is also the id of hosts[%d]", s.ID, first)})
-			continue
-		}
-		ids[s.ID] = i
-		rivals := map[int]bool{}
-		for _, c := range s.Claims() {
-			if first, dup := claims[c]; dup && first != i {
-				rivals[first] = true
-			} else {
-				claims[c] = i
-			}
-		}
-		for _, first := range slices.Sorted(maps.Keys(rivals)) {
-			for _, p := range lane.Collisions(s, specs[first:first+1]) {
-				out = append(out, lane.Problem{Field: field + "." + p.Field, Message: p.Message})
-			}
+			out = append(out, lane.Problem{Field: fmt.Sprintf("hosts[%d].%s", i, p.Field), Message: p.Message})
 		}
 	}
-	return out
+	return append(out, lane.Rivals(specs)...)
 }
 
 func (c *Control) store(ctx context.Context, specs []lane.Host, have map[lane.HostID]lane.Host, by string) (lane.Imported, error) {

@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"time"
 
 	"bootlane/internal/lane"
 )
@@ -10,14 +9,9 @@ import (
 // Provision grants one install, after a preflight that returns all problems at
 // once as the Problems of a Refused error.
 func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisioning) (lane.Host, error) {
-	if p.For == 0 {
-		p.For = lane.DefaultDeadline
-	}
-	if p.Boots == 0 {
-		p.Boots = lane.DefaultBoots
-	}
-	if p.For < time.Minute || p.For > 7*24*time.Hour || p.Boots < 1 || p.Boots > 20 {
-		return lane.Host{}, lane.Errorf(lane.Invalid, "a grant lasts from one minute to seven days, and has 1 to 20 network boots")
+	p = p.WithDefaults()
+	if err := p.Validate(); err != nil {
+		return lane.Host{}, err
 	}
 	run, err := c.random(6)
 	if err != nil {

@@ -35,12 +35,12 @@ func (c *Control) Events(ctx context.Context, subject string, after int64, limit
 	return c.Store.Events(ctx, subject, after, limit)
 }
 
-// Unknown returns the subjects of machines without a record that left evidence.
-func (c *Control) Unknown(ctx context.Context) ([]string, error) {
+// Unknown returns the machines without a record that left evidence.
+func (c *Control) Unknown(ctx context.Context) ([]lane.Stranger, error) {
 	if err := c.Store.Flush(ctx); err != nil {
 		return nil, err
 	}
-	return c.Store.UnknownSubjects(ctx)
+	return c.Store.Strangers(ctx)
 }
 
 // subject lets a person name a machine by a MAC, in any form and as `events`

@@ -13,7 +13,7 @@ import (
 
 // Host judges a machine with a record. Events are its evidence, ascending.
 func Host(h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
-	v := lane.Verdict{Subject: string(h.ID), State: h.State, Run: h.Run.ID, Stage: h.Run.Stage, StageAt: h.Run.StageAt}
+	v := lane.Verdict{Subject: string(h.ID), State: h.State, Run: h.Run.ID, Stage: h.Run.Stage, StageAt: h.Run.StageAt, Outcome: h.Run.Outcome, Ended: h.Run.Ended}
 	if e := noAddress(events); e != nil && (h.State == lane.StateNew || h.State == lane.StateProvisioning) {
 		v.Rule, v.Because, v.Evidence = "no-address", "the machine asks, and DHCP has no address for it: "+e.Message, e
 		v.Next = "correct the inventory or the configuration, and let the machine ask again"
@@ -57,7 +57,10 @@ func Unknown(subject string, events []lane.Event) lane.Verdict {
 func quarantined(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 	v.Mismatch = h.Dispute
 	v.Evidence = last(events, isKind(lane.KindQuarantined))
-	v.Because = "the record is set aside: " + h.Note
+	v.Because = "the record is set aside"
+	if h.Note != "" {
+		v.Because += ": " + h.Note
+	}
 	if len(h.Dispute) == 0 {
 		v.Rule, v.Next = string(lane.HostQuarantined), "`bootlane release "+string(h.ID)+"` when the reason is gone"
 		return v
@@ -106,7 +109,7 @@ func underWay(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) l
 	s := stalled(h.Run.Stage)
 	quiet := now.Sub(h.Run.StageAt).Round(time.Second)
 	v.Rule = "waiting-after-" + string(h.Run.Stage)
-	v.Because = fmt.Sprintf("the run is open until %s and has been at stage %s for %s: %s", h.Run.Deadline.UTC().Format(time.RFC3339), h.Run.Stage, quiet, s.because)
+	v.Because = fmt.Sprintf("the run is open until %s and has been at stage %s for %s: %s", h.Run.Deadline.UTC().Format("2006-01-02 15:04:05Z"), h.Run.Stage, quiet, s.because)
 	v.Next = s.next
 	return v
 }

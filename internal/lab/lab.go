@@ -184,7 +184,7 @@ func (l *Lab) progress(ctx context.Context) {
 					continue // the MAC of a machine with a record leads to the record
 				}
 				if e.Kind != lane.KindLease && e.Kind != lane.KindEnrolled && e.Kind != lane.KindProgress {
-					l.say("        %-8s %-12s %-13s %s", m.Name, e.Kind, e.Stage, lane.Clean(strings.TrimSpace(e.Name+" "+string(e.Reason)+" "+e.Message), 110))
+					l.say("        %-8s %-12s %-13s %s", m.Name, e.Kind, e.Stage, told(e, 160))
 				}
 			}
 		}
@@ -256,6 +256,16 @@ func hash(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), errors.Join(err, f.Close())
 }
 
+// told is what an event says, on one line of at most so many bytes; a line that was
+// cut shows it.
+func told(e lane.Event, limit int) string {
+	s := lane.Clean(strings.TrimSpace(e.Name+" "+string(e.Reason)+" "+e.Message), 2000)
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "") + "…"
+	}
+	return s
+}
+
 // timelines writes every machine's evidence to w.
 func (l *Lab) timelines(ctx context.Context, w io.Writer) {
 	if l.client == nil {
@@ -279,7 +289,7 @@ func (l *Lab) timelines(ctx context.Context, w io.Writer) {
 					times = fmt.Sprintf(" [%d times]", e.Count)
 				}
 				fmt.Fprintf(t, "  %7.1fs\t%s\t%s\t%s\t%s%s\n", e.At.Sub(l.began).Seconds(), e.By, e.Kind, e.Stage,
-					lane.Clean(strings.TrimSpace(e.Name+" "+string(e.Reason)+" "+e.Message), 120), times)
+					told(e, 400), times)
 			}
 			_ = t.Flush() // shows on the terminal itself
 		}

@@ -28,6 +28,7 @@ type Trial struct {
 	Provision  bool // every machine is granted an install
 	AtOnce     int  // machines switched on at the same time
 	Limit      time.Duration
+	Keep       bool // the disks of machines that ended as hoped
 }
 
 // Bundle is a bundle's directory, and what its manifest says it is.
@@ -163,7 +164,7 @@ func (t Trial) virtual(h lane.Host, n int) (m *Machine, notes, problems []string
 // Try makes the namespace and has the trial run in it; cfg.Out shows its progress.
 func Try(ctx context.Context, cfg Config, t Trial) error {
 	args := []string{"lab", "try", "--inner", "--config", t.ConfigFile, "--inventory", t.Inventory, "--firmware", string(t.Firmware),
-		"--at-once", fmt.Sprint(t.AtOnce), "--limit", t.Limit.String(), "--out", cfg.Dir, fmt.Sprintf("--provision=%t", t.Provision)}
+		"--at-once", fmt.Sprint(t.AtOnce), "--limit", t.Limit.String(), "--out", cfg.Dir, fmt.Sprintf("--provision=%t", t.Provision), fmt.Sprintf("--keep=%t", t.Keep)}
 	for _, b := range t.Bundles {
 		args = append(args, "--bundle", b.Dir)
 	}
@@ -265,7 +266,7 @@ func (t Trial) follow(ctx context.Context, l *Lab, attempts []*attempt) error {
 			a.m.stop()
 			a.off = l.now()
 			l.say("%s switched off: %s", a.m.Name, a.end)
-			if a.judge(ctx, l) == nil && t.hoped(a) {
+			if a.judge(ctx, l) == nil && t.hoped(a) && !t.Keep {
 				_ = os.Remove(a.m.DiskFile(0)) // gigabytes, of which nobody has a question
 			}
 			return true

@@ -10,6 +10,14 @@ type Imported struct {
 	Added     []HostID `json:"added"`
 	Changed   []HostID `json:"changed"`
 	Unchanged []HostID `json:"unchanged"`
+	Notes     []string `json:"notes,omitempty"` // what is not wrong, and will be missed later
+}
+
+// Stranger is a machine without a record that left evidence.
+type Stranger struct {
+	Subject string    `json:"subject"` // see [UnknownSubject]
+	Lines   int       `json:"lines"`
+	Heard   time.Time `json:"heard"` // last
 }
 
 // Provisioning is an operator's wish to install a host.
@@ -22,6 +30,25 @@ type Provisioning struct {
 	By        string        `json:"-"`
 }
 
+// WithDefaults fills in what is not said.
+func (p Provisioning) WithDefaults() Provisioning {
+	if p.For == 0 {
+		p.For = DefaultDeadline
+	}
+	if p.Boots == 0 {
+		p.Boots = DefaultBoots
+	}
+	return p
+}
+
+// Validate refuses a grant that is no grant, or one that stands open for ever.
+func (p Provisioning) Validate() error {
+	if p.For < time.Minute || p.For > 7*24*time.Hour || p.Boots < 1 || p.Boots > 20 {
+		return Errorf(Invalid, "a grant lasts from one minute to seven days, and has 1 to 20 network boots")
+	}
+	return nil
+}
+
 // Verdict is the answer to "why": where a machine's lane stopped, the rule that
 // says so, the evidence, and what to check next.
 type Verdict struct {
@@ -30,6 +57,8 @@ type Verdict struct {
 	Run      RunID     `json:"run,omitempty"`
 	Stage    Stage     `json:"stage,omitempty"` // the last stage reached
 	StageAt  time.Time `json:"stageAt,omitzero"`
+	Outcome  string    `json:"outcome,omitempty"` // how the run ended; empty while it is open
+	Ended    time.Time `json:"ended,omitzero"`
 	Rule     string    `json:"rule"`
 	Because  string    `json:"because"`
 	Evidence *Event    `json:"evidence,omitempty"`

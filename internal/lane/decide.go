@@ -178,7 +178,7 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 	switch host.State {
 	case StateQuarantine:
 		d.Mismatch = host.Dispute
-		return answer(Hold, HostQuarantined, "%s is in quarantine: %s", host.ID, host.Note)
+		return answer(Hold, HostQuarantined, "%s", said(string(host.ID)+" is in quarantine", host.Note))
 	case StateRetired:
 		return answer(LocalBoot, HostRetired, "%s is retired", host.ID)
 	case StateNew:

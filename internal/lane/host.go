@@ -105,6 +105,7 @@ type Run struct {
 	LastBoot   time.Time     `json:"lastBoot,omitzero"` // when the last one was counted
 	Stage      Stage         `json:"stage"`
 	StageAt    time.Time     `json:"stageAt"`
+	Ended      time.Time     `json:"ended,omitzero"`    // when the run was closed
 	Reports    map[Stage]int `json:"reports,omitempty"` // highest report sequence seen, per stage
 	Done       int64         `json:"done,omitempty"`    // bytes, of the stage's progress
 	Total      int64         `json:"total,omitempty"`

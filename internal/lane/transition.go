@@ -107,6 +107,14 @@ func (h *Host) to(s State, note string, now time.Time) {
 	h.State, h.Note = s, Clean(note, 1000) // some of it was said by a machine
 }
 
+// said joins what happened and why, if anybody said why.
+func said(what, why string) string {
+	if why == "" {
+		return what
+	}
+	return what + ": " + why
+}
+
 func (h Host) event(kind Kind, by string, now time.Time, format string, args ...any) Event {
 	return Event{Subject: string(h.ID), At: now, Kind: kind, By: by, Run: h.Run.ID, Stage: h.Run.Stage, State: h.State,
 		Message: Clean(fmt.Sprintf(format, args...), 1000)}
@@ -360,7 +368,7 @@ func (h *Host) reach(s Stage, now time.Time) {
 }
 
 func (h *Host) close(outcome string, now time.Time) {
-	h.Run.Open, h.Run.Outcome, h.Run.StageAt = false, outcome, now
+	h.Run.Open, h.Run.Outcome, h.Run.Ended = false, outcome, now
 }
 
 // Fail ends the run because of something the server saw.
@@ -418,7 +426,7 @@ func Cancel(h Host, by, why string, now time.Time) (Host, Event, error) {
 	} else {
 		h.to(back, note, now)
 	}
-	return h, h.event(KindCancelled, by, now, "cancelled: %s", why), nil
+	return h, h.event(KindCancelled, by, now, "%s", said("cancelled", why)), nil
 }
 
 // Quarantine sets a record aside, with both sides of the dispute when there is one.
@@ -436,7 +444,7 @@ func Quarantine(h Host, dispute []Signal, seen *Facts, by, why string, now time.
 	}
 	h.Dispute, h.Seen = slices.Clone(dispute), seen.clone()
 	h.to(StateQuarantine, why, now)
-	e := h.event(KindQuarantined, by, now, "%s", why)
+	e := h.event(KindQuarantined, by, now, "%s", said("set aside", why))
 	e.Mismatch, e.Facts = slices.Clone(dispute), seen.clone()
 	return h, e, nil
 }
@@ -488,7 +496,7 @@ func Accept(h Host, what Replacement, by, why string, now time.Time) (Host, Even
 		return Host{}, Event{}, Errorf(Refused, "accepting the %s does not settle it: %s; use --board if the board was replaced", what, left[0])
 	}
 	h.leaveQuarantine(now)
-	return h, h.event(KindAccepted, by, now, "replaced %s accepted: was %s, is %s; %s", what, was, h.Identity, why), nil
+	return h, h.event(KindAccepted, by, now, "%s", said(fmt.Sprintf("replaced %s accepted: was %s, is %s", what, was, h.Identity), why)), nil
 }
 
 // takeBoard takes over what a board shows of itself. What it does not show stays;
@@ -521,7 +529,7 @@ func Release(h Host, by, why string, now time.Time) (Host, Event, error) {
 		return Host{}, Event{}, err
 	}
 	h.leaveQuarantine(now)
-	return h, h.event(KindReleased, by, now, "released: %s", why), nil
+	return h, h.event(KindReleased, by, now, "%s", said("released", why)), nil
 }
 
 // leaveQuarantine returns to the state before it. A grant whose deadline passed
@@ -547,5 +555,5 @@ func Retire(h Host, by, why string, now time.Time) (Host, Event, error) {
 	}
 	h.Resume, h.Dispute, h.Seen = "", nil, nil
 	h.to(StateRetired, why, now)
-	return h, h.event(KindRetired, by, now, "retired: %s", why), nil
+	return h, h.event(KindRetired, by, now, "%s", said("retired", why)), nil
 }

@@ -469,3 +469,20 @@ func TestCountBoot(t *testing.T) {
 		})
 	}
 }
+
+// An operator who says no reason leaves no colon that promises one; and the end of a
+// run is not the time of its last stage.
+func TestCancelWithoutReason(t *testing.T) {
+	h := Host{ID: "node-a", State: StateProvisioning, Run: Run{ID: "r-1", Open: true, From: StateNew, Stage: StageArmed, StageAt: armedAt}}
+	end := armedAt.Add(time.Hour)
+	h, e, err := Cancel(h, "op:t", "", end)
+	if err != nil || e.Message != "cancelled" {
+		t.Errorf("%q, %v", e.Message, err)
+	}
+	if !h.Run.StageAt.Equal(armedAt) || !h.Run.Ended.Equal(end) {
+		t.Errorf("stage at %s, ended %s", h.Run.StageAt, h.Run.Ended)
+	}
+	if _, e, err := Quarantine(h, nil, nil, "op:t", "", end); err != nil || e.Message != "set aside" {
+		t.Errorf("%q, %v", e.Message, err)
+	}
+}

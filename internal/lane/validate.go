@@ -30,10 +30,15 @@ func (h Host) Validate() []Problem {
 	bad := func(field, format string, args ...any) {
 		out = append(out, Problem{field, fmt.Sprintf(format, args...)})
 	}
-	if !dnsLabel.MatchString(string(h.ID)) {
+	named := dnsLabel.MatchString(string(h.ID))
+	switch {
+	case h.ID == "":
+		bad("id", "is missing: the record's name, a DNS label like r7-n01")
+	case !named:
 		bad("id", "%q is not a DNS label: lower-case letters, digits and inner hyphens, at most 63", h.ID)
 	}
-	if msg := badHostname(h.Hostname); msg != "" {
+	// By default it is the id, of which there is a line already.
+	if msg := badHostname(h.Hostname); msg != "" && (named || h.Hostname != string(h.ID)) {
 		bad("hostname", "%s", msg)
 	}
 	if _, err := ParseArch(string(h.Arch)); err != nil {
@@ -53,6 +58,36 @@ func (h Host) Validate() []Problem {
 	for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
 		if k == "" || len(k) > 63 || len(h.Labels[k]) > 63 || strings.ContainsFunc(k+h.Labels[k], unprintable) {
 			bad("labels."+k, "key and value are at most 63 printable characters each")
+		}
+	}
+	return out
+}
+
+// Rivals returns what the records of one list claim twice: an id, or anything that
+// tells machines apart. Fields begin with hosts[N].
+func Rivals(specs []Host) []Problem {
+	var out []Problem
+	claims := map[string]int{}
+	ids := map[HostID]int{}
+	for i, s := range specs {
+		field := fmt.Sprintf("hosts[%d]", i)
+		if first, dup := ids[s.ID]; dup && s.ID != "" {
+			out = append(out, Problem{field + ".id", fmt.Sprintf("%q is also the id of hosts[%d]", s.ID, first)})
+			continue
+		}
+		ids[s.ID] = i
+		rivals := map[int]bool{}
+		for _, c := range s.Claims() {
+			if first, dup := claims[c]; dup && first != i {
+				rivals[first] = true
+			} else {
+				claims[c] = i
+			}
+		}
+		for _, first := range slices.Sorted(maps.Keys(rivals)) {
+			for _, p := range Collisions(s, specs[first:first+1]) {
+				out = append(out, Problem{field + "." + p.Field, p.Message})
+			}
 		}
 	}
 	return out
@@ -109,7 +144,7 @@ func (i Identity) validate() []Problem {
 		}
 	}
 	if i.Serial != "" && PlaceholderText(i.Serial) {
-		bad("serial", "%q is a factory default: leave it out", i.Serial)
+		bad("serial", "%q tells no machine from another (a factory default, or too short): leave it out", i.Serial)
 	}
 	if i.BMC != "" {
 		if _, err := netip.ParseAddr(i.BMC); err != nil && badHostname(i.BMC) != "" {

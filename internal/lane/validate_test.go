@@ -18,7 +18,7 @@ func TestValidate(t *testing.T) {
 			*h = Host{ID: "a", Hostname: "a", Arch: ARM64, Identity: Identity{UUID: identityA.UUID}}
 		}, nil},
 
-		{"id missing", func(h *Host) { h.ID = "" }, []string{"id: \"\" is not a DNS label"}},
+		{"id missing", func(h *Host) { h.ID = "" }, []string{"id: is missing"}},
 		{"id in capitals", func(h *Host) { h.ID = "Node" }, []string{"id:"}},
 		{"id with a dot", func(h *Host) { h.ID = "node.a" }, []string{"id:"}},
 		{"id too long", func(h *Host) { h.ID = HostID(long) }, []string{"id:"}},
@@ -44,7 +44,7 @@ func TestValidate(t *testing.T) {
 		{"mac multicast", func(h *Host) { h.Identity.MACs[0] = "01:00:5e:00:00:01" }, []string{"identity.macs[0]: \"01:00:5e:00:00:01\" is not the address of one NIC"}},
 		{"mac twice", func(h *Host) { h.Identity.MACs[1] = "52-54-00-00-00-A1" }, []string{"identity.macs[1]: 52:54:00:00:00:a1 stands twice"}},
 		{"nothing to recognise it by", func(h *Host) { h.Identity.UUID, h.Identity.MACs = "", nil }, []string{"identity.macs: give a uuid or at least one boot MAC"}},
-		{"serial default", func(h *Host) { h.Identity.Serial = "Default string" }, []string{"identity.serial: \"Default string\" is a factory default"}},
+		{"serial default", func(h *Host) { h.Identity.Serial = "Default string" }, []string{"identity.serial: \"Default string\" tells no machine"}},
 		{"serial with controls", func(h *Host) { h.Identity.Serial = "S\x1b1" }, []string{"identity.serial:"}},
 		{"asset with blanks", func(h *Host) { h.Identity.AssetTag = " A" }, []string{"identity.assetTag:"}},
 		{"rack too long", func(h *Host) { h.Identity.Rack = strings.Repeat("r", 129) }, []string{"identity.rack:"}},

@@ -191,13 +191,21 @@ func (s *Store) events(ctx context.Context, query string, args ...any) ([]lane.E
 	})
 }
 
-// UnknownSubjects returns the subjects of evidence about machines without a record, by address.
-func (s *Store) UnknownSubjects(ctx context.Context) ([]string, error) {
-	rows, err := s.engine.Read.QueryContext(ctx, `SELECT DISTINCT subject FROM events WHERE subject LIKE 'mac:%' ORDER BY subject`)
+// Strangers returns the machines without a record that left evidence, those heard
+// last first.
+func (s *Store) Strangers(ctx context.Context) ([]lane.Stranger, error) {
+	rows, err := s.reads.query(ctx, `SELECT subject, COUNT(*), MAX(CASE WHEN last_at > at THEN last_at ELSE at END) AS heard
+		FROM events WHERE subject LIKE 'mac:%' GROUP BY subject ORDER BY heard DESC, subject`)
 	if err != nil {
 		return nil, broken("read unknown machines", err)
 	}
-	return collect(rows, scanString)
+	return collect(rows, func(r *sql.Rows) (lane.Stranger, error) {
+		var out lane.Stranger
+		var heard int64
+		err := r.Scan(&out.Subject, &out.Lines, &heard)
+		out.Heard = time.UnixMicro(heard).UTC()
+		return out, err
+	})
 }
 
 // Ping reads once, to tell whether the database answers.

@@ -121,6 +121,9 @@ var (
 // plain turns the library's messages, which speak of Go types, into words for
 // the file's author.
 func plain(msg string) string {
+	if strings.Contains(msg, "character that cannot start any token") {
+		return msg + ": a tab? YAML is indented by blanks"
+	}
 	if m := unknownField.FindStringSubmatch(msg); m != nil {
 		return fmt.Sprintf("unknown key %q: check its spelling and indentation", m[1])
 	}
@@ -130,6 +133,8 @@ func plain(msg string) string {
 		switch {
 		case strings.HasPrefix(m[3], "[]"):
 			want = "a list"
+		case strings.Contains(m[3], ".") && m[1] == "seq": // one of our structs
+			want = "a mapping: keys with values"
 		case m[3] == "string":
 			want = "text"
 		case m[3] == "int" || m[3] == "int64":

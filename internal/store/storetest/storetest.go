@@ -359,7 +359,7 @@ func reopen(t *testing.T, open Open) {
 	if _, err := s.Host(t.Context(), "h"); err != nil {
 		t.Errorf("the record is gone: %v", err)
 	}
-	subjects, err := s.UnknownSubjects(t.Context())
+	subjects, err := s.Strangers(t.Context())
 	if err != nil || len(subjects) != 1 {
 		t.Errorf("queued evidence is gone after an orderly stop: %v, %v", subjects, err)
 	}
@@ -471,7 +471,7 @@ func unknownBound(t *testing.T, open Open) {
 			t.Fatal(err)
 		}
 	}
-	subjects, err := s.UnknownSubjects(t.Context())
+	subjects, err := s.Strangers(t.Context())
 	if err != nil || len(subjects) != 10000 {
 		t.Errorf("%d unknown machines are kept, want 10000; %v", len(subjects), err)
 	}
