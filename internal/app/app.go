@@ -180,7 +180,7 @@ func (c Config) network(base string) (dhcp.Network, error) {
 		return dhcp.Network{}, err
 	}
 	out := dhcp.Network{Server: list[0], Prefix: subnet, Routers: list[1:], Domain: d.Domain, Lease: d.Lease, HTTPBase: base, Loaders: map[lane.Platform]string{},
-		HoldScreen: *c.Policy.Held.Screen, FastLocalBoot: c.Policy.LocalBoot == "fast", Authoritative: d.Authoritative, Proxy: d.Mode == modeProxy}
+		HoldScreen: *c.Policy.Held.Screen, FastLocalBoot: c.Policy.LocalBoot == "fast", Authoritative: d.Authoritative, Proxy: d.Proxy()}
 	for p, path := range c.platformLoaders() {
 		out.Loaders[p] = filepath.Base(path)
 	}

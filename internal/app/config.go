@@ -216,6 +216,9 @@ const (
 	modeProxy = "proxy"
 )
 
+// Proxy reports whether another server gives the addresses.
+func (d DHCP) Proxy() bool { return d.Mode == modeProxy }
+
 // checkMode looks for keys that say one thing about who owns the addresses, and a
 // mode that says another.
 func (d DHCP) checkMode() []lane.Problem {
@@ -294,7 +297,7 @@ func (d DHCP) checkAddresses() []lane.Problem {
 	for i, r := range d.Routers {
 		inside(fmt.Sprintf("routers[%d]", i), r)
 	}
-	if d.Mode == modeProxy {
+	if d.Proxy() {
 		return out
 	}
 	first, last, found := strings.Cut(d.Range, "-")

@@ -68,7 +68,7 @@ func readBootNetwork(file string) (bootNetwork, error) {
 	if err != nil {
 		return bootNetwork{}, err
 	}
-	if cfg.DHCP.Mode == "proxy" {
+	if cfg.DHCP.Proxy() {
 		return bootNetwork{}, fmt.Errorf("%s has dhcp.mode: proxy, and the lab has no address server to stand beside: try it with a copy that has mode: own and a range", file)
 	}
 	subnet, err := netip.ParsePrefix(cfg.DHCP.Subnet)

@@ -120,7 +120,11 @@ func (c *Control) dnsmasqDirect(h lane.Host) string {
 		list []netip.Addr
 	}{{"router", n.Routers}, {"dns-server", n.DNS}, {"ntp-server", n.NTP}} {
 		if len(o.list) > 0 {
-			fmt.Fprintf(&b, "dhcp-option=option:%s,%s\n", o.name, strings.Trim(strings.ReplaceAll(fmt.Sprint(o.list), " ", ","), "[]"))
+			fmt.Fprintf(&b, "dhcp-option=option:%s", o.name)
+			for _, a := range o.list {
+				fmt.Fprintf(&b, ",%s", a)
+			}
+			b.WriteByte('\n')
 		}
 	}
 	if n.Domain != "" {
