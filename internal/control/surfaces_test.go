@@ -847,3 +847,44 @@ func TestRunExpires(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNoLease: a machine that DHCP has no address for is told so by `why`, until it gets one.
+func TestNoLease(t *testing.T) {
+	r := newRig(t)
+	r.enrol(spec("node1"))
+	f := lane.Facts{Surface: lane.SurfaceDHCP, Speaker: lane.SpeakerROM, MAC: "52:54:00:00:00:01"}
+	why := func() string {
+		v, err := r.Why(t.Context(), "node1")
+		r.must(err)
+		return v.Rule
+	}
+	r.NoLease(f, "DISCOVER", "every address is leased")
+	if got := why(); got != "no-address" {
+		t.Errorf("after a refusal: %s", got)
+	}
+	r.Lease(f, "REQUEST", "leased 10.0.0.21")
+	if got := why(); got != "not-provisioned" {
+		t.Errorf("after a lease: %s", got)
+	}
+}
+
+// TestWrittenInQuarantine: one spoofed DISCOVER sets a record aside while its machine
+// installs. What the machine has written is known all the same: it is not installed twice.
+func TestWrittenInQuarantine(t *testing.T) {
+	r := newRig(t)
+	r.bundle(lane.SeedImage)
+	r.enrol(spec("node1"))
+	h := r.provision("node1", lane.Provisioning{})
+	r.script(lane.Install)
+	r.must(r.report(h, lane.StageKernel, 1, lane.StatusOK))
+	r.must(r.report(h, lane.StageInstaller, 1, lane.StatusOK))
+	spoofed := lane.Facts{Surface: lane.SurfaceDHCP, Speaker: lane.SpeakerROM, MAC: h.Identity.MACs[0], UUID: "99999999-8888-4777-8666-555555555555"}
+	if _, err := r.Ask(t.Context(), spoofed); err != nil || r.host("node1").State != lane.StateQuarantine {
+		t.Fatal(r.host("node1").State, err)
+	}
+	r.must(r.report(h, lane.StageDiskWritten, 1, lane.StatusOK))
+	_, err := r.Release(t.Context(), "node1", "op:t", "spoofed")
+	r.must(err)
+	r.pass(time.Hour / 2)
+	r.script(lane.LocalBoot)
+}
