@@ -362,7 +362,7 @@ func foreign(ctx context.Context, l *Lab) error {
 		return err
 	}
 	l.expect(h.Run.BootsUsed == 0 && len(h.Dispute) > 0, "the record is in quarantine with both sides, and no boot of the grant is used: %v", h.Dispute)
-	if _, err := l.client.Accept(ctx, h, lane.ReplacedBoard, "board replaced in the lab"); err != nil {
+	if _, err := l.client.Accept(ctx, m.Name, lane.ReplacedBoard, h.Rev, "board replaced in the lab"); err != nil {
 		return err
 	}
 	l.say("the new board is accepted")
