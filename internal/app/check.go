@@ -58,7 +58,8 @@ func (c Config) here() []lane.Problem {
 }
 
 // stands says why the server's address does not stand on the interface as it must,
-// or nothing. With a longer prefix than the subnet's there is no way back to the machines.
+// or nothing. Some address there must have a prefix that covers the subnet, or there is
+// no way back to the machines; a service address beside it may well be a /32.
 func (d DHCP) stands(ifi *net.Interface) string {
 	subnet, err := netip.ParsePrefix(d.Subnet)
 	if err != nil {
@@ -68,16 +69,24 @@ func (d DHCP) stands(ifi *net.Interface) string {
 	if err != nil {
 		return fmt.Sprintf("the addresses of %s cannot be read: %v", ifi.Name, err)
 	}
+	var ours netip.Prefix
+	covered := false
 	for _, a := range addrs {
 		p, err := netip.ParsePrefix(a.String())
-		if err != nil || p.Addr().String() != d.Server {
+		if err != nil {
 			continue
 		}
-		if p.Bits() > subnet.Bits() {
-			return fmt.Sprintf("%s stands on %s with /%d, and the subnet is %s: answers to most machines find no way; `ip address del %s dev %s`, then `ip address add %s/%d dev %s`",
-				d.Server, ifi.Name, p.Bits(), subnet, p, ifi.Name, d.Server, subnet.Bits(), ifi.Name)
+		covered = covered || p.Bits() <= subnet.Bits() && p.Contains(subnet.Addr())
+		if p.Addr().String() == d.Server {
+			ours = p
 		}
+	}
+	switch {
+	case ours.IsValid() && covered:
 		return ""
+	case ours.IsValid():
+		return fmt.Sprintf("%s stands on %s with /%d, and the subnet is %s: answers to most machines find no way; `ip address del %s dev %s`, then `ip address add %s/%d dev %s`",
+			d.Server, ifi.Name, ours.Bits(), subnet, ours, ifi.Name, d.Server, subnet.Bits(), ifi.Name)
 	}
 	return fmt.Sprintf("%s is not an address of %s; it has %v: `ip address add %s/%d dev %s`", d.Server, ifi.Name, addrs, d.Server, subnet.Bits(), ifi.Name)
 }
