@@ -98,16 +98,17 @@ func verbs() map[Verb]func(h Host) (Host, Event, error) {
 			next, e, _, err := Update(h, corrected, "op:alice", later)
 			return next, e, err
 		},
-		VerbArm:     func(h Host) (Host, Event, error) { return Arm(h, testBundle, testGrant, later) },
+		VerbArm: func(h Host) (Host, Event, error) { return Arm(h, testBundle, testGrant, later) },
 		VerbAdvance: func(h Host) (Host, Event, error) {
 			if h.State == StateQuarantine {
+				h.Run.Stage = StageInstaller
 				return report(h, StageDiskWritten, StatusOK)
 			}
 			return report(h, StageInstaller, StatusOK)
 		},
-		VerbReady:   func(h Host) (Host, Event, error) { return report(h, StageReady, StatusOK) },
-		VerbFail:    func(h Host) (Host, Event, error) { return Fail(h, BootsSpent, "no boot left", later) },
-		VerbExpire:  func(h Host) (Host, Event, error) { return Expire(h, later) },
+		VerbReady:  func(h Host) (Host, Event, error) { return report(h, StageReady, StatusOK) },
+		VerbFail:   func(h Host) (Host, Event, error) { return Fail(h, BootsSpent, "no boot left", later) },
+		VerbExpire: func(h Host) (Host, Event, error) { return Expire(h, later) },
 		VerbCancel: func(h Host) (Host, Event, error) {
 			return Cancel(h, "op:alice", "changed my mind", armedAt.Add(time.Hour))
 		},
@@ -566,8 +567,8 @@ func TestUpdateEndsTheRun(t *testing.T) {
 			if !strings.Contains(e.Message, c.says) || strings.Contains(e.Message, "is cancelled") != c.ends {
 				t.Errorf("the evidence says %q", e.Message)
 			}
-			next = must(Release(next, "op:alice", "", armedAt))(t)
-			if want := map[bool]State{true: StateNew, false: StateProvisioning}[c.ends]; next.State != want {
+			next = must(Release(next, "op:alice", "", armedAt))(t) // failed: it booted for the run, and may have half a disk
+			if want := map[bool]State{true: StateFailed, false: StateProvisioning}[c.ends]; next.State != want {
 				t.Errorf("after the release: %s, want %s", next.State, want)
 			}
 		})
