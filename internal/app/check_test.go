@@ -17,7 +17,7 @@ func TestServerAddress(t *testing.T) {
 	link, err := netlink.LinkByName(nettest.ServerInterface)
 	must(t, err)
 	config := func() app.Config {
-		return app.Config{Data: t.TempDir(), DHCP: app.DHCP{Interface: nettest.ServerInterface, Server: "10.9.9.1", Subnet: "10.9.9.0/24"}}
+		return app.Config{Data: t.TempDir(), Networks: []app.Network{{Interface: nettest.ServerInterface, Server: "10.9.9.1", Subnet: "10.9.9.0/24"}}}
 	}
 	give := func(text string) {
 		a, err := netlink.ParseAddr(text)

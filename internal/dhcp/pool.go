@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -113,8 +114,8 @@ func (h hw) mac() lane.MAC {
 	return m
 }
 
-// client is whom an address is wanted for.
-type client struct {
+// applicant is whom an address is wanted for.
+type applicant struct {
 	mac      lane.MAC
 	class    string     // of a range
 	known    bool       // the inventory has it
@@ -127,7 +128,7 @@ type client struct {
 // when there is none. The address is held for a minute. usable says whether an address
 // that is not reserved for the client may be given at all; the pool is not locked
 // while it is asked.
-func (p *pool) choose(c client, usable func(netip.Addr) (bool, error), now time.Time) (netip.Addr, bool, error) {
+func (p *pool) choose(c applicant, usable func(netip.Addr) (bool, error), now time.Time) (netip.Addr, bool, error) {
 	if c.reserved.IsValid() {
 		return c.reserved, p.available(c.mac, c.reserved, now), nil // another address would only hide that somebody has it
 	}
@@ -154,7 +155,7 @@ func (p *pool) choose(c client, usable func(netip.Addr) (bool, error), now time.
 }
 
 // candidates are the addresses that a client has some claim to.
-func (p *pool) candidates(c client, now time.Time) (out []netip.Addr) {
+func (p *pool) candidates(c applicant, now time.Time) (out []netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m := hardware(c.mac)
@@ -171,7 +172,7 @@ func (p *pool) candidates(c client, now time.Time) (out []netip.Addr) {
 }
 
 // fresh takes an address to which the client has no claim, and holds it.
-func (p *pool) fresh(c client, now time.Time) (netip.Addr, bool) {
+func (p *pool) fresh(c applicant, now time.Time) (netip.Addr, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m := hardware(c.mac)
@@ -422,6 +423,38 @@ func (p *pool) user(a netip.Addr, now time.Time) lane.MAC {
 	return ""
 }
 
+// why says why a reserved address cannot be given now.
+func (p *pool) why(a netip.Addr, now time.Time) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := number(a)
+	if s, ok := p.aside[n]; ok && now.Before(s.until) {
+		who := "a machine answers there that has no lease of it"
+		if s.user != (hw{}) {
+			who = string(s.user.mac()) + " answers there without a lease of it"
+		}
+		return fmt.Sprintf("its reserved address %s is set aside until %s: %s; find that machine, or `bootlane dhcp release %s`", a, stamp(s.until), who, a)
+	}
+	if l, ok := p.byAddr[n]; ok && l.live(now) {
+		return fmt.Sprintf("%s still has its reserved address %s, until %s: wait for that, or `bootlane dhcp release %s` once it is off", l.mac.mac(), a, stamp(time.UnixMicro(l.expires)), a)
+	}
+	return fmt.Sprintf("its reserved address %s is on offer to %s: let it ask again in a minute", a, p.offered[n].mac())
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
+
+// at returns the lease of an address, or what it is set aside for.
+func (p *pool) at(a netip.Addr) (lane.Lease, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := number(a)
+	if l, ok := p.byAddr[n]; ok {
+		return l.told(n), true
+	}
+	s, ok := p.aside[n]
+	return lane.Lease{MAC: s.user.mac(), Address: a, State: lane.LeaseDeclined, Expires: s.until}, ok
+}
+
 // available reports whether the client may have exactly this address, and holds it.
 func (p *pool) available(mac lane.MAC, a netip.Addr, now time.Time) bool {
 	p.mu.Lock()
@@ -475,6 +508,14 @@ func (p *pool) setAside(a ip4, s aside) {
 		delete(p.byAddr, a)
 	}
 	p.retire(a, s.until.UnixMicro())
+}
+
+// forgive ends an address's being set aside.
+func (p *pool) forgive(a netip.Addr, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.aside, number(a))
+	p.retire(number(a), now.UnixMicro())
 }
 
 // mayDecline reports whether a client's DECLINE counts: it must hold the

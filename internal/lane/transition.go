@@ -183,6 +183,9 @@ func (h Host) changes(o Host) (out []string) {
 	field("hostname", h.Hostname, o.Hostname)
 	field("role", h.Role, o.Role)
 	field("address", h.Network.text(), o.Network.text())
+	if h.Boot != o.Boot {
+		field("boot", fmt.Sprintf("%+v", h.Boot), fmt.Sprintf("%+v", o.Boot))
+	}
 	field("labels", labelText(h.Labels), labelText(o.Labels))
 	return out
 }
@@ -209,13 +212,13 @@ func labelText(labels map[string]string) string {
 
 func (h *Host) inventory(spec Host) {
 	h.Identity, h.Arch, h.Role, h.Hostname = spec.Identity, spec.Arch, spec.Role, spec.Hostname
-	h.Bundle, h.Disk, h.Network, h.Labels = spec.Bundle, spec.Disk, spec.Network, maps.Clone(spec.Labels)
+	h.Bundle, h.Disk, h.Network, h.Boot, h.Labels = spec.Bundle, spec.Disk, spec.Network, spec.Boot, maps.Clone(spec.Labels)
 	h.Identity.MACs = slices.Clone(spec.Identity.MACs)
 }
 
 func (h Host) sameInventory(o Host) bool {
 	return h.Identity.equal(o.Identity) && h.Arch == o.Arch && h.Role == o.Role && h.Hostname == o.Hostname &&
-		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network == o.Network && maps.Equal(h.Labels, o.Labels)
+		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network == o.Network && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels)
 }
 
 func (i Identity) equal(o Identity) bool {
