@@ -217,10 +217,19 @@ func (s *Server) Stats() Stats {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	slots := make(chan struct{}, inFlight)
+	// The same goroutines for all packets: a new one would grow its stack anew each time.
+	work := make(chan datagram)
+	var workers sync.WaitGroup
+	for range inFlight {
+		workers.Go(func() {
+			for d := range work {
+				s.serve(ctx, d)
+			}
+		})
+	}
 	errs := make(chan error, len(s.ports)+len(s.probers))
 	for _, p := range s.ports {
-		go func() { errs <- s.receive(ctx, p, slots) }()
+		go func() { errs <- s.receive(ctx, p, work) }()
 	}
 	for _, p := range s.probers {
 		go func() { errs <- p.run(ctx) }()
@@ -230,15 +239,23 @@ func (s *Server) Run(ctx context.Context) error {
 		err = errors.Join(err, <-errs)
 		cancel() // one part that fails ends the others
 	}
+	close(work)
+	workers.Wait()
 	return err
 }
 
-// receive reads one socket until ctx ends, and returns when all is answered.
-func (s *Server) receive(ctx context.Context, p *port, slots chan struct{}) error {
+// datagram is a message on its way from a socket to whoever handles it.
+type datagram struct {
+	port *port
+	data []byte
+	at   udp.Arrival
+	from netip.AddrPort
+}
+
+// receive reads one socket until ctx ends.
+func (s *Server) receive(ctx context.Context, p *port, work chan<- datagram) error {
 	stop := context.AfterFunc(ctx, func() { _ = p.Close() }) // ends the read below
 	defer stop()
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	buf := make([]byte, 8192)
 	for {
 		n, from, at, err := p.Receive(buf)
@@ -249,30 +266,25 @@ func (s *Server) receive(ctx context.Context, p *port, slots chan struct{}) erro
 			return fmt.Errorf("read from %s: %w", p.LocalAddr(), err)
 		}
 		s.stats.received.Add(1)
-		data := append([]byte(nil), buf[:n]...)
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			s.serve(ctx, p, data, at, from)
-		})
+		work <- datagram{p, append([]byte(nil), buf[:n]...), at, from}
 	}
 }
 
 // serve handles one datagram. A panic costs that datagram, not the server.
-func (s *Server) serve(ctx context.Context, p *port, data []byte, at udp.Arrival, from netip.AddrPort) {
+func (s *Server) serve(ctx context.Context, d datagram) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.stats.failed.Add(1)
-			s.cfg.Log.Error("panic while handling a DHCP packet", "panic", v, "packet", fmt.Sprintf("%x", data))
+			s.cfg.Log.Error("panic while handling a DHCP packet", "panic", v, "packet", fmt.Sprintf("%x", d.data))
 		}
 	}()
-	q, err := parse(data)
+	q, err := parse(d.data)
 	if err != nil {
 		s.stats.dropped.Add(1)
-		s.cfg.Log.Debug("DHCP packet dropped", "why", err, "from", from)
+		s.cfg.Log.Debug("DHCP packet dropped", "why", err, "from", d.from)
 		return
 	}
-	q.facts.From, q.iface, q.unicast, q.bootServer = from.Addr().String(), p.iface, !at.Broadcast, p.number == bootServerPort
+	q.facts.From, q.iface, q.unicast, q.bootServer = d.from.Addr().String(), d.port.iface, !d.at.Broadcast, d.port.number == bootServerPort
 	a, err := s.handle(ctx, q)
 	switch {
 	case err != nil:
@@ -281,11 +293,11 @@ func (s *Server) serve(ctx context.Context, p *port, data []byte, at udp.Arrival
 	case a.kind == 0:
 		s.stats.silent.Add(1)
 	default:
-		to := destination(q, a.kind, from)
+		to, at := destination(q, a.kind, d.from), d.at
 		if at.Broadcast { // the address that its reply names; another one may be the interface's first
 			at.Local = a.server
 		}
-		if err := p.Send(a.msg.marshal(q), at, to); err != nil {
+		if err := d.port.Send(a.msg.marshal(q), at, to); err != nil {
 			s.stats.failed.Add(1)
 			s.cfg.Log.Error("DHCP reply not sent", "mac", q.mac, "to", to, "err", err)
 			return

@@ -58,7 +58,7 @@ type Files interface {
 
 // Config is what a Server is made of.
 type Config struct {
-	Addr    string // host:port
+	Addr string // host:port
 	// BaseURL returns our URL, http://10.0.0.1:8080, as a machine reaches it that spoke to
 	// this address of ours.
 	BaseURL func(server string) string
