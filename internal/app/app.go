@@ -83,7 +83,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 	if err != nil {
 		return nil, err
 	}
-	a.control = control.New(control.Config{Store: a.store, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: cfg.BaseURL,
+	a.control = control.New(control.Config{Store: a.store, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: cfg.BaseURL(""),
 		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
 		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Networks: bootNetworks(networks)})
 	a.parts = []part{{"control", a.control.Run}}
@@ -97,7 +97,7 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	if err != nil {
 		return err
 	}
-	files, err := tftp.New(tftp.Config{Addr: cfg.Listen.TFTP, Source: tftpSource{a.control}, Now: time.Now, Log: a.log, Done: a.transferred})
+	files, err := tftp.New(tftp.Config{Addr: cfg.Listen.TFTP, Source: tftpSource{a.control, cfg.BaseURL}, Now: time.Now, Log: a.log, Done: a.transferred})
 	if err != nil {
 		return err
 	}

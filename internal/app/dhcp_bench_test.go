@@ -80,7 +80,7 @@ func BenchmarkExchange(b *testing.B) {
 	b.Cleanup(stop)
 	bundles, err := bundle.NewStore(filepath.Join(b.TempDir(), "bundles"))
 	check(b, err)
-	c := control.New(control.Config{Store: s, Bundles: bundles, Now: time.Now, Rand: rand.Reader, HoldScreen: true, BaseURL: func(string) string { return "http://127.0.0.1" }})
+	c := control.New(control.Config{Store: s, Bundles: bundles, Now: time.Now, Rand: rand.Reader, HoldScreen: true, BaseURL: "http://127.0.0.1"})
 	n := dhcp.Network{Interface: "lo", HTTPBase: "http://127.0.0.1", HoldScreen: true, Loaders: map[lane.Platform][]string{{Arch: lane.X86_64, Firmware: lane.UEFI}: {"snponly.efi"}},
 		Subnet: lane.Subnet{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Server: netip.MustParseAddr("127.0.0.1"), Relays: []netip.Addr{netip.MustParseAddr("127.0.0.2")}},
 		Ranges: []dhcp.Range{{First: netip.MustParseAddr("127.16.0.1"), Last: netip.MustParseAddr("127.127.255.254")}}}

@@ -19,7 +19,10 @@ func (b boots) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (httpboo
 }
 
 // tftpSource lends the same files to TFTP: every read request is a question.
-type tftpSource struct{ *control.Control }
+type tftpSource struct {
+	*control.Control
+	base func(local string) string
+}
 
 // sized is a boot file that knows its length, as TFTP's tsize needs it.
 type sized struct {
@@ -35,7 +38,7 @@ func (t tftpSource) Open(ctx context.Context, r tftp.Request) (tftp.Content, err
 	if !ok {
 		return nil, &tftp.Error{Code: tftp.CodeNotFound, Text: "no such file"}
 	}
-	f, err := t.Control.Boot(ctx, p, lane.Facts{Surface: lane.SurfaceTFTP, From: r.Client.Addr().String(), Server: r.Local.String()})
+	f, err := t.Control.Boot(ctx, p, lane.Facts{Surface: lane.SurfaceTFTP, From: r.Client.Addr().String(), Server: t.base(r.Local.String())})
 	if err != nil {
 		return nil, tftpError(err)
 	}

@@ -366,7 +366,7 @@ func (n Network) parseRanges() ([]dhcp.Range, error) {
 func bootNetworks(list []dhcp.Network) []control.Network {
 	var out []control.Network
 	for _, n := range list {
-		c := control.Network{Subnet: n.Subnet, Interface: n.Interface, Domain: n.Domain, Lease: n.LeaseTime(), Authoritative: n.Authoritative, Proxy: n.Proxy}
+		c := control.Network{Subnet: n.Subnet, BaseURL: n.HTTPBase, Interface: n.Interface, Domain: n.Domain, Lease: n.LeaseTime(), Authoritative: n.Authoritative, Proxy: n.Proxy}
 		for _, r := range n.Ranges {
 			if r.Class == "" {
 				c.First, c.Last = r.First, r.Last

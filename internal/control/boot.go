@@ -30,7 +30,7 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 	f.MAC, f.Arch, f.Firmware, f.Name = p.MAC, p.Platform.Arch, p.Platform.Firmware, p.String()
 	switch p.File {
 	case lane.EntryScript:
-		return c.served(f, script.Entry(c.BaseURL(f.Server))), nil
+		return c.served(f, script.Entry(c.base(f))), nil
 	case lane.FailedScript:
 		f.Speaker = lane.SpeakerROM // the path says no more than firmware would
 		body, _, err := c.Script(ctx, f, true)

@@ -57,9 +57,7 @@ type Config struct {
 	Rand    io.Reader // source of ids and capabilities
 	Policy  lane.Policy
 	Site    seed.Site
-	// BaseURL returns the URL of the machines' HTTP listener, http://10.0.0.1:8080, as
-	// a machine reaches it that spoke to this address of ours; "" is no one's in particular.
-	BaseURL func(server string) string
+	BaseURL string // of the machines' HTTP listener, http://10.0.0.1:8080, where no request says how it is reached
 	Hold    script.Hold
 	// HoldScreen gives held machines a boot loader, so that their screen shows why.
 	HoldScreen bool
@@ -71,6 +69,7 @@ type Config struct {
 type Network struct {
 	lane.Subnet
 	Interface, Domain string
+	BaseURL           string     // of the machines' HTTP listener, as machines of this network reach it
 	First, Last       netip.Addr // of the range for everybody; none of a proxy, or where all have reservations
 	Lease             time.Duration
 	Authoritative     bool

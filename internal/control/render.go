@@ -19,7 +19,7 @@ const secretStandIn = "capability-of-the-run"
 func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	h.Run = lane.Run{ID: "r-preflight", Capability: secretStandIn, Disk: h.Disk, BundleName: b.Ref()}
 	var out []lane.Problem
-	if _, err := seed.Documents(c.input(h, b, "")); err != nil {
+	if _, err := seed.Documents(c.input(h, b, c.BaseURL)); err != nil {
 		out = append(out, lane.Problem{Field: "seed", Message: err.Error()})
 	}
 	if b.Seed != lane.SeedImage && !c.Site.Admits() {
@@ -45,7 +45,7 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 	files := []lane.Rendered{
 		{Path: "inventory.env", Body: inventoryEnv(h)},
 		{Path: "dhcp/proxy-pxe.conf", Body: c.dnsmasqProxy(n)},
-		{Path: "tftp/" + lane.EntryScript, Body: string(script.Entry(c.BaseURL(n.Server.String())))},
+		{Path: "tftp/" + lane.EntryScript, Body: string(script.Entry(n.BaseURL))},
 	}
 	if !n.Proxy { // a proxy knows nothing of the addresses
 		files = append(files, lane.Rendered{Path: "dhcp/direct-pxe.conf", Body: c.dnsmasqDirect(n, h)})
@@ -55,13 +55,13 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 		return files, nil
 	}
 	h.Run.Bundle, h.Run.BundleName = b.Digest, b.Ref()
-	f := lane.Facts{UUID: h.Identity.UUID, Arch: h.Arch, Firmware: lane.UEFI, Server: n.Server.String()}
+	f := lane.Facts{UUID: h.Identity.UUID, Arch: h.Arch, Firmware: lane.UEFI, Server: n.BaseURL}
 	if len(h.Identity.MACs) > 0 {
 		f.MAC = h.Identity.MACs[0]
 	}
 	d := lane.Decision{Action: lane.Install, Reason: lane.Granted, Host: h.ID, Run: h.Run.ID}
 	files = append(files, lane.Rendered{Path: "http/boot/" + string(h.ID) + ".ipxe", Body: string(script.InstallScript(c.install(h, b, d, f)))})
-	docs, err := seed.Documents(c.input(h, b, f.Server))
+	docs, err := seed.Documents(c.input(h, b, c.base(f)))
 	if err != nil {
 		return nil, err
 	}
@@ -166,5 +166,5 @@ func (c *Control) dnsmasqBoot(n Network, b *strings.Builder, boot string) {
 		}
 		tagged[a.platform] = true
 	}
-	fmt.Fprintf(b, boot, "ipxe", c.BaseURL(n.Server.String())+"/"+lane.EntryScript)
+	fmt.Fprintf(b, boot, "ipxe", n.BaseURL+"/"+lane.EntryScript)
 }

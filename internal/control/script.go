@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 
 	"bootlane/internal/lane"
@@ -62,7 +63,8 @@ func (c *Control) installScript(ctx context.Context, d lane.Decision, h lane.Hos
 
 // install fills in the install script of a host.
 func (c *Control) install(h lane.Host, b lane.Bundle, d lane.Decision, f lane.Facts) script.Install {
-	in, base := c.input(h, b, f.Server), c.BaseURL(f.Server)
+	base := c.base(f)
+	in := c.input(h, b, base)
 	return script.Install{
 		Machine: script.Machine{Facts: f, Server: base, LocalBoot: h.Boot.LocalBoot}, Decision: d, Hostname: h.Hostname,
 		Boot: h.Run.BootsUsed, Boots: h.Run.Boots, BundleName: b.Ref(),
@@ -71,9 +73,12 @@ func (c *Control) install(h lane.Host, b lane.Bundle, d lane.Decision, f lane.Fa
 	}
 }
 
-// input is what the seeds are made of, for a machine that reaches us at server.
-func (c *Control) input(h lane.Host, b lane.Bundle, server string) seed.Input {
-	return seed.Input{Host: h, Bundle: b, Site: c.Site, Base: c.BaseURL(server) + lane.RunBase(h.Run.Capability)}
+// base returns our URL as the machine of a request reaches it.
+func (c *Control) base(f lane.Facts) string { return cmp.Or(f.Server, c.BaseURL) }
+
+// input is what the seeds are made of, for a machine that reaches us at base.
+func (c *Control) input(h lane.Host, b lane.Bundle, base string) seed.Input {
+	return seed.Input{Host: h, Bundle: b, Site: c.Site, Base: base + lane.RunBase(h.Run.Capability)}
 }
 
 func filePath(h lane.Host, b lane.Bundle, name string) string {
@@ -82,7 +87,7 @@ func filePath(h lane.Host, b lane.Bundle, name string) string {
 
 // harmlessScript returns the script of every answer but Install.
 func (c *Control) harmlessScript(d lane.Decision, f lane.Facts) []byte {
-	m := script.Machine{Facts: f, Server: c.BaseURL(f.Server), LocalBoot: d.Boot.LocalBoot}
+	m := script.Machine{Facts: f, Server: c.base(f), LocalBoot: d.Boot.LocalBoot}
 	if d.Action == lane.LocalBoot {
 		return script.LocalBootScript(m, d)
 	}

@@ -29,7 +29,7 @@ func (s *Server) handle(ctx context.Context, q query) (answer, error) {
 		}
 		return answer{}, nil
 	}
-	q.facts.Server = n.Server.String()
+	q.facts.Server = n.HTTPBase
 	a, err := s.handleIn(ctx, n, q)
 	a.server = n.Server
 	return a, err

@@ -81,7 +81,7 @@ func (s *Server) conflict(n *scope, a netip.Addr, by lane.MAC) {
 	if !n.pool.answered(a, by, s.cfg.Now()) {
 		return // its own client
 	}
-	f := lane.Facts{Surface: lane.SurfaceDHCP, MAC: by, From: a.String(), Server: n.Server.String()}
+	f := lane.Facts{Surface: lane.SurfaceDHCP, MAC: by, From: a.String(), Server: n.HTTPBase}
 	s.cfg.Evidence.Lease(f, "PROBE", fmt.Sprintf("%s is in use without a lease: it is set aside for %s; give that machine a reservation, or an address outside of networks[].range", a, declineHold))
 }
 

@@ -118,7 +118,7 @@ type Facts struct {
 	Firmware     Firmware `json:"firmware,omitempty"`
 	HTTPBoot     bool     `json:"httpBoot,omitempty"` // UEFI HTTP Boot rather than PXE
 	From         string   `json:"from,omitempty"`     // network address the request came from
-	Server       string   `json:"server,omitempty"`   // address of ours that was asked, where the machine reaches us; not the machine's word
+	Server       string   `json:"server,omitempty"`   // our URL as the machine reaches it, by the address of ours that it asked; not its word
 	Relay        Relay    `json:"relay,omitzero"`     // who passed a DHCP message on
 	Name         string   `json:"name,omitempty"`     // the file or path asked for
 	Run          RunID    `json:"run,omitempty"`      // set only after the run's capability was checked
