@@ -93,7 +93,11 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 // listen opens the listeners and lists them as parts.
 func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bundle.Store, version string) error {
 	cfg := a.Config
-	machines, err := httpboot.New(ctx, httpboot.Config{Addr: cfg.Listen.Machines, BaseURL: cfg.BaseURL, Boots: boots{a.control}, Runs: a.control, Reports: a.control, Files: bundles, Now: time.Now, Log: a.log})
+	ports, err := cfg.machinePorts()
+	if err != nil {
+		return err
+	}
+	machines, err := httpboot.New(ctx, httpboot.Config{Listeners: ports, Boots: boots{a.control}, Runs: a.control, Reports: a.control, Files: bundles, Now: time.Now, Log: a.log})
 	if err != nil {
 		return err
 	}
@@ -117,6 +121,26 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	a.Operator, a.Machines = operators.Addr(), machines.Addr()
 	a.parts = append(a.parts, part{"machines", machines.Run}, part{"operators", operators.Run}, part{"tftp", files.Run}, part{"dhcp", addresses.Run})
 	return nil
+}
+
+// machinePorts lists the listeners for machines.
+func (c Config) machinePorts() ([]httpboot.Listener, error) {
+	out := []httpboot.Listener{{Addr: c.Listen.Machines, BaseURL: c.BaseURL}}
+	if c.Listen.HTTPS == "" && c.Listen.LegacyHTTPS == "" {
+		return out, nil
+	}
+	pair, err := c.machinesCertificate(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if c.Listen.HTTPS != "" {
+		out = append(out, httpboot.Listener{Addr: c.Listen.HTTPS, BaseURL: c.TLSBaseURL, TLS: tlsConfig(pair, false)})
+	}
+	if c.Listen.LegacyHTTPS != "" {
+		old := func(local string) string { return c.urlOf("https://", c.Listen.LegacyHTTPS, local) }
+		out = append(out, httpboot.Listener{Addr: c.Listen.LegacyHTTPS, BaseURL: old, TLS: tlsConfig(pair, true)})
+	}
+	return out, nil
 }
 
 // Run runs every part until ctx ends or one fails, then the store, which must be

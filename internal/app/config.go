@@ -52,6 +52,13 @@ type Listen struct {
 	Machines  string `yaml:"machines"`  // HTTP for machines; default: port 8080 of the networks' servers
 	Operators string `yaml:"operators"` // HTTP for operators; default: 127.0.0.1:8070
 	TFTP      string `yaml:"tftp"`      // default: port 69 of the networks' servers
+	// HTTPS and LegacyHTTPS are further ports for machines; none by default. The second
+	// admits TLS 1.0 and RSA key exchange, for firmware and iPXE that know no better.
+	HTTPS       string   `yaml:"https,omitempty"`
+	LegacyHTTPS string   `yaml:"legacyHTTPS,omitempty"`
+	Certificate string   `yaml:"certificate,omitempty"` // PEM files; default: made with a CA of Bootlane's own
+	Key         string   `yaml:"key,omitempty"`
+	Names       []string `yaml:"names,omitempty"` // DNS names in a certificate that Bootlane makes
 }
 
 // Policy is the site's rules.
@@ -61,6 +68,10 @@ type Policy struct {
 	// LocalBoot says how UEFI firmware of an installed machine is sent to its disk:
 	// "fast" (told at once; the default) or "silent" (no boot file; it gives up by itself).
 	LocalBoot string `yaml:"localBoot"`
+	// HTTPBootTLS and IPXETLS say that firmware, and iPXE that can, trust the certificate
+	// of listen.https: they are sent there.
+	HTTPBootTLS bool `yaml:"httpBootTLS,omitempty"`
+	IPXETLS     bool `yaml:"ipxeTLS,omitempty"`
 }
 
 // Held says what a held machine gets to see.
@@ -204,7 +215,10 @@ func (c Config) check() []lane.Problem {
 func (c Config) checkListen() []lane.Problem {
 	var out findings
 	servers := c.servers()
-	for _, f := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}, {"tftp", c.Listen.TFTP}} {
+	for _, f := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}, {"tftp", c.Listen.TFTP}, {"https", c.Listen.HTTPS}, {"legacyHTTPS", c.Listen.LegacyHTTPS}} {
+		if f.v == "" && (f.name == "https" || f.name == "legacyHTTPS") {
+			continue
+		}
 		a, err := netip.ParseAddrPort(f.v)
 		told := len(servers) == 1 && strings.HasPrefix(f.v, servers[0]+":")
 		switch {
@@ -215,6 +229,12 @@ func (c Config) checkListen() []lane.Problem {
 		case err == nil && f.name == "tftp" && !a.Addr().IsUnspecified() && (len(servers) != 1 || a.Addr().String() != servers[0]):
 			out.bad("listen.tftp", "%s: firmware is sent to networks[].server, %s", f.v, strings.Join(servers, ", "))
 		}
+	}
+	if (c.Listen.Certificate == "") != (c.Listen.Key == "") {
+		out.bad("listen.certificate", "and listen.key belong together: give both, or neither")
+	}
+	if c.Listen.HTTPS == "" && (c.Policy.HTTPBootTLS || c.Policy.IPXETLS) {
+		out.bad("listen.https", "is missing: policy.httpBootTLS and policy.ipxeTLS send machines there")
 	}
 	return out.list
 }
@@ -282,8 +302,13 @@ func platformNames() string {
 
 // BaseURL returns the URL of the machines' HTTP listener, as a machine reaches it that
 // spoke to this address of ours. A listener on one address has one URL.
-func (c Config) BaseURL(server string) string {
-	listen, err := netip.ParseAddrPort(c.Listen.Machines)
+func (c Config) BaseURL(server string) string { return c.urlOf("http://", c.Listen.Machines, server) }
+
+// TLSBaseURL returns the same of the HTTPS listener, and nothing where there is none.
+func (c Config) TLSBaseURL(server string) string { return c.urlOf("https://", c.Listen.HTTPS, server) }
+
+func (c Config) urlOf(scheme, addr, server string) string {
+	listen, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return ""
 	}
@@ -291,7 +316,7 @@ func (c Config) BaseURL(server string) string {
 		if server == "" {
 			server = c.Networks[0].Server
 		}
-		return "http://" + net.JoinHostPort(server, strconv.Itoa(int(listen.Port())))
+		return scheme + net.JoinHostPort(server, strconv.Itoa(int(listen.Port())))
 	}
-	return "http://" + listen.String()
+	return scheme + listen.String()
 }

@@ -332,7 +332,8 @@ func (c Config) networks() ([]dhcp.Network, error) {
 		if err != nil {
 			return nil, err
 		}
-		d := dhcp.Network{Subnet: s, Interface: n.Interface, Domain: n.Domain, Lease: n.Lease, HTTPBase: c.BaseURL(n.Server), Loaders: loaders, Classes: classes,
+		d := dhcp.Network{Subnet: s, Interface: n.Interface, Domain: n.Domain, Lease: n.Lease, HTTPBase: c.BaseURL(n.Server), TLSBase: c.TLSBaseURL(n.Server), HTTPBootTLS: c.Policy.HTTPBootTLS, IPXETLS: c.Policy.IPXETLS,
+			Loaders: loaders, Classes: classes,
 			HoldScreen: *c.Policy.Held.Screen, FastLocalBoot: c.Policy.LocalBoot == "fast", Authoritative: n.Authoritative,
 			ConflictProbe: n.ConflictProbe != nil && *n.ConflictProbe, Proxy: n.Proxy(), KnownOnly: n.KnownOnly, Only4011: n.Only4011, Redirect4011: n.Redirect4011}
 		if d.Ranges, err = n.parseRanges(); err != nil {

@@ -42,6 +42,7 @@ type query struct {
 	userClass string     // option 77 as it came
 	subnet    netip.Addr // option 118; zero without one
 	relay     relay      // option 82
+	speaksTLS bool       // iPXE that can fetch by HTTPS
 	bootItem  []byte     // option 43.71 of a boot server request; nil without one
 	maxSize   int        // option 57, bounded
 	platform  lane.Platform
@@ -56,6 +57,7 @@ type query struct {
 // iPXE encapsulated options, option 175.
 const (
 	ipxeHTTP    = 0x13
+	ipxeHTTPS   = 0x14
 	ipxeBzImage = 0x18
 	ipxeEFI     = 0x24
 )
@@ -147,6 +149,7 @@ func (q *query) classify(p *dhcpv4.DHCPv4) {
 		}
 	}
 	has := func(code uint8) bool { return encap.Has(dhcpv4.GenericOptionCode(code)) }
+	q.speaksTLS = has(ipxeHTTPS)
 	arch, known := architecture(p, vendor)
 	q.platform = arch
 	switch {

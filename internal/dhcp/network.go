@@ -18,6 +18,12 @@ type Network struct {
 	Domain      string
 	Lease       time.Duration // 0: one hour
 	HTTPBase    string        // http://ADDRESS:PORT of the machines' HTTP listener
+	// TLSBase is https://ADDRESS:PORT of the listener with TLS, where there is one. UEFI
+	// HTTP Boot and iPXE are sent there only when HTTPBootTLS and IPXETLS say that they
+	// trust its certificate: firmware that does not trust it shows an error to nobody.
+	TLSBase     string
+	HTTPBootTLS bool
+	IPXETLS     bool // and only iPXE that says it can
 	// Loaders names the boot loaders of each platform, as advertised; the first is the
 	// one that is given when nobody asks for another.
 	Loaders map[lane.Platform][]string

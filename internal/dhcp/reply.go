@@ -136,7 +136,11 @@ func (n Network) boot(m *message, q query, d lane.Decision) {
 		} else {
 			m.add(175, []byte{0xb0, 1, 1}, 0) // no proxyDHCP here: do not wait for one
 		}
-		m.bootFile(n.HTTPBase + "/" + path.String())
+		base := n.HTTPBase
+		if n.IPXETLS && q.speaksTLS {
+			base = n.TLSBase
+		}
+		m.bootFile(base + "/" + path.String())
 	case q.class == pxe && wanted && n.Proxy && (o.Redirect4011 || n.Redirect4011) && !q.bootServer:
 		m.add(60, []byte("PXEClient"), 0) // without a boot file: it asks on port 4011
 	case q.class == pxe && wanted:
@@ -149,7 +153,11 @@ func (n Network) boot(m *message, q query, d lane.Decision) {
 		m.bootFile(path.String())
 	case q.class == httpc && (wanted || loader != "" && fast):
 		m.add(60, []byte("HTTPClient"), 0)
-		m.add(67, []byte(n.HTTPBase+"/"+path.String()), 0)
+		base := n.HTTPBase
+		if n.HTTPBootTLS {
+			base = n.TLSBase
+		}
+		m.add(67, []byte(base+"/"+path.String()), 0)
 	case q.class == pxe && fast && q.platform.Firmware == lane.UEFI:
 		m.add(60, []byte("PXEClient"), 0)
 		m.add(43, localMenu(), 0)

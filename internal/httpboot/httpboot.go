@@ -9,6 +9,7 @@ package httpboot
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,22 +60,28 @@ type Files interface {
 
 // Config is what a Server is made of.
 type Config struct {
+	Listeners []Listener // at least one; the first is what Addr tells
+	Boots     Boots
+	Runs      Runs
+	Reports   Reports
+	Files     Files
+	Now       func() time.Time
+	Log       *slog.Logger
+}
+
+// Listener is one port for machines.
+type Listener struct {
 	Addr string // host:port
-	// BaseURL returns our URL, http://10.0.0.1:8080, as a machine reaches it that spoke to
-	// this address of ours.
+	// BaseURL returns our URL by this port, http://10.0.0.1:8080, as a machine reaches it
+	// that spoke to this address of ours.
 	BaseURL func(local string) string
-	Boots   Boots
-	Runs    Runs
-	Reports Reports
-	Files   Files
-	Now     func() time.Time
-	Log     *slog.Logger
+	TLS     *tls.Config // nil: plain HTTP
 }
 
 // Server serves machines.
 type Server struct {
 	cfg       Config
-	lis       net.Listener
+	lis       []net.Listener
 	transfers transfers
 }
 
@@ -85,27 +93,45 @@ const (
 	maxHeader = 16 << 10
 )
 
-// New opens the listener.
+// New opens the listeners.
 func New(ctx context.Context, cfg Config) (*Server, error) {
 	var lc net.ListenConfig
-	lis, err := lc.Listen(ctx, "tcp", cfg.Addr)
-	if err != nil {
-		return nil, &lane.Error{Code: lane.Unavailable, Message: "open the machines' HTTP port " + cfg.Addr +
-			": is the address on this machine (`ip -br address`), and the port free (`ss -ltnp`)? Else change listen.machines", Err: err}
+	s := &Server{cfg: cfg}
+	for _, l := range cfg.Listeners {
+		lis, err := lc.Listen(ctx, "tcp", l.Addr)
+		if err != nil {
+			for _, open := range s.lis {
+				err = errors.Join(err, open.Close())
+			}
+			return nil, &lane.Error{Code: lane.Unavailable, Message: "open the machines' HTTP port " + l.Addr +
+				": is the address on this machine (`ip -br address`), and the port free (`ss -ltnp`)? Else change it under `listen`", Err: err}
+		}
+		if l.TLS != nil {
+			lis = tls.NewListener(lis, l.TLS)
+		}
+		s.lis = append(s.lis, lis)
 	}
-	return &Server{cfg: cfg, lis: lis}, nil
+	return s, nil
 }
 
 // Addr returns the address that is listened on.
-func (s *Server) Addr() string { return s.lis.Addr().String() }
+func (s *Server) Addr() string { return s.lis[0].Addr().String() }
+
+// viaKey is the context key of the Listener by which a request came.
+type viaKey struct{}
 
 // Run serves until ctx ends, then lets running transfers finish for ten seconds.
 func (s *Server) Run(ctx context.Context) error {
+	via := func(lis net.Listener) context.Context {
+		return context.WithValue(context.WithoutCancel(ctx), viaKey{}, s.cfg.Listeners[slices.Index(s.lis, lis)])
+	}
 	srv := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 60 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: maxHeader,
-		ConnState: newConnections().hook, ConnContext: withConn,
+		ConnState: newConnections().hook, BaseContext: via, ConnContext: withConn,
 		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(s.lis) }()
+	done := make(chan error, len(s.lis))
+	for _, lis := range s.lis {
+		go func() { done <- srv.Serve(lis) }()
+	}
 	select {
 	case err := <-done:
 		return fmt.Errorf("serve machines by HTTP: %w", err)
@@ -155,7 +181,10 @@ func (s *Server) reached(r *http.Request) string {
 	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok { // none in a test without a connection
 		local = host(a.String())
 	}
-	return s.cfg.BaseURL(local)
+	if via, ok := r.Context().Value(viaKey{}).(Listener); ok {
+		return via.BaseURL(local)
+	}
+	return s.cfg.Listeners[0].BaseURL(local)
 }
 
 func host(remote string) string {

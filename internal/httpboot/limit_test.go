@@ -15,7 +15,7 @@ import (
 // One source may hold maxFromOne connections; one more is closed unread, and
 // there is room again when another has ended.
 func TestConnectionsFromOneSource(t *testing.T) {
-	s, err := New(t.Context(), Config{Addr: "127.0.0.1:0", Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	s, err := New(t.Context(), Config{Listeners: []Listener{{Addr: "127.0.0.1:0", BaseURL: func(string) string { return "" }}}, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func TestTransfers(t *testing.T) {
 	if err := os.WriteFile(file.path, make([]byte, oneFileSize), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(t.Context(), Config{Addr: "127.0.0.1:0", Runs: file, Files: file, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	s, err := New(t.Context(), Config{Listeners: []Listener{{Addr: "127.0.0.1:0", BaseURL: func(string) string { return "" }}}, Runs: file, Files: file, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
