@@ -31,6 +31,7 @@ func rooms() map[string]room {
 		"internal/nettest":         {leaf: true, budget: 80, why: "a namespace for tests that own ports 67 and 69; for tests only"},
 		"internal/bundle":          {imports: []string{"internal/strictyaml"}, budget: 900, why: "bundle.yaml is written by people"},
 		"internal/agent":           {budget: 3580, why: "runs on the machine: it shares only the wire contract"},
+		"internal/pcap":            {budget: 2350, why: "bytes to report: no sockets, no clock"},
 		"internal/dhcp":            {budget: 1170},
 		"internal/tftp":            {leaf: true, budget: 1200, why: "serves names and bytes; what they mean is not its business"},
 		"internal/httpboot": {imports: []string{"internal/script", "internal/seed"}, budget: 620,
@@ -75,7 +76,7 @@ var confined = []struct {
 // pure are the packages that only turn values into values, and what they must
 // not even import for it.
 var (
-	pure   = []string{"internal/lane", "internal/script", "internal/seed", "internal/diagnose"}
+	pure   = []string{"internal/lane", "internal/script", "internal/seed", "internal/diagnose", "internal/pcap"}
 	impure = []string{"os", "net", "net/http", "log", "log/slog", "database/sql", "syscall", "context", "sync", "runtime", "flag"}
 )
 
@@ -88,7 +89,8 @@ var modules = []struct {
 }{
 	{"github.com/google/go-cmp", []string{"internal/store/storetest"}, "tests: differences that a person can read"},
 	{"github.com/rogpeppe/go-internal", []string{}, "tests: testscript plays command lines against the real program"},
-	{"github.com/insomniacslk/dhcp", []string{"internal/agent", "internal/dhcp"}, "the wire format of DHCP with all its options, for server and agent; we judge, it only codes"},
+	{"github.com/gopacket/gopacket", []string{"internal/pcap"}, "the formats of capture files, and what stands in front of UDP: links, tags, IP"},
+	{"github.com/insomniacslk/dhcp", []string{"internal/agent", "internal/dhcp", "internal/pcap"}, "the wire format of DHCP with all its options; we judge, it only codes"},
 	{"github.com/klauspost/compress", []string{"internal/agent", "internal/bundle"}, "zstd: images are unpacked at disk speed, in Go, in RAM"},
 	{"github.com/spf13/cobra", []string{"internal/cli"}, "commands, flags, help and shell completion"},
 	{"github.com/spf13/pflag", []string{}, "tests: the flags behind cobra, for docs/cli.md"},
