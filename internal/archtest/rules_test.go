@@ -32,6 +32,7 @@ func rooms() map[string]room {
 		"internal/bundle":          {imports: []string{"internal/strictyaml"}, budget: 900, why: "bundle.yaml is written by people"},
 		"internal/agent":           {budget: 3580, why: "runs on the machine: it shares only the wire contract"},
 		"internal/pcap":            {budget: 2350, why: "bytes to report: no sockets, no clock"},
+		"internal/observe":         {imports: []string{"internal/pcap"}, budget: 600, why: "hears and asks; what it means is read by pcap"},
 		"internal/dhcp":            {budget: 1170},
 		"internal/tftp":            {leaf: true, budget: 1200, why: "serves names and bytes; what they mean is not its business"},
 		"internal/httpboot": {imports: []string{"internal/script", "internal/seed"}, budget: 620,
@@ -88,6 +89,7 @@ var modules = []struct {
 	why  string
 }{
 	{"github.com/google/go-cmp", []string{"internal/store/storetest"}, "tests: differences that a person can read"},
+	{"github.com/mdlayher/packet", []string{"internal/observe"}, "AF_PACKET with a filter from the first packet on, and errors that can be told apart"},
 	{"github.com/rogpeppe/go-internal", []string{}, "tests: testscript plays command lines against the real program"},
 	{"github.com/gopacket/gopacket", []string{"internal/pcap"}, "the formats of capture files, and what stands in front of UDP: links, tags, IP"},
 	{"github.com/insomniacslk/dhcp", []string{"internal/agent", "internal/dhcp", "internal/pcap"}, "the wire format of DHCP with all its options; we judge, it only codes"},
@@ -97,6 +99,7 @@ var modules = []struct {
 	{"github.com/vishvananda/netlink", []string{"internal/agent", "internal/nettest"}, "the agent is PID 1: no ip(8) sets up its network"},
 	{"github.com/vishvananda/netns", []string{}, "tests: servers on their real ports in a namespace of their own"},
 	{"go.yaml.in/yaml/v3", []string{"internal/strictyaml", "internal/bundle", "internal/cli"}, "YAML with line numbers"},
+	{"golang.org/x/net", []string{"internal/observe"}, "bpf: the kernel's filter, written as instructions"},
 	{"golang.org/x/sync", []string{"internal/app"}, "errgroup: parts end together"},
 	{"golang.org/x/sys", []string{"internal/agent", "internal/dhcp", "internal/httpboot", "internal/store/sqlite", "internal/tftp"}, "system calls: mounts, packet information, bytes that have arrived, file locks"},
 	{"modernc.org/sqlite", []string{"internal/store/sqlite"}, "SQLite without cgo: one static binary"},

@@ -2,6 +2,7 @@ package pcap
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/gopacket/gopacket/layers"
@@ -160,4 +161,24 @@ func mac(b []byte) lane.MAC {
 func address(b []byte) netip.Addr {
 	a, _ := netip.AddrFromSlice(b)
 	return a
+}
+
+// Of returns the frames that belong to the conversations of some machines: what they
+// send, what is sent to them, and DHCP about them. Without machines, it is all of them.
+func Of(records []Record, macs []lane.MAC) []Record {
+	if len(macs) == 0 {
+		return records
+	}
+	var out []Record
+	for _, r := range records {
+		p, ok := Frame(r.Frame)
+		if !ok {
+			continue
+		}
+		m, isDHCP := DHCP(p)
+		if slices.Contains(macs, p.FromMAC) || slices.Contains(macs, p.ToMAC) || isDHCP && slices.Contains(macs, m.Client) {
+			out = append(out, r)
+		}
+	}
+	return out
 }

@@ -198,7 +198,7 @@ func (l *tape) answer(from host, asked string, r reply) *tape {
 func (l *tape) bound(discover, request string, r reply) *tape {
 	l.t.Helper()
 	r.kind = offer
-	l.says(discover).answer(server, discover, r).wait(3*time.Second).says(request)
+	l.says(discover).answer(server, discover, r).wait(3 * time.Second).says(request)
 	r.kind = ack
 	return l.answer(server, request, r).arp(client)
 }
