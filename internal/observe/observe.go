@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -120,8 +121,11 @@ const allProtocols = 3
 func open(cfg *Config, i Interface) (*link, error) {
 	fail := func(err error) error {
 		hint := "`ip -br link` shows the interfaces that exist"
-		if errors.Is(err, fs.ErrPermission) {
+		switch {
+		case errors.Is(err, fs.ErrPermission):
 			hint = "bootlane needs root, or CAP_NET_RAW"
+		case errors.Is(err, syscall.EAFNOSUPPORT):
+			hint = "AF_PACKET is forbidden: add it to RestrictAddressFamilies of the systemd unit"
 		}
 		return &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("observe the interface %q: %s", i.Name, hint), Err: err}
 	}

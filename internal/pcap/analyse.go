@@ -304,6 +304,9 @@ func describe(m Message) string {
 	if m.Reply() && m.BootFile != "" {
 		add("file %q", m.BootFile)
 	}
+	if m.PXE.LocalBoot {
+		add("a menu that begins with local boot")
+	}
 	if m.NextServer.IsValid() {
 		add("next server %s", m.NextServer)
 	}

@@ -27,7 +27,7 @@ const (
 	OfferNoURI       ID = "offer-without-uri"
 	OfferNoDNS       ID = "uri-name-without-dns"
 	OfferNoFile      ID = "offer-without-boot-file"
-	TwoPXE           ID = "two-pxe-servers"
+	TwoPXE           ID = lane.TwoPXEServers
 	OtherWon         ID = "other-server-won"
 	ProxyLoses       ID = "proxy-file-loses"
 	BINLWithout4011  ID = "binl-without-4011"
@@ -442,7 +442,7 @@ func loops(c Client, s scene) []Finding {
 	fetched := map[string][]Fetch{}
 	for i, a := range c.Attempts {
 		file := a.BootFile()
-		if a.Speaker == IPXE && file != "" && a.Answer != nil && len(fetched[base(file)]) > 0 && !strings.Contains(file, "autoexec") {
+		if a.Speaker == IPXE && file != "" && a.Answer != nil && len(fetched[base(file)]) > 0 {
 			out = append(out, found(LoaderLoop, a.boots().Packet, "iPXE is told to boot %q, the file that it was loaded from", file))
 			return out
 		}

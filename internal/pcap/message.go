@@ -59,7 +59,7 @@ type Message struct {
 	Only67     bool       `json:"only67,omitempty"` // the header names no file
 	Text       string     `json:"text,omitempty"`   // option 56
 	PXE        Vendor     `json:"pxe,omitzero"`     // option 43 of a PXE answer
-	Params     bool       `json:"params,omitempty"`
+	Params     bool       `json:"params,omitempty"` // option 60 of DHCPv6
 }
 
 // Vendor is what option 43 of a PXE answer says: PXE 2.1, 2.3.
