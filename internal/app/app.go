@@ -24,6 +24,7 @@ import (
 	"bootlane/internal/dhcp"
 	"bootlane/internal/httpboot"
 	"bootlane/internal/lane"
+	"bootlane/internal/observe"
 	"bootlane/internal/script"
 	"bootlane/internal/store"
 	"bootlane/internal/store/sqlite"
@@ -107,7 +108,11 @@ func (a *App) listen(ctx context.Context, network dhcp.Network, bundles *bundle.
 	if err != nil {
 		return err
 	}
-	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Log: a.log, Transfers: machines.Transfers,
+	observer, err := observe.New(observe.Config{Interfaces: cfg.observed(), Evidence: a.control, Every: *cfg.DHCP.ProbeEvery, Now: time.Now, Rand: rand.Reader, Log: a.log})
+	if err != nil {
+		return err
+	}
+	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, Log: a.log, Transfers: machines.Transfers,
 		Version: api.Version{Version: version, Go: runtime.Version()}})
 	if err != nil {
 		return err
@@ -118,7 +123,7 @@ func (a *App) listen(ctx context.Context, network dhcp.Network, bundles *bundle.
 		return err
 	}
 	a.Operator, a.Machines = operators.Addr(), machines.Addr()
-	a.parts = append(a.parts, part{"machines", machines.Run}, part{"operators", operators.Run}, part{"tftp", files.Run}, part{"dhcp", addresses.Run})
+	a.parts = append(a.parts, part{"machines", machines.Run}, part{"operators", operators.Run}, part{"tftp", files.Run}, part{"dhcp", addresses.Run}, part{"observer", observer.Run})
 	return nil
 }
 
@@ -166,6 +171,12 @@ func operatorToken(path string) (string, error) {
 		return "", &lane.Error{Code: lane.Unavailable, Message: "write the operators' token", Err: err}
 	}
 	return token, nil
+}
+
+// observed lists the interfaces to observe. Beside a site's own server, machines take
+// that one's offers rightly.
+func (c Config) observed() []observe.Interface {
+	return []observe.Interface{{Name: c.DHCP.Interface, Owned: !c.DHCP.Proxy()}}
 }
 
 // network turns the checked configuration into what DHCP works with.

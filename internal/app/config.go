@@ -53,6 +53,8 @@ type DHCP struct {
 	Domain        string        `yaml:"domain"`
 	Lease         time.Duration `yaml:"lease"`
 	Authoritative bool          `yaml:"authoritative"`
+	// ProbeEvery is how often to ask who else answers DHCP; 0 is never. Default 10m.
+	ProbeEvery *time.Duration `yaml:"probeEvery"`
 }
 
 // Policy is the site's rules.
@@ -130,6 +132,10 @@ func (c Config) withDefaults() Config {
 	set(&c.Listen.TFTP, net.JoinHostPort(c.DHCP.Server, "69"))
 	set(&c.DHCP.Mode, modeOwn)
 	set(&c.Log, "info")
+	if c.DHCP.ProbeEvery == nil {
+		every := 10 * time.Minute
+		c.DHCP.ProbeEvery = &every
+	}
 	set(&c.Policy.LocalBoot, "fast")
 	set(&c.Policy.Held.Then, "local-boot")
 	if c.DHCP.Lease == 0 && c.DHCP.Mode == modeOwn {
@@ -265,6 +271,9 @@ func (d DHCP) check() []lane.Problem {
 	}
 	if d.Lease != 0 && (d.Lease < 5*time.Minute || d.Lease > 30*24*time.Hour) {
 		bad("lease", "%s: from 5m to 720h; firmware and installers never renew, an hour is a good choice", d.Lease)
+	}
+	if e := d.ProbeEvery; e != nil && *e != 0 && (*e < time.Minute || *e > 24*time.Hour) {
+		bad("probeEvery", "%s: from 1m to 24h, or 0 for never", *e)
 	}
 	return out
 }
