@@ -79,7 +79,7 @@ func kinds() []kind {
 		{NoAddress, "only proxies answered: they name boot files, and the server that gives addresses is silent", "look at the site's DHCP server: free addresses, filters, is it running?"},
 		{OfferNoServerID, "RFC 2131 asks for option 54 in every offer, and EDK2 discards one without", "correct the server that made this offer"},
 		{OfferNoEnd, "EDK2 rejects a packet whose options have no END (255)", "correct the server, or the relay that cut the packet"},
-		{OfferUnicast, "EDK2 sets the broadcast bit and ignores an offer that is sent to the address it does not have yet", "make the server or the relay honour the broadcast bit (RFC 2131, 4.1)"},
+		{OfferUnicast, "a client that sets the broadcast bit, as EDK2 always does, ignores an offer that is sent to the address it does not have yet", "make the server or the relay honour the broadcast bit (RFC 2131, 4.1)"},
 		{OfferNoHTTP, "UEFI HTTP Boot takes no offer, and asks for ever, unless one has option 60 HTTPClient", "send option 60 HTTPClient and a URI in option 67 to these clients; or take HTTP Boot out of the firmware's boot order"},
 		{OfferNoURI, "an HTTPClient offer without a URI is useless to the firmware, which asks nobody on port 4011 for it", "put the URI into option 67"},
 		{OfferNoDNS, "the firmware asks only the name servers of the server that gave the address", "write the host of the URI as an address, or let the address server send option 6"},
@@ -209,9 +209,6 @@ func (a Attempt) ignored(until time.Time) []Finding {
 	seen := map[ID]bool{}
 	for _, o := range a.Offers {
 		id, why := unheard(a.Asked[0], o)
-		if id == OfferUnicast && a.Speaker != UEFIPXE && a.Speaker != HTTPBoot {
-			id = ""
-		}
 		if id != "" && !seen[id] {
 			seen[id] = true
 			out = append(out, found(id, o.Packet, "%s asked again after the offer of %s: %s", a.Speaker, o.server(), why))
@@ -456,7 +453,7 @@ func loops(c Client, s scene) []Finding {
 				return append(out, found(LoaderLoop, f.Packet, "%s was fetched %d times in %s", f.Name, loopTimes, f.At.Sub(list[n-loopTimes].At).Round(time.Second)))
 			}
 			last := i == len(c.Attempts)-1 && f.Packet == a.Fetches[len(a.Fetches)-1].Packet
-			if last && a.Speaker == UEFIPXE && isIPXE(f.Name) && !s.narrow && s.ends.Sub(f.Until) >= loaderPatience {
+			if last && a.Speaker == UEFIPXE && isIPXE(f.Name) && s.ends.Sub(f.Until) >= loaderPatience {
 				out = append(out, found(LoaderSilent, f.Last, "%s was fetched whole, and for %s nothing followed", f.Name, s.ends.Sub(f.Until).Round(time.Second)))
 			}
 		}

@@ -260,3 +260,15 @@ func expect(t *testing.T, play func(l *tape), want []ID, found map[ID]bool) {
 		found[id] = true
 	}
 }
+
+// TestOutcome: an abort after an OACK that firmware cannot accept is no mere question
+// for the size.
+func TestOutcome(t *testing.T) {
+	for size, want := range map[string]Outcome{"tsize": Probe, "rollover": Aborted} {
+		l := newTape(t).bound(ovmfDiscover, ovmfRequest, reply{address: client.ip, next: server.ip, file: "ipxe.efi"})
+		l.udp(client, 2000, server, 69, rrq("ipxe.efi", "tsize", "0")).udp(server, 3000, client, 2000, oack(size, "1")).udp(client, 2000, server, 3000, tftpError(8, "User aborted the transfer"))
+		if got := l.report().Clients[0].Attempts[0].Fetches[0].Outcome; got != want {
+			t.Errorf("OACK with %s: %s, want %s", size, got, want)
+		}
+	}
+}

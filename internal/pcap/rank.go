@@ -98,7 +98,7 @@ func unheard(asked, o Message) (ID, string) {
 	case o.Server == "" && o.Kind != "BOOTP reply":
 		return OfferNoServerID, "it has no option 54, and EDK2 discards such an offer"
 	case asked.Broadcast && o.To.Addr() != netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return OfferUnicast, "it was sent to " + o.To.Addr().String() + ", and the client asked for broadcast: EDK2 has no address yet to hear it by"
+		return OfferUnicast, "it was sent to " + o.To.Addr().String() + ", and the client asked for broadcast: it has no address yet to hear it by"
 	}
 	return "", ""
 }
