@@ -119,10 +119,10 @@ func (c *Client) Act(ctx context.Context, id, verb, why string) (lane.Host, erro
 	return post[lane.Host](ctx, c, hostPath(id, "/"+verb), ActRequest{By: c.By, Why: why})
 }
 
-// Accept records a replaced board or NIC as seen is described by h. It is a
-// Conflict when the machine has shown more since h was read.
-func (c *Client) Accept(ctx context.Context, h lane.Host, what lane.Replacement, why string) (lane.Host, error) {
-	return post[lane.Host](ctx, c, hostPath(string(h.ID), "/accept"), ActRequest{By: c.By, Why: why, What: what, Rev: h.Rev})
+// Accept records a replaced board or NIC, as the record of revision rev describes the
+// dispute. It is refused when the machine has shown more since.
+func (c *Client) Accept(ctx context.Context, id string, what lane.Replacement, rev int64, why string) (lane.Host, error) {
+	return post[lane.Host](ctx, c, hostPath(id, "/accept"), ActRequest{By: c.By, Why: why, What: what, Rev: rev})
 }
 
 // Events returns up to limit events after a sequence number; after < 0 means the last ones.

@@ -28,6 +28,7 @@ type HostSpec struct {
 	Bundle   string            `yaml:"bundle,omitempty" json:"bundle,omitempty"`
 	Disk     lane.DiskSelector `yaml:"disk,omitempty" json:"disk,omitzero"`
 	Network  NetworkSpec       `yaml:"network,omitempty" json:"network,omitzero"`
+	Boot     lane.BootOptions  `yaml:"boot,omitempty" json:"boot,omitzero"`
 	Labels   map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
 }
 
@@ -38,7 +39,7 @@ type NetworkSpec struct {
 
 // Host returns the record that the spec describes. A problem names its field.
 func (s HostSpec) Host() (lane.Host, []lane.Problem) {
-	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Labels: s.Labels}
+	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Boot: s.Boot, Labels: s.Labels}
 	var out []lane.Problem
 	if s.Network.Address != "" {
 		a, err := netip.ParseAddr(s.Network.Address)

@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,22 +81,21 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 	for _, err := range bundles.Damaged() {
 		log.Error("a bundle cannot be used", "err", err)
 	}
-	base := "http://" + cfg.Listen.Machines
-	network, err := cfg.network(base)
+	networks, err := cfg.networks()
 	if err != nil {
 		return nil, err
 	}
-	a.control = control.New(control.Config{Store: a.store, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: base,
+	a.control = control.New(control.Config{Store: a.store, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: cfg.BaseURL,
 		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
-		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Network: bootNetwork(network, cfg.DHCP.Interface)})
+		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Networks: bootNetworks(networks)})
 	a.parts = []part{{"control", a.control.Run}}
-	return a, a.listen(ctx, network, bundles, version)
+	return a, a.listen(ctx, networks, bundles, version)
 }
 
 // listen opens the listeners and lists them as parts.
-func (a *App) listen(ctx context.Context, network dhcp.Network, bundles *bundle.Store, version string) error {
+func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bundle.Store, version string) error {
 	cfg := a.Config
-	machines, err := httpboot.New(ctx, httpboot.Config{Addr: cfg.Listen.Machines, BaseURL: network.HTTPBase, Boots: boots{a.control}, Runs: a.control, Reports: a.control, Files: bundles, Now: time.Now, Log: a.log})
+	machines, err := httpboot.New(ctx, httpboot.Config{Addr: cfg.Listen.Machines, BaseURL: cfg.BaseURL, Boots: boots{a.control}, Runs: a.control, Reports: a.control, Files: bundles, Now: time.Now, Log: a.log})
 	if err != nil {
 		return err
 	}
@@ -108,7 +107,7 @@ func (a *App) listen(ctx context.Context, network dhcp.Network, bundles *bundle.
 	if err != nil {
 		return err
 	}
-	observer, err := observe.New(observe.Config{Interfaces: cfg.observed(), Evidence: a.control, Every: *cfg.DHCP.ProbeEvery, Now: time.Now, Rand: rand.Reader, Log: a.log})
+	observer, err := observe.New(observe.Config{Interfaces: cfg.observed(), Evidence: a.control, Every: *cfg.Policy.ProbeEvery, Now: time.Now, Rand: rand.Reader, Log: a.log})
 	if err != nil {
 		return err
 	}
@@ -117,8 +116,7 @@ func (a *App) listen(ctx context.Context, network dhcp.Network, bundles *bundle.
 	if err != nil {
 		return err
 	}
-	addresses, err := dhcp.New(ctx, dhcp.Config{Interface: cfg.DHCP.Interface, Network: network, Asker: a.control, Leases: a.store,
-		Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log, KnownOnly: cfg.DHCP.KnownOnly, Only4011: cfg.DHCP.Only4011})
+	addresses, err := dhcp.New(ctx, dhcp.Config{Networks: networks, Asker: a.control, Leases: a.store, Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
 	if err != nil {
 		return err
 	}
@@ -142,7 +140,7 @@ func (a *App) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	a.log.Info("bootlane serves", "interface", a.Config.DHCP.Interface, "machines", a.Machines, "operators", a.Operator, "data", a.Config.Data)
+	a.log.Info("bootlane serves", "networks", a.Config.Subnets(), "machines", a.Machines, "operators", a.Operator, "data", a.Config.Data)
 	err := g.Wait()
 	a.log.Info("bootlane stops")
 	stop()
@@ -173,60 +171,30 @@ func operatorToken(path string) (string, error) {
 	return token, nil
 }
 
-// observed lists the interfaces to observe. Beside a site's own server, machines take
-// that one's offers rightly.
+// observed lists the interfaces to observe. Where a site's own server gives addresses
+// on one, machines take that one's offers rightly.
 func (c Config) observed() []observe.Interface {
-	return []observe.Interface{{Name: c.DHCP.Interface, Owned: !c.DHCP.Proxy()}}
-}
-
-// network turns the checked configuration into what DHCP works with.
-func (c Config) network(base string) (dhcp.Network, error) {
-	d := c.DHCP
-	subnet, err := netip.ParsePrefix(d.Subnet)
-	if err != nil {
-		return dhcp.Network{}, fmt.Errorf("parse the subnet: %w", err)
-	}
-	list, err := parseAddrs(append([]string{d.Server}, d.Routers...))
-	if err != nil {
-		return dhcp.Network{}, err
-	}
-	out := dhcp.Network{Server: list[0], Prefix: subnet, Routers: list[1:], Domain: d.Domain, Lease: d.Lease, HTTPBase: base, Loaders: map[lane.Platform]string{},
-		HoldScreen: *c.Policy.Held.Screen, FastLocalBoot: c.Policy.LocalBoot == "fast", Authoritative: d.Authoritative, Proxy: d.Proxy()}
-	for p, path := range c.platformLoaders() {
-		out.Loaders[p] = filepath.Base(path)
-	}
-	if out.Proxy {
-		return out, nil
-	}
-	first, last, _ := strings.Cut(d.Range, "-")
-	ends, err := parseAddrs([]string{strings.TrimSpace(first), strings.TrimSpace(last)})
-	if err != nil {
-		return dhcp.Network{}, err
-	}
-	out.First, out.Last = ends[0], ends[1]
-	if out.DNS, err = parseAddrs(d.DNS); err != nil {
-		return dhcp.Network{}, err
-	}
-	out.NTP, err = parseAddrs(d.NTP)
-	return out, err
-}
-
-func parseAddrs(texts []string) ([]netip.Addr, error) {
-	var out []netip.Addr
-	for _, t := range texts {
-		a, err := netip.ParseAddr(t)
-		if err != nil {
-			return nil, fmt.Errorf("parse an address: %w", err)
+	var out []observe.Interface
+	for _, n := range c.Networks {
+		i := slices.IndexFunc(out, func(o observe.Interface) bool { return o.Name == n.Interface })
+		switch {
+		case n.Interface == "":
+		case i < 0:
+			out = append(out, observe.Interface{Name: n.Interface, Owned: !n.Proxy()})
+		default:
+			out[i].Owned = out[i].Owned && !n.Proxy()
 		}
-		out = append(out, a)
 	}
-	return out, nil
+	return out
 }
 
-// bootNetwork is the same network as `render` and preflight see it.
-func bootNetwork(n dhcp.Network, iface string) control.Network {
-	return control.Network{Interface: iface, Domain: n.Domain, Server: n.Server, First: n.First, Last: n.Last, Prefix: n.Prefix, Routers: n.Routers, DNS: n.DNS, NTP: n.NTP,
-		Lease: n.LeaseTime(), Authoritative: n.Authoritative, Proxy: n.Proxy}
+// Subnets names the networks, for the log and for people.
+func (c Config) Subnets() string {
+	var out []string
+	for _, n := range c.Networks {
+		out = append(out, n.Subnet+" on "+n.Interface)
+	}
+	return strings.Join(out, ", ")
 }
 
 // level returns the slog level of a name, or nil.

@@ -31,18 +31,22 @@ func (c Config) here() []lane.Problem {
 	bad := func(field, format string, args ...any) {
 		out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
 	}
-	if c.DHCP.Interface != "" {
-		ifi, err := net.InterfaceByName(c.DHCP.Interface)
+	for i, n := range c.Networks {
+		field := fmt.Sprintf("networks[%d].", i)
+		if n.Interface == "" {
+			continue // check says so
+		}
+		ifi, err := net.InterfaceByName(n.Interface)
 		if err != nil {
-			bad("dhcp.interface", "%q does not exist; `ip -br link` shows those that do", c.DHCP.Interface)
-		} else if why := c.DHCP.stands(ifi); why != "" {
-			bad("dhcp.server", "%s", why)
+			bad(field+"interface", "%q does not exist; `ip -br link` shows those that do", n.Interface)
+		} else if why := n.stands(ifi); why != "" {
+			bad(field+"server", "%s", why)
 		}
 	}
 	for _, l := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}} {
 		a, err := netip.ParseAddrPort(l.v)
-		if err != nil || a.Addr().IsUnspecified() || a.Addr().IsLoopback() || a.Addr().String() == c.DHCP.Server {
-			continue // check, or the line about dhcp.server, says what there is to say
+		if err != nil || a.Addr().IsUnspecified() || a.Addr().IsLoopback() || slices.Contains(c.servers(), a.Addr().String()) {
+			continue // check, or the line about the server, says what there is to say
 		}
 		if addrs, err := net.InterfaceAddrs(); err != nil || !has(addrs, a.Addr().String()) {
 			bad("listen."+l.name, "%s is no address of this machine; `ip -br address` shows those that are", a.Addr())
@@ -58,28 +62,40 @@ func (c Config) here() []lane.Problem {
 }
 
 // stands says why the server's address does not stand on the interface as it must,
-// or nothing. With a longer prefix than the subnet's there is no way back to the machines.
-func (d DHCP) stands(ifi *net.Interface) string {
-	subnet, err := netip.ParsePrefix(d.Subnet)
+// or nothing. Some address there must have a prefix that covers the subnet, or there is
+// no way back to the machines; a service address beside it may well be a /32.
+func (n Network) stands(ifi *net.Interface) string {
+	subnet, err := netip.ParsePrefix(n.Subnet)
 	if err != nil {
 		return "" // check says so
 	}
 	addrs, err := ifi.Addrs()
+	if len(n.Relays) > 0 { // relay agents may speak to any address of ours
+		addrs, err = net.InterfaceAddrs()
+	}
 	if err != nil {
 		return fmt.Sprintf("the addresses of %s cannot be read: %v", ifi.Name, err)
 	}
+	var ours netip.Prefix
+	covered := false
 	for _, a := range addrs {
 		p, err := netip.ParsePrefix(a.String())
-		if err != nil || p.Addr().String() != d.Server {
+		if err != nil {
 			continue
 		}
-		if p.Bits() > subnet.Bits() {
-			return fmt.Sprintf("%s stands on %s with /%d, and the subnet is %s: answers to most machines find no way; `ip address del %s dev %s`, then `ip address add %s/%d dev %s`",
-				d.Server, ifi.Name, p.Bits(), subnet, p, ifi.Name, d.Server, subnet.Bits(), ifi.Name)
+		covered = covered || p.Bits() <= subnet.Bits() && p.Contains(subnet.Addr())
+		if p.Addr().String() == n.Server {
+			ours = p
 		}
-		return ""
 	}
-	return fmt.Sprintf("%s is not an address of %s; it has %v: `ip address add %s/%d dev %s`", d.Server, ifi.Name, addrs, d.Server, subnet.Bits(), ifi.Name)
+	switch {
+	case ours.IsValid() && (covered || len(n.Relays) > 0):
+		return ""
+	case ours.IsValid():
+		return fmt.Sprintf("%s stands on %s with /%d, and the subnet is %s: answers to most machines find no way; `ip address del %s dev %s`, then `ip address add %s/%d dev %s`",
+			n.Server, ifi.Name, ours.Bits(), subnet, ours, ifi.Name, n.Server, subnet.Bits(), ifi.Name)
+	}
+	return fmt.Sprintf("%s is not an address of %s; it has %v: `ip address add %s/%d dev %s`", n.Server, ifi.Name, addrs, n.Server, subnet.Bits(), ifi.Name)
 }
 
 func has(addrs []net.Addr, ip string) bool {

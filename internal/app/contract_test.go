@@ -48,7 +48,7 @@ func newWorld(t *testing.T, extra string) *world {
 	t.Helper()
 	w := &world{T: t, dir: t.TempDir()}
 	config := filepath.Join(w.dir, "config.yaml")
-	text := fmt.Sprintf("data: %s/data\nlisten: {operators: \"127.0.0.1:8070\"}\nsite: {sshKeys: [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB ops@example.org\"]}\ndhcp: {interface: %s, server: %s, subnet: 192.168.77.0/24, range: 192.168.77.100-192.168.77.199, dns: [192.168.77.1]}\n%s",
+	text := fmt.Sprintf("data: %s/data\nlisten: {operators: \"127.0.0.1:8070\"}\nsite: {sshKeys: [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB ops@example.org\"]}\nnetworks: [{interface: %s, server: %s, subnet: 192.168.77.0/24, range: 192.168.77.100-192.168.77.199, dns: [192.168.77.1]}]\n%s",
 		w.dir, nettest.ServerInterface, nettest.Server, extra)
 	must(t, os.WriteFile(config, []byte(text), 0o600))
 	cfg, err := app.LoadConfig(config)

@@ -35,7 +35,7 @@ func (t tftpSource) Open(ctx context.Context, r tftp.Request) (tftp.Content, err
 	if !ok {
 		return nil, &tftp.Error{Code: tftp.CodeNotFound, Text: "no such file"}
 	}
-	f, err := t.Control.Boot(ctx, p, lane.Facts{Surface: lane.SurfaceTFTP, From: r.Client.Addr().String()})
+	f, err := t.Control.Boot(ctx, p, lane.Facts{Surface: lane.SurfaceTFTP, From: r.Client.Addr().String(), Server: r.Local.String()})
 	if err != nil {
 		return nil, tftpError(err)
 	}

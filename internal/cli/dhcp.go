@@ -21,7 +21,7 @@ func (a *app) dhcpCmd() *cobra.Command {
 
 const dhcpServersLong = `List the DHCP and PXE servers that were heard on the boot networks since the server
 started, but for Bootlane itself: what it overheard, and what answered its probes
-(dhcp.probeEvery). ` + "`bootlane events net:INTERFACE`" + ` says what was heard before.`
+(policy.probeEvery). ` + "`bootlane events net:INTERFACE`" + ` says what was heard before.`
 
 func (a *app) dhcpServersCmd() *cobra.Command {
 	return &cobra.Command{Use: "servers", Short: "list other DHCP and PXE servers", Long: dhcpServersLong, Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {

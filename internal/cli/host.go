@@ -222,17 +222,24 @@ showed, and end the quarantine.
   --board  takes over its UUID, serial number, asset tag and MACs
   --nic    takes over its MACs
 
+Anybody on the boot network can add to a dispute. So --rev says which one you looked at:
+` + "`bootlane why HOST`" + ` shows it with its number, and when more has come in since, it is refused.
+
 MACs that the machine did not show stay on record: a boot loader often sees one NIC only.
 Those of the old board are named, for you to remove. Correct your inventory file as well:
 the next import would bring the old values back.`
 
 func (a *app) hostAcceptCmd() *cobra.Command {
 	var board, nic bool
+	var rev int64
 	var why string
-	cmd := &cobra.Command{Use: "accept HOST --board|--nic", Short: "record a replaced board or NIC", Long: acceptLong, Args: args(cobra.ExactArgs(1)),
+	cmd := &cobra.Command{Use: "accept HOST --board|--nic --rev N", Short: "record a replaced board or NIC", Long: acceptLong, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if board == nic {
 				return usageError{fmt.Errorf("say what was replaced: --board or --nic")}
+			}
+			if rev == 0 {
+				return usageError{fmt.Errorf("say which dispute you looked at: --rev N, as `bootlane why %s` shows it", argv[0])}
 			}
 			what := lane.ReplacedNIC
 			if board {
@@ -250,7 +257,7 @@ func (a *app) hostAcceptCmd() *cobra.Command {
 				showMismatch(a.Stdout, h.Dispute)
 			}
 			seen := h.Seen
-			h, err = c.Accept(cmd.Context(), h, what, why)
+			h, err = c.Accept(cmd.Context(), argv[0], what, rev, why)
 			if err != nil {
 				return err
 			}
@@ -258,6 +265,7 @@ func (a *app) hostAcceptCmd() *cobra.Command {
 		}}
 	cmd.Flags().BoolVar(&board, "board", false, "the board was replaced")
 	cmd.Flags().BoolVar(&nic, "nic", false, "a NIC was replaced")
+	cmd.Flags().Int64Var(&rev, "rev", 0, "`revision` of the record that you looked at, from `bootlane why`")
 	cmd.Flags().StringVar(&why, "why", "", "`reason`, kept as evidence")
 	return cmd
 }

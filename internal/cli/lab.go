@@ -69,7 +69,7 @@ const labTryLong = `Try your own configuration, inventory and bundles on virtual
 rack arrives. Every machine of the inventory, or each HOST that you name, becomes a
 virtual server that says of itself what the inventory says of it: UUID, MACs, serial
 number, asset tag, and a blank disk of that name and size. It boots real firmware in
-a network namespace of its own, in which a bridge plays your dhcp.interface. Your
+a network namespace of its own, in which a bridge plays your network. Your
 data directory and your networks are not touched. It needs root and no KVM.
 
   bootlane lab try --inventory rack7.yaml

@@ -30,8 +30,8 @@ func (a *app) serveCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Stdout, "%s is good: DHCP on %s for %s, machines at http://%s, operators at http://%s\n",
-				config, cfg.DHCP.Interface, cfg.DHCP.Subnet, cfg.Listen.Machines, cfg.Listen.Operators)
+			fmt.Fprintf(a.Stdout, "%s is good: DHCP for %s, machines at %s, operators at http://%s\n",
+				config, cfg.Subnets(), cfg.BaseURL(""), cfg.Listen.Operators)
 			return nil
 		}
 		cfg, err := server.LoadConfig(config)
@@ -68,16 +68,17 @@ func readBootNetwork(file string) (bootNetwork, error) {
 	if err != nil {
 		return bootNetwork{}, err
 	}
-	if cfg.DHCP.Proxy() {
-		return bootNetwork{}, fmt.Errorf("%s has dhcp.mode: proxy, and the lab has no address server to stand beside: try it with a copy that has mode: own and a range", file)
+	n := cfg.Networks[0]
+	if len(cfg.Networks) > 1 || n.Proxy() || len(n.Relays) > 0 {
+		return bootNetwork{}, fmt.Errorf("%s has several networks, a relayed one or mode: proxy, and the lab is one network without any other server: try it with a copy that has one attached network, mode: own and a range", file)
 	}
-	subnet, err := netip.ParsePrefix(cfg.DHCP.Subnet)
+	subnet, err := netip.ParsePrefix(n.Subnet)
 	if err != nil {
 		return bootNetwork{}, fmt.Errorf("parse the subnet: %w", err)
 	}
-	out := bootNetwork{Interface: cfg.DHCP.Interface, Addresses: []string{fmt.Sprintf("%s/%d", cfg.DHCP.Server, subnet.Bits())}}
+	out := bootNetwork{Interface: n.Interface, Addresses: []string{fmt.Sprintf("%s/%d", n.Server, subnet.Bits())}}
 	// Listeners may have other addresses, behind a router: all of them are ours here.
-	others := slices.Clone(cfg.DHCP.Routers)
+	others := slices.Clone(n.Routers)
 	for _, listen := range []string{cfg.Listen.Machines, cfg.Listen.TFTP} {
 		a, err := netip.ParseAddrPort(listen)
 		if err != nil {
@@ -87,7 +88,7 @@ func readBootNetwork(file string) (bootNetwork, error) {
 	}
 	for _, text := range others {
 		a, err := netip.ParseAddr(text)
-		if err == nil && text != cfg.DHCP.Server && !a.IsUnspecified() && !a.IsLoopback() && !slices.Contains(out.Addresses, text+"/32") {
+		if err == nil && text != n.Server && !a.IsUnspecified() && !a.IsLoopback() && !slices.Contains(out.Addresses, text+"/32") {
 			out.Addresses = append(out.Addresses, text+"/32")
 		}
 	}

@@ -50,6 +50,7 @@ func (c *Control) judge(hosts []lane.Host, f lane.Facts) (lane.Decision, lane.Ho
 	d := lane.Decide(hosts, f, b, c.Policy, c.Now())
 	for _, h := range hosts {
 		if h.ID == d.Host {
+			d.Boot = h.Boot
 			return d, h
 		}
 	}

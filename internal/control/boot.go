@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"bootlane/internal/lane"
 	"bootlane/internal/script"
@@ -29,7 +30,7 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 	f.MAC, f.Arch, f.Firmware, f.Name = p.MAC, p.Platform.Arch, p.Platform.Firmware, p.String()
 	switch p.File {
 	case lane.EntryScript:
-		return c.served(f, script.Entry(c.BaseURL)), nil
+		return c.served(f, script.Entry(c.BaseURL(f.Server))), nil
 	case lane.FailedScript:
 		f.Speaker = lane.SpeakerROM // the path says no more than firmware would
 		body, _, err := c.Script(ctx, f, true)
@@ -59,8 +60,8 @@ func (c *Control) served(f lane.Facts, body []byte) BootFile {
 // loader opens the loader of a platform: the one of the run's bundle where it
 // has one, else the site's.
 func (c *Control) loader(d lane.Decision, p lane.BootPath) (BootFile, error) {
-	path, ok := c.Loaders[p.Platform]
-	if !ok || filepath.Base(path) != p.File {
+	i := slices.IndexFunc(c.Loaders[p.Platform], func(path string) bool { return filepath.Base(path) == p.File })
+	if i < 0 {
 		return nil, lane.Errorf(lane.NotFound, "no boot loader %s for %s: `loaders` in the configuration names them", p.File, p.Platform)
 	}
 	if d.Action == lane.Install {
@@ -68,7 +69,7 @@ func (c *Control) loader(d lane.Decision, p lane.BootPath) (BootFile, error) {
 			return c.Bundles.Open(b.Files[b.Loaders[p.Platform.String()]])
 		}
 	}
-	file, err := os.Open(path)
+	file, err := os.Open(c.Loaders[p.Platform][i])
 	if err != nil {
 		return nil, &lane.Error{Code: lane.Unavailable, Message: "open the boot loader of " + p.Platform.String(), Err: err}
 	}

@@ -13,7 +13,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -58,41 +57,56 @@ type Config struct {
 	Rand    io.Reader // source of ids and capabilities
 	Policy  lane.Policy
 	Site    seed.Site
-	BaseURL string // of the machines' HTTP listener: http://10.0.0.1:8080
+	// BaseURL returns the URL of the machines' HTTP listener, http://10.0.0.1:8080, as
+	// a machine reaches it that spoke to this address of ours; "" is no one's in particular.
+	BaseURL func(server string) string
 	Hold    script.Hold
 	// HoldScreen gives held machines a boot loader, so that their screen shows why.
 	HoldScreen bool
-	Loaders    map[lane.Platform]string // path of each platform's boot loader
-	Network    Network
+	Loaders    map[lane.Platform][]string // paths of each platform's boot loaders; the first is given when nobody asks for another
+	Networks   []Network
 }
 
-// Network describes the boot network, to `render` and to preflight.
+// Network describes a boot network, to `render`, to `dhcp export` and to preflight.
 type Network struct {
-	Interface, Domain   string
-	Server, First, Last netip.Addr // First and Last of the range; none of a proxy
-	Prefix              netip.Prefix
-	Routers, DNS, NTP   []netip.Addr
-	Lease               time.Duration
-	Authoritative       bool
-	Proxy               bool // another server gives the addresses
+	lane.Subnet
+	Interface, Domain string
+	First, Last       netip.Addr // of the range for everybody; none of a proxy, or where all have reservations
+	Lease             time.Duration
+	Authoritative     bool
+	Proxy             bool // another server gives the addresses
+}
+
+// home returns the network that an address lies in, and the first one for any other.
+func (c *Control) home(a netip.Addr) Network {
+	for _, n := range c.Networks {
+		if n.Prefix.Contains(a) {
+			return n
+		}
+	}
+	if len(c.Networks) == 0 {
+		return Network{}
+	}
+	return c.Networks[0]
 }
 
 // misplaced says why an address cannot be reserved for a machine, or nothing. Of
 // another server's network nothing is known.
-func (n Network) misplaced(a netip.Addr) string {
-	switch {
-	case n.Proxy || !n.Prefix.IsValid() || !a.IsValid():
-		return ""
-	case !n.Prefix.Contains(a):
-		return fmt.Sprintf("%s is not in dhcp.subnet, %s", a, n.Prefix)
-	case a == n.Server:
-		return fmt.Sprintf("%s is Bootlane's own, dhcp.server", a)
-	case a == n.Prefix.Masked().Addr() || !n.Prefix.Contains(a.Next()):
-		return fmt.Sprintf("%s is no host's: the first and the last of %s are the network's own and the broadcast address", a, n.Prefix)
-	case slices.Contains(n.Routers, a), slices.Contains(n.DNS, a), slices.Contains(n.NTP, a):
-		return fmt.Sprintf("%s is one of dhcp.routers, dhcp.dns or dhcp.ntp", a)
+func (c *Control) misplaced(a netip.Addr) string {
+	var all []string
+	for _, n := range c.Networks {
+		switch {
+		case n.Proxy || !a.IsValid():
+			return ""
+		case n.Prefix.Contains(a):
+			return n.Misplaced(a)
+		}
+		all = append(all, n.Prefix.String())
 	}
-	return ""
+	if !a.IsValid() || len(all) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s is in no network of the configuration: %s", a, strings.Join(all, ", "))
 }
 
 // Control answers surfaces and operators. It is safe for concurrent use.

@@ -43,7 +43,7 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 		others = slices.DeleteFunc(others, func(o lane.Host) bool {
 			return slices.ContainsFunc(specs, func(n lane.Host) bool { return n.ID == o.ID })
 		})
-		if why := c.Network.misplaced(s.Network.Address); why != "" {
+		if why := c.misplaced(s.Network.Address); why != "" {
 			problems = append(problems, lane.Problem{Field: field + ".network.address", Message: why})
 		}
 		for _, p := range lane.Collisions(s, others) {
@@ -54,7 +54,7 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 		return lane.Imported{Notes: c.unbundled(specs)}, problems, nil
 	}
 	out, err := c.store(ctx, specs, have, by)
-	out.Notes = c.unbundled(specs)
+	out.Notes = append(out.Notes, c.unbundled(specs)...)
 	if n := len(out.Added) + len(out.Changed); err != nil && n > 0 {
 		err = &lane.Error{Code: lane.CodeOf(err), Message: fmt.Sprintf("%d of %d records were stored before this; import the file again, what is stored already changes nothing", n, len(specs)), Err: err}
 	}
@@ -114,6 +114,9 @@ func (c *Control) store(ctx context.Context, specs []lane.Host, have map[lane.Ho
 			return out, err
 		}
 		out.Changed = append(out.Changed, s.ID)
+		if h.Run.Open && !next.Run.Open && h.State != lane.StateRetired {
+			out.Notes = append(out.Notes, fmt.Sprintf("%s: its run was granted for what the record said before, and is cancelled: `bootlane provision %s` when it should be installed", s.ID, s.ID))
+		}
 	}
 	return out, nil
 }

@@ -77,7 +77,7 @@ func (c *Control) Seed(ctx context.Context, p lane.RunPath, f lane.Facts) (seed.
 	if err != nil {
 		return seed.Document{}, err
 	}
-	docs, err := seed.Documents(c.input(h, b))
+	docs, err := seed.Documents(c.input(h, b, f.Server))
 	if err != nil {
 		return seed.Document{}, err
 	}
@@ -115,7 +115,7 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 		})
 		return lane.Order{Action: lane.Hold, Reason: lane.DiskMismatch, Detail: err.Error(), Host: h.ID, Run: h.Run.ID}, failed
 	}
-	files, err := seed.AgentFiles(c.input(h, b))
+	files, err := seed.AgentFiles(c.input(h, b, f.Server))
 	if err != nil {
 		return lane.Order{}, err
 	}

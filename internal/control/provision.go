@@ -47,7 +47,7 @@ func (c *Control) preflight(ctx context.Context, h lane.Host, ref string) (lane.
 		return b, err
 	}
 	problems := append(lane.Preflight(h, b), lane.Collisions(h, others)...)
-	if why := c.Network.misplaced(h.Network.Address); why != "" {
+	if why := c.misplaced(h.Network.Address); why != "" {
 		problems = append(problems, lane.Problem{Field: "network.address", Message: why})
 	}
 	if b.Digest != "" {

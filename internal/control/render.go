@@ -19,15 +19,15 @@ const secretStandIn = "capability-of-the-run"
 func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	h.Run = lane.Run{ID: "r-preflight", Capability: secretStandIn, Disk: h.Disk, BundleName: b.Ref()}
 	var out []lane.Problem
-	if _, err := seed.Documents(c.input(h, b)); err != nil {
+	if _, err := seed.Documents(c.input(h, b, "")); err != nil {
 		out = append(out, lane.Problem{Field: "seed", Message: err.Error()})
 	}
 	if b.Seed != lane.SeedImage && !c.Site.Admits() {
 		out = append(out, lane.Problem{Field: "site", Message: "nobody could log in to the installed system: set site.sshKeys or site.passwordHash in the configuration"})
 	}
-	if b.Seed == lane.SeedPreseed && len(c.Network.DNS) == 0 && !c.Network.Proxy {
+	if n := c.home(h.Network.Address); b.Seed == lane.SeedPreseed && len(n.DNS) == 0 && !n.Proxy {
 		// No preseed answers this: the question comes before the preseed is fetched.
-		out = append(out, lane.Problem{Field: "dhcp.dns", Message: "the Debian installer stops and asks for a name server when DHCP names none: set dhcp.dns in the configuration"})
+		out = append(out, lane.Problem{Field: "networks[].dns", Message: fmt.Sprintf("the Debian installer stops and asks for a name server when DHCP names none: set networks[].dns of %s in the configuration", n.Prefix)})
 	}
 	return out
 }
@@ -41,26 +41,27 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 		return nil, err
 	}
 	h.Run = lane.Run{ID: "r-rendered", Open: true, Capability: secretStandIn, Disk: h.Disk, Boots: lane.DefaultBoots, BootsUsed: 1, Stage: lane.StageScript}
+	n := c.home(h.Network.Address)
 	files := []lane.Rendered{
 		{Path: "inventory.env", Body: inventoryEnv(h)},
-		{Path: "dhcp/proxy-pxe.conf", Body: c.dnsmasqProxy()},
-		{Path: "tftp/" + lane.EntryScript, Body: string(script.Entry(c.BaseURL))},
+		{Path: "dhcp/proxy-pxe.conf", Body: c.dnsmasqProxy(n)},
+		{Path: "tftp/" + lane.EntryScript, Body: string(script.Entry(c.BaseURL(n.Server.String())))},
 	}
-	if !c.Network.Proxy { // a proxy knows nothing of the addresses
-		files = append(files, lane.Rendered{Path: "dhcp/direct-pxe.conf", Body: c.dnsmasqDirect(h)})
+	if !n.Proxy { // a proxy knows nothing of the addresses
+		files = append(files, lane.Rendered{Path: "dhcp/direct-pxe.conf", Body: c.dnsmasqDirect(n, h)})
 	}
 	b, err := c.Bundles.Find(h.Bundle)
 	if err != nil {
 		return files, nil
 	}
 	h.Run.Bundle, h.Run.BundleName = b.Digest, b.Ref()
-	f := lane.Facts{UUID: h.Identity.UUID, Arch: h.Arch, Firmware: lane.UEFI}
+	f := lane.Facts{UUID: h.Identity.UUID, Arch: h.Arch, Firmware: lane.UEFI, Server: n.Server.String()}
 	if len(h.Identity.MACs) > 0 {
 		f.MAC = h.Identity.MACs[0]
 	}
 	d := lane.Decision{Action: lane.Install, Reason: lane.Granted, Host: h.ID, Run: h.Run.ID}
 	files = append(files, lane.Rendered{Path: "http/boot/" + string(h.ID) + ".ipxe", Body: string(script.InstallScript(c.install(h, b, d, f)))})
-	docs, err := seed.Documents(c.input(h, b))
+	docs, err := seed.Documents(c.input(h, b, f.Server))
 	if err != nil {
 		return nil, err
 	}
@@ -108,8 +109,7 @@ var dnsmasqArchs = []struct {
 }{{0, lane.Platform{Arch: lane.X86_64, Firmware: lane.BIOS}}, {7, lane.Platform{Arch: lane.X86_64, Firmware: lane.UEFI}},
 	{9, lane.Platform{Arch: lane.X86_64, Firmware: lane.UEFI}}, {11, lane.Platform{Arch: lane.ARM64, Firmware: lane.UEFI}}}
 
-func (c *Control) dnsmasqDirect(h lane.Host) string {
-	n := c.Network
+func (c *Control) dnsmasqDirect(n Network, h lane.Host) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# What Bootlane's own DHCP does for this network, said to dnsmasq.\nport=0\ninterface=%s\nbind-interfaces\ndhcp-range=%s,%s,%d\n", n.Interface, n.First, n.Last, int(n.Lease.Seconds()))
 	if n.Authoritative {
@@ -141,31 +141,30 @@ func (c *Control) dnsmasqDirect(h lane.Host) string {
 		}
 		b.WriteByte('\n')
 	}
-	c.dnsmasqBoot(&b, "dhcp-boot=tag:%s,%s,,"+n.Server.String()+"\n")
+	c.dnsmasqBoot(n, &b, "dhcp-boot=tag:%s,%s,,"+n.Server.String()+"\n")
 	return b.String()
 }
 
-func (c *Control) dnsmasqProxy() string {
-	n := c.Network
+func (c *Control) dnsmasqProxy(n Network) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# The same beside a DHCP server that owns the addresses.\nport=0\ninterface=%s\nbind-interfaces\ndhcp-range=%s,proxy\n", n.Interface, n.Prefix.Addr())
-	c.dnsmasqBoot(&b, "dhcp-boot=tag:%s,%s,,"+n.Server.String()+"\n")
+	c.dnsmasqBoot(n, &b, "dhcp-boot=tag:%s,%s,,"+n.Server.String()+"\n")
 	return b.String()
 }
 
-func (c *Control) dnsmasqBoot(b *strings.Builder, boot string) {
+func (c *Control) dnsmasqBoot(n Network, b *strings.Builder, boot string) {
 	b.WriteString("enable-tftp\ntftp-root=/srv/tftp\ndhcp-userclass=set:ipxe,iPXE\n")
 	tagged := map[lane.Platform]bool{}
 	for _, a := range dnsmasqArchs {
-		loader, ok := c.Loaders[a.platform]
-		if !ok {
+		loaders := c.Loaders[a.platform]
+		if len(loaders) == 0 {
 			continue
 		}
 		fmt.Fprintf(b, "dhcp-match=set:%s,option:client-arch,%d\n", a.platform, a.code)
 		if !tagged[a.platform] {
-			fmt.Fprintf(b, boot, a.platform.String()+",tag:!ipxe", filepath.Base(loader))
+			fmt.Fprintf(b, boot, a.platform.String()+",tag:!ipxe", filepath.Base(loaders[0]))
 		}
 		tagged[a.platform] = true
 	}
-	fmt.Fprintf(b, boot, "ipxe", c.BaseURL+"/"+lane.EntryScript)
+	fmt.Fprintf(b, boot, "ipxe", c.BaseURL(n.Server.String())+"/"+lane.EntryScript)
 }

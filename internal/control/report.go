@@ -31,7 +31,7 @@ func (c *Control) reportOnce(ctx context.Context, id lane.HostID, r lane.Report)
 	if err != nil {
 		return err
 	}
-	if diff := lane.Contradictions(h, r.Facts); len(diff) > 0 && h.State == lane.StateProvisioning {
+	if diff := lane.Contradictions(h, r.Facts); len(diff) > 0 && h.Run.Open {
 		d := lane.Decision{Reason: lane.IdentityMismatch, Host: id, Claims: []lane.HostID{id}, Mismatch: diff, Detail: "a report came from another machine"}
 		if err := c.aftermath(ctx, d, h, r.Facts); err != nil {
 			return err

@@ -62,21 +62,18 @@ func (c *Control) installScript(ctx context.Context, d lane.Decision, h lane.Hos
 
 // install fills in the install script of a host.
 func (c *Control) install(h lane.Host, b lane.Bundle, d lane.Decision, f lane.Facts) script.Install {
-	in := c.input(h, b)
+	in, base := c.input(h, b, f.Server), c.BaseURL(f.Server)
 	return script.Install{
-		Machine: script.Machine{Facts: f, Server: c.BaseURL}, Decision: d, Hostname: h.Hostname,
+		Machine: script.Machine{Facts: f, Server: base, LocalBoot: h.Boot.LocalBoot}, Decision: d, Hostname: h.Hostname,
 		Boot: h.Run.BootsUsed, Boots: h.Run.Boots, BundleName: b.Ref(),
-		KernelURL: c.fileURL(h, b, b.Kernel), InitrdURL: c.fileURL(h, b, b.Initrd), Args: seed.KernelArgs(in, f.MAC),
-		AgainURL: c.BaseURL + "/" + lane.BootPath{MAC: f.MAC, Platform: lane.Platform{Arch: f.Arch, Firmware: f.Firmware}, File: lane.FailedScript}.String(),
+		KernelURL: base + filePath(h, b, b.Kernel), InitrdURL: base + filePath(h, b, b.Initrd), Args: seed.KernelArgs(in, f.MAC),
+		AgainURL: base + "/" + lane.BootPath{MAC: f.MAC, Platform: lane.Platform{Arch: f.Arch, Firmware: f.Firmware}, File: lane.FailedScript}.String(),
 	}
 }
 
-func (c *Control) input(h lane.Host, b lane.Bundle) seed.Input {
-	return seed.Input{Host: h, Bundle: b, Site: c.Site, Base: c.BaseURL + lane.RunBase(h.Run.Capability)}
-}
-
-func (c *Control) fileURL(h lane.Host, b lane.Bundle, name string) string {
-	return c.BaseURL + filePath(h, b, name)
+// input is what the seeds are made of, for a machine that reaches us at server.
+func (c *Control) input(h lane.Host, b lane.Bundle, server string) seed.Input {
+	return seed.Input{Host: h, Bundle: b, Site: c.Site, Base: c.BaseURL(server) + lane.RunBase(h.Run.Capability)}
 }
 
 func filePath(h lane.Host, b lane.Bundle, name string) string {
@@ -85,9 +82,9 @@ func filePath(h lane.Host, b lane.Bundle, name string) string {
 
 // harmlessScript returns the script of every answer but Install.
 func (c *Control) harmlessScript(d lane.Decision, f lane.Facts) []byte {
-	m := script.Machine{Facts: f, Server: c.BaseURL}
+	m := script.Machine{Facts: f, Server: c.BaseURL(f.Server), LocalBoot: d.Boot.LocalBoot}
 	if d.Action == lane.LocalBoot {
 		return script.LocalBootScript(m, d)
 	}
-	return script.HoldScript(m, d, c.Hold, c.BaseURL+"/"+lane.EntryScript)
+	return script.HoldScript(m, d, c.Hold, m.Server+"/"+lane.EntryScript)
 }

@@ -91,7 +91,7 @@ func TestBootFiles(t *testing.T) {
 	if e := r.last("mac:"+string(stranger), lane.KindAsked); e.Reason != lane.UnknownMachine || e.Facts == nil || e.Facts.From != "10.0.0.9" {
 		t.Errorf("the unknown machine left %+v", e)
 	}
-	r.must(os.Remove(r.Loaders[uefi]))
+	r.must(os.Remove(r.Loaders[uefi][0]))
 	if _, err := r.fetch(lane.BootPath{MAC: mac1, Platform: uefi, File: "snponly.efi"}, lane.SurfaceHTTP); lane.CodeOf(err) != lane.Unavailable {
 		t.Errorf("a loader that is gone: %v", err)
 	}
@@ -193,7 +193,9 @@ func TestRenderOfAProxy(t *testing.T) {
 	r := newRig(t)
 	r.enrol(spec("node1"))
 	cfg := r.Config
-	cfg.Network.Proxy, cfg.Network.DNS = true, nil
+	n := cfg.Networks[0]
+	n.Proxy, n.DNS = true, nil
+	cfg.Networks = []control.Network{n}
 	proxy := control.New(cfg)
 	files, err := proxy.Render(t.Context(), "node1")
 	r.must(err)
@@ -211,8 +213,8 @@ func TestRenderOfAProxy(t *testing.T) {
 // preflight, and not found out at the first boot.
 func TestMisplacedAddresses(t *testing.T) {
 	r := newRig(t)
-	for a, want := range map[string]string{"10.0.0.254": "dhcp.routers", "10.0.0.53": "dhcp.dns", "10.0.0.1": "Bootlane's own", "10.0.0.0": "no host's",
-		"10.0.0.255": "no host's", "10.99.0.21": "not in dhcp.subnet", "10.0.0.21": ""} {
+	for a, want := range map[string]string{"10.0.0.254": "is a router's", "10.0.0.53": "", "10.0.0.1": "Bootlane's own", "10.0.0.0": "no host's",
+		"10.0.0.255": "no host's", "10.99.0.21": "is in no network of the configuration: 10.0.0.0/24", "10.0.0.21": ""} {
 		s := spec("node1")
 		s.Network.Address = netip.MustParseAddr(a)
 		_, problems, err := r.Import(t.Context(), []lane.Host{s}, "op:t", true)
@@ -223,8 +225,10 @@ func TestMisplacedAddresses(t *testing.T) {
 	}
 	r.enrol(func() lane.Host { s := spec("node1"); s.Network.Address = netip.MustParseAddr("10.0.0.77"); return s }())
 	cfg := r.Config
-	cfg.Network.Routers = []netip.Addr{netip.MustParseAddr("10.0.0.77")} // the configuration changed since
-	if _, err := control.New(cfg).Provision(t.Context(), "node1", lane.Provisioning{By: "op:t"}); err == nil || !strings.Contains(err.Error(), "network.address: 10.0.0.77 is one of dhcp.routers") {
+	n := cfg.Networks[0]
+	n.Routers = []netip.Addr{netip.MustParseAddr("10.0.0.77")} // the configuration changed since
+	cfg.Networks = []control.Network{n}
+	if _, err := control.New(cfg).Provision(t.Context(), "node1", lane.Provisioning{By: "op:t"}); err == nil || !strings.Contains(err.Error(), "network.address: 10.0.0.77 is a router's") {
 		t.Errorf("%v", err)
 	}
 }
@@ -846,4 +850,45 @@ func TestRunExpires(t *testing.T) {
 	if err := r.Run(ctx); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestNoLease: a machine that DHCP has no address for is told so by `why`, until it gets one.
+func TestNoLease(t *testing.T) {
+	r := newRig(t)
+	r.enrol(spec("node1"))
+	f := lane.Facts{Surface: lane.SurfaceDHCP, Speaker: lane.SpeakerROM, MAC: "52:54:00:00:00:01"}
+	why := func() string {
+		v, err := r.Why(t.Context(), "node1")
+		r.must(err)
+		return v.Rule
+	}
+	r.NoLease(f, "DISCOVER", "every address is leased")
+	if got := why(); got != "no-address" {
+		t.Errorf("after a refusal: %s", got)
+	}
+	r.Lease(f, "REQUEST", "leased 10.0.0.21")
+	if got := why(); got != "not-provisioned" {
+		t.Errorf("after a lease: %s", got)
+	}
+}
+
+// TestWrittenInQuarantine: one spoofed DISCOVER sets a record aside while its machine
+// installs. What the machine has written is known all the same: it is not installed twice.
+func TestWrittenInQuarantine(t *testing.T) {
+	r := newRig(t)
+	r.bundle(lane.SeedImage)
+	r.enrol(spec("node1"))
+	h := r.provision("node1", lane.Provisioning{})
+	r.script(lane.Install)
+	r.must(r.report(h, lane.StageKernel, 1, lane.StatusOK))
+	r.must(r.report(h, lane.StageInstaller, 1, lane.StatusOK))
+	spoofed := lane.Facts{Surface: lane.SurfaceDHCP, Speaker: lane.SpeakerROM, MAC: h.Identity.MACs[0], UUID: "99999999-8888-4777-8666-555555555555"}
+	if _, err := r.Ask(t.Context(), spoofed); err != nil || r.host("node1").State != lane.StateQuarantine {
+		t.Fatal(r.host("node1").State, err)
+	}
+	r.must(r.report(h, lane.StageDiskWritten, 1, lane.StatusOK))
+	_, err := r.Release(t.Context(), "node1", "op:t", "spoofed")
+	r.must(err)
+	r.pass(time.Hour / 2)
+	r.script(lane.LocalBoot)
 }

@@ -38,10 +38,18 @@ type query struct {
 	serverID  netip.Addr // option 54
 	clientID  []byte     // option 61, echoed as it came (RFC 6842)
 	machineID []byte     // option 97, echoed as it came; nil when malformed
+	vendor    string     // option 60, without a NUL at its end
+	userClass string     // option 77 as it came
+	subnet    netip.Addr // option 118; zero without one
+	relay     relay      // option 82
+	bootItem  []byte     // option 43.71 of a boot server request; nil without one
 	maxSize   int        // option 57, bounded
 	platform  lane.Platform
 	facts     lane.Facts
-	// bootServer says that it came by port 4011, to us alone.
+	// How it came: through which interface of ours, to us alone or to everybody, and
+	// by port 4011 or 67.
+	iface      string
+	unicast    bool
 	bootServer bool
 }
 
@@ -82,7 +90,8 @@ func parse(data []byte) (query, error) {
 	}
 	q := query{msg: p.MessageType(), xid: [4]byte(data[4:8]), flags: uint16(data[10])<<8 | uint16(data[11]), htype: data[1], chaddr: [16]byte(data[28:44]),
 		mac: mac, ciaddr: addr(data[12:16]), giaddr: addr(data[24:28]), requested: addr(p.Options.Get(dhcpv4.OptionRequestedIPAddress)),
-		serverID: addr(p.Options.Get(dhcpv4.OptionServerIdentifier)), clientID: p.Options.Get(dhcpv4.OptionClientIdentifier), maxSize: maxSize(p)}
+		serverID: addr(p.Options.Get(dhcpv4.OptionServerIdentifier)), clientID: p.Options.Get(dhcpv4.OptionClientIdentifier), maxSize: maxSize(p),
+		subnet: subnetSelection(p), relay: parseRelay(p.Options.Get(dhcpv4.OptionRelayAgentInformation))}
 	q.classify(p)
 	return q, nil
 }
@@ -130,6 +139,7 @@ func maxSize(p *dhcpv4.DHCPv4) int {
 func (q *query) classify(p *dhcpv4.DHCPv4) {
 	vendor := strings.TrimRight(string(p.Options.Get(dhcpv4.OptionClassIdentifier)), "\x00")
 	user := p.Options.Get(dhcpv4.OptionUserClassInformation)
+	q.vendor, q.userClass = vendor, string(user)
 	encap := dhcpv4.Options{}
 	if raw := p.Options.Get(dhcpv4.GenericOptionCode(175)); raw != nil {
 		if err := encap.FromBytes(append(bytes.Clone(raw), 255)); err != nil {
@@ -153,7 +163,10 @@ func (q *query) classify(p *dhcpv4.DHCPv4) {
 	if m := p.Options.Get(dhcpv4.OptionClientMachineIdentifier); len(m) == 17 && m[0] == 0 {
 		q.machineID = m
 	}
-	q.facts = lane.Facts{Surface: lane.SurfaceDHCP, Speaker: lane.SpeakerROM, MAC: q.mac, Arch: arch.Arch, Firmware: arch.Firmware, HTTPBoot: q.class == httpc, Name: q.msg.String()}
+	if q.class == pxe {
+		q.bootItem = bootItem(p.Options.Get(dhcpv4.OptionVendorSpecificInformation))
+	}
+	q.facts = lane.Facts{Surface: lane.SurfaceDHCP, Speaker: lane.SpeakerROM, MAC: q.mac, Relay: q.relay.facts(q.giaddr), Arch: arch.Arch, Firmware: arch.Firmware, HTTPBoot: q.class == httpc, Name: q.msg.String()}
 	if q.class == ipxe {
 		q.facts.Speaker = lane.SpeakerLoader
 	}
@@ -162,6 +175,26 @@ func (q *query) classify(p *dhcpv4.DHCPv4) {
 			q.facts.UUID = u
 		}
 	}
+}
+
+// bootItem returns sub-option 71 of option 43, PXE_BOOT_ITEM: which boot server a
+// client asks for. PXE 2.1 section 2.2.3.
+func bootItem(vendor []byte) []byte {
+	for len(vendor) >= 2 && vendor[0] != 255 {
+		if vendor[0] == 0 {
+			vendor = vendor[1:]
+			continue
+		}
+		n := int(vendor[1])
+		if len(vendor) < 2+n {
+			return nil
+		}
+		if vendor[0] == 71 && n == 4 {
+			return vendor[2:6]
+		}
+		vendor = vendor[2+n:]
+	}
+	return nil
 }
 
 // isIPXE reads option 77. iPXE sends its four letters bare, which RFC 3004

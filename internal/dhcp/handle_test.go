@@ -22,7 +22,9 @@ import (
 // rig is a server without a socket, on a real store and a clock that tests move.
 type rig struct {
 	*Server
+	*scope   // the first network's
 	t        *testing.T
+	networks []Network
 	now      time.Time
 	store    *store.Store
 	stop     func()
@@ -67,7 +69,7 @@ func (r *rig) Lease(_ lane.Facts, _, text string) {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), reserved: map[lane.MAC]netip.Addr{}}
+	r := &rig{t: t, now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), reserved: map[lane.MAC]netip.Addr{}, networks: []Network{network()}}
 	e, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
 	if err != nil {
 		t.Fatal(err)
@@ -98,9 +100,16 @@ func (r *rig) restart() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	n := network()
-	r.Server = &Server{cfg: Config{Interface: "test", Network: n, Asker: r, Leases: r.store, Reservations: r, Evidence: r,
-		Now: func() time.Time { return r.now }, Log: slog.New(slog.DiscardHandler)}, pool: newPool(n.First, n.Last, leases), addresses: addrList("192.168.77.1", "192.168.77.2")}
+	r.serve(Config{Networks: r.networks, Asker: r, Leases: r.store, Reservations: r, Evidence: r, Now: func() time.Time { return r.now }, Log: slog.New(slog.DiscardHandler)}, leases)
+}
+
+// serve makes the server as New does, but for its sockets.
+func (r *rig) serve(cfg Config, leases []lane.Lease) {
+	r.Server = &Server{cfg: cfg, addresses: addrList("192.168.77.1", "192.168.77.2")}
+	for _, n := range cfg.Networks {
+		r.scopes = append(r.scopes, newScope(n, leases, cfg.Now))
+	}
+	r.scope = r.scopes[0]
 }
 
 // say sends one message and returns the reply; nil when the server is silent.
@@ -110,6 +119,7 @@ func (r *rig) say(b []byte) *dhcpv4.DHCPv4 {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	q.iface, q.unicast = "test", !q.ciaddr.IsUnspecified()
 	a, err := r.handle(r.t.Context(), q)
 	if err != nil || a.kind == 0 {
 		return nil
@@ -226,7 +236,7 @@ func TestPoolRunsDry(t *testing.T) {
 		r.bind(mac(n + 1))
 	}
 	r.expect(r.say(build(discover, mac(9), nil)), 0, "") // D4-09
-	if len(r.notes) == 0 || !strings.HasPrefix(r.notes[len(r.notes)-1], "every address of dhcp.range is leased") {
+	if len(r.notes) == 0 || !strings.HasPrefix(r.notes[len(r.notes)-1], "no address of 192.168.77.0/24 is free for it") {
 		t.Errorf("notes: %v", r.notes)
 	}
 	r.now = r.now.Add(2 * time.Hour)
@@ -266,7 +276,7 @@ func TestRequestStates(t *testing.T) {
 		})
 	}
 	r.t = t
-	r.cfg.Network.Authoritative = true
+	r.Authoritative = true
 	r.expect(r.say(build(request, mac(7), nil, ip(50, "192.168.77.103")...)), nak, "") // D4-21 authoritative
 }
 
@@ -299,13 +309,21 @@ func TestReservations(t *testing.T) {
 	r.expect(r.say(build(discover, mac(99), nil)), 0, "")
 	r.reserved[mac(98)] = netip.MustParseAddr("192.168.77.100") // D4-10: reserved while another still has it
 	r.expect(r.say(build(discover, mac(98), nil)), 0, "")
-	for _, foreign := range []string{"10.1.1.1", "192.168.77.254", "192.168.77.53", "192.168.77.123", "192.168.77.1", "192.168.77.255"} {
+	for _, foreign := range []string{"10.1.1.1", "192.168.77.254", "192.168.77.1", "192.168.77.255"} {
 		r.reserved[mac(97)] = netip.MustParseAddr(foreign)
 		r.expect(r.say(build(discover, mac(97), nil)), 0, "")
 		if note := r.notes[len(r.notes)-1]; !strings.Contains(note, foreign) || !strings.Contains(note, "correct network.address") {
 			t.Errorf("%s: the note says %q", foreign, note)
 		}
+		// Nor when it comes with the address already, from before the record was corrected.
+		for name, b := range map[string][]byte{"SELECTING": selecting(mac(97), foreign, "192.168.77.1"), "INIT-REBOOT": build(request, mac(97), nil, ip(50, foreign)...), "RENEWING": build(request, mac(97), ciaddr(foreign))} {
+			if p := r.say(b); p == nil || p.MessageType() != nak {
+				t.Errorf("%s of %s is answered by %v", name, foreign, p)
+			}
+		}
 	}
+	r.reserved[mac(96)] = netip.MustParseAddr("192.168.77.53") // a machine of the inventory that is the name server
+	r.expect(r.say(build(discover, mac(96), nil)), offering, "192.168.77.53")
 }
 
 // A host has one reserved address, and often two NICs: the second one to boot gets an
@@ -338,7 +356,7 @@ func TestDecline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if newPool(netip.MustParseAddr("192.168.77.100"), netip.MustParseAddr("192.168.77.103"), stored).available(mac(3), netip.MustParseAddr("192.168.77.100"), r.now) {
+	if newPool(network().Ranges, stored).available(mac(3), netip.MustParseAddr("192.168.77.100"), r.now) {
 		t.Error("after a restart the declined address is free")
 	}
 	for range 20 { // D4-30: the pool survives

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,7 +116,9 @@ func stopDaemon(t *testing.T, pidFile string) {
 func TestRealClients(t *testing.T) {
 	seg := newSegment(t)
 	r := newRig(t)
-	srv, err := New(t.Context(), Config{Interface: "srv0", Network: network(), Asker: r, Leases: r.store, Reservations: r, Evidence: r, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	n := network()
+	n.Interface = "srv0"
+	srv, err := New(t.Context(), Config{Networks: []Network{n}, Asker: r, Leases: r.store, Reservations: r, Evidence: r, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +142,7 @@ func TestRealClients(t *testing.T) {
 	if text, err := os.ReadFile(leases); err != nil || !strings.Contains(string(text), "fixed-address 192.168.77.100;") {
 		t.Errorf("dhclient's lease: %s, %v", text, err)
 	}
-	if l, ok := srv.pool.leaseOf(mac(1)); !ok || l.State != lane.LeaseActive || l.Address.String() != "192.168.77.100" {
+	if l, ok := srv.scopes[0].pool.leaseOf(mac(1)); !ok || l.State != lane.LeaseActive || l.Address.String() != "192.168.77.100" {
 		t.Errorf("lease %+v", l)
 	}
 	stats := srv.Stats()
@@ -167,7 +170,7 @@ func TestProxyPorts(t *testing.T) {
 				defer func() { _ = other.Close() }()
 			}
 			cfg := r.cfg
-			cfg.Interface, cfg.Only4011 = "srv0", only
+			cfg.Networks[0].Interface, cfg.Networks[0].Only4011 = "srv0", only
 			srv, err := New(t.Context(), cfg)
 			if err != nil {
 				t.Fatal(err)
@@ -217,4 +220,155 @@ func (s segment) listen(t *testing.T, port int) *net.UDPConn {
 		t.Fatal(err, back)
 	}
 	return conn
+}
+
+// in runs f in the clients' namespace, on this thread.
+func (s segment) in(t *testing.T, f func()) {
+	t.Helper()
+	here, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = here.Close() }()
+	if err := netns.Set(s.client); err != nil {
+		t.Fatal(err)
+	}
+	f()
+	if err := netns.Set(here); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start starts a program in the clients' namespace, and ends it with the test.
+func (s segment) start(t *testing.T, pkg, name string, args ...string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Fatalf("%s is missing: apt-get install %s", name, pkg)
+	}
+	cmd := exec.Command("nsenter", append([]string{"--net=" + s.path, name}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", name, out.String())
+		}
+	})
+}
+
+// TestRealRelay has a real client get its address through a real relay agent, RL-01, and
+// renew it without one, D4-23.
+func TestRealRelay(t *testing.T) {
+	seg := newSegment(t)
+	n := network()
+	n.Interface = "srv0"
+	n.Subnet = lane.Subnet{Prefix: netip.MustParsePrefix("10.1.0.0/24"), Server: netip.MustParseAddr("192.168.77.1"), Relays: addrList("10.1.0.1"), Routers: addrList("10.1.0.1")}
+	n.Ranges = []Range{{First: netip.MustParseAddr("10.1.0.100"), Last: netip.MustParseAddr("10.1.0.103")}}
+	r := newRig(t)
+	srv, err := New(t.Context(), Config{Networks: []Network{n}, Asker: r, Leases: r.store, Reservations: r, Evidence: r, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	if out, err := exec.Command("ip", "route", "add", "10.1.0.0/24", "via", "192.168.77.60").CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	// The clients' namespace is the router; the client is behind it in one of its own.
+	for _, args := range []string{"address add 192.168.77.60/24 dev cli0", "link set lo up", "link add name lan0 type veth peer name pc0",
+		"address add 10.1.0.1/24 dev lan0", "link set lan0 up"} {
+		seg.run(t, "iproute2", "ip", strings.Fields(args)...)
+	}
+	seg.run(t, "procps", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+	machine, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = machine.Close() }()
+	behind := segment{machine, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(machine))}
+	seg.in(t, func() {
+		if out, err := exec.Command("ip", "link", "set", "pc0", "netns", behind.path).CombinedOutput(); err != nil {
+			t.Fatal(err, string(out))
+		}
+	})
+	behind.run(t, "iproute2", "ip", "link", "set", "pc0", "up")
+	seg.start(t, "isc-dhcp-relay", "dhcrelay", "-4", "-d", "-a", "-id", "lan0", "-iu", "cli0", "192.168.77.1")
+	time.Sleep(500 * time.Millisecond) // dhcrelay says nothing when it is ready
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" != bound ] || { ip address add $ip/24 dev pc0; ip route add default via $router; }\nenv | grep -E '^(ip|router|serverid)='\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out := behind.run(t, "udhcpc", "udhcpc", "-i", "pc0", "-n", "-q", "-f", "-t", "8", "-T", "1", "-s", script)
+	for _, want := range []string{"ip=10.1.0.100", "router=10.1.0.1", "serverid=192.168.77.1"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("udhcpc was not given %q:\n%s", want, out)
+		}
+	}
+	client := behind.listen(t, 68)
+	defer func() { _ = client.Close() }()
+	l, ok := srv.scopes[0].pool.at(netip.MustParseAddr("10.1.0.100"))
+	if !ok {
+		t.Fatal("no lease")
+	}
+	if _, err := client.WriteToUDP(build(request, l.MAC, ciaddr("10.1.0.100")), &net.UDPAddr{IP: net.IPv4(192, 168, 77, 1), Port: serverPort}); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1500)
+	size, from, err := client.ReadFromUDP(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := dhcpv4.FromBytes(buf[:size]); err != nil || p.MessageType() != ack || from.String() != "192.168.77.1:67" {
+		t.Errorf("%v from %s, %v", p, from, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestConflictProbe: D4-51, with a real machine that nobody gave its address.
+func TestConflictProbe(t *testing.T) {
+	seg := newSegment(t)
+	n := network()
+	n.Interface, n.ConflictProbe = "srv0", true
+	r := newRig(t)
+	srv, err := New(t.Context(), Config{Networks: []Network{n}, Asker: r, Leases: r.store, Reservations: r, Evidence: r, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seg.run(t, "iproute2", "ip", "address", "add", "192.168.77.100/24", "dev", "cli0")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	now := time.Now()
+	for deadline := now.Add(20 * time.Second); srv.scopes[0].pool.usage(now).Aside == 0 || !srv.scopes[0].pool.verified(netip.MustParseAddr("192.168.77.101"), time.Now()); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the squatter is not found: %+v", srv.scopes[0].pool.usage(now))
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	a, ok, err := srv.choose(ctx, srv.scopes[0], query{mac: mac(9), requested: netip.MustParseAddr("192.168.77.100")}, false)
+	if err != nil || !ok || a.String() != "192.168.77.101" {
+		t.Errorf("given %s, %v, %v", a, ok, err)
+	}
+	if a, ok, err = srv.choose(ctx, srv.scopes[0], query{mac: mac(1), requested: netip.MustParseAddr("192.168.77.100")}, false); err != nil || !ok || a.String() != "192.168.77.100" { // D4-52: it is its own
+		t.Errorf("given %s, %v, %v", a, ok, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if len(r.notes) == 0 || !strings.Contains(r.notes[0], "192.168.77.100 is in use without a lease") {
+		t.Errorf("notes: %v", r.notes)
+	}
 }

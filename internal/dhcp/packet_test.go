@@ -35,11 +35,12 @@ func capture(t testing.TB, name string) []byte {
 }
 
 func network() Network {
-	return Network{Server: netip.MustParseAddr("192.168.77.1"), Prefix: netip.MustParsePrefix("192.168.77.0/24"),
-		First: netip.MustParseAddr("192.168.77.100"), Last: netip.MustParseAddr("192.168.77.103"),
-		Routers: addrList("192.168.77.254"), DNS: addrList("192.168.77.53", "192.168.77.54"), NTP: addrList("192.168.77.123"), Domain: "lab.example",
-		Lease: time.Hour, HTTPBase: "http://192.168.77.1:8080", HoldScreen: true, FastLocalBoot: true,
-		Loaders: map[lane.Platform]string{{Arch: lane.X86_64, Firmware: lane.UEFI}: "snponly.efi", {Arch: lane.X86_64, Firmware: lane.BIOS}: "undionly.kpxe", {Arch: lane.ARM64, Firmware: lane.UEFI}: "snponly-arm64.efi"}}
+	return Network{Interface: "test", Subnet: lane.Subnet{Server: netip.MustParseAddr("192.168.77.1"), Prefix: netip.MustParsePrefix("192.168.77.0/24"),
+		Routers: addrList("192.168.77.254"), DNS: addrList("192.168.77.53", "192.168.77.54"), NTP: addrList("192.168.77.123")},
+		Ranges: []Range{{First: netip.MustParseAddr("192.168.77.100"), Last: netip.MustParseAddr("192.168.77.103")}},
+		Domain: "lab.example",
+		Lease:  time.Hour, HTTPBase: "http://192.168.77.1:8080", HoldScreen: true, FastLocalBoot: true,
+		Loaders: map[lane.Platform][]string{{Arch: lane.X86_64, Firmware: lane.UEFI}: {"snponly.efi", "ipxe.efi"}, {Arch: lane.X86_64, Firmware: lane.BIOS}: {"undionly.kpxe"}, {Arch: lane.ARM64, Firmware: lane.UEFI}: {"snponly-arm64.efi"}}}
 }
 
 func addrList(s ...string) (out []netip.Addr) {
@@ -354,11 +355,11 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("reply size %d", q.maxSize)
 		}
 		for _, d := range []lane.Decision{{}, {Action: lane.LocalBoot}, {Action: lane.Install}} {
-			b := n.lease(q, dhcpv4.MessageTypeOffer, n.First, d).marshal(q)
+			b := n.lease(q, dhcpv4.MessageTypeOffer, n.Ranges[0].First, d).marshal(q)
 			if _, err := dhcpv4.FromBytes(b); err != nil || len(b) > q.maxSize {
 				t.Errorf("reply of %d bytes: %v", len(b), err)
 			}
-			destination(q, dhcpv4.MessageTypeOffer, netip.AddrPortFrom(n.First, 68))
+			destination(q, dhcpv4.MessageTypeOffer, netip.AddrPortFrom(n.Ranges[0].First, 68))
 		}
 	})
 }

@@ -16,8 +16,8 @@ func proxyRig(t *testing.T) *rig {
 	n := network()
 	n.Proxy = true
 	cfg := r.cfg
-	cfg.Network, cfg.Leases, cfg.Reservations = n, nil, nil
-	r.Server = &Server{cfg: cfg, addresses: addrList("192.168.77.1")}
+	cfg.Networks, cfg.Leases, cfg.Reservations = []Network{n}, nil, nil
+	r.serve(cfg, nil)
 	r.decision = lane.Decision{Action: lane.Install, Reason: lane.Granted}
 	return r
 }
@@ -30,7 +30,7 @@ func (r *rig) tell(b []byte, bootServer bool, from string) (*dhcpv4.DHCPv4, neti
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	q.bootServer = bootServer
+	q.iface, q.bootServer = "test", bootServer
 	a, err := r.handle(r.t.Context(), q)
 	if err != nil || a.kind == 0 {
 		return nil, netip.AddrPort{}
@@ -124,16 +124,16 @@ func TestProxyIsSilent(t *testing.T) {
 	if p, _ := r.tell(ovmf, false, "0.0.0.0:68"); p == nil || p.BootFileName == "" {
 		t.Errorf("an unknown machine gets no screen: %v", p)
 	}
-	r.cfg.KnownOnly = true
+	r.KnownOnly = true
 	if p, _ := r.tell(ovmf, false, "0.0.0.0:68"); p != nil {
 		t.Errorf("knownOnly, and an unknown machine is answered %s", p)
 	}
 	r = proxyRig(t)
-	r.decision, r.cfg.Network.FastLocalBoot = lane.Decision{Action: lane.LocalBoot}, false
+	r.decision, r.FastLocalBoot = lane.Decision{Action: lane.LocalBoot}, false
 	if p, _ := r.tell(ovmf, false, "0.0.0.0:68"); p != nil { // LB-03
 		t.Errorf("local boot in silence is answered %s", p)
 	}
-	r.cfg.Network.FastLocalBoot = true
+	r.FastLocalBoot = true
 	if p, _ := r.tell(ovmf, false, "0.0.0.0:68"); p == nil || p.BootFileName != "" || !bytes.Equal(p.Options.Get(dhcpv4.OptionVendorSpecificInformation), localMenu()) { // LB-08
 		t.Errorf("local boot is not told: %v", p)
 	}

@@ -11,39 +11,6 @@ import (
 	"bootlane/internal/lane"
 )
 
-// Network is the one network this server owns.
-type Network struct {
-	Server   netip.Addr // our address on the interface: options 54, siaddr
-	Prefix   netip.Prefix
-	First    netip.Addr // of the range for machines without a reservation
-	Last     netip.Addr
-	Routers  []netip.Addr
-	DNS      []netip.Addr
-	NTP      []netip.Addr
-	Domain   string
-	Lease    time.Duration // 0: one hour
-	HTTPBase string        // http://ADDRESS:PORT of the machines' HTTP listener
-	// Loaders names the boot loader of each platform, as advertised.
-	Loaders map[lane.Platform]string
-	// HoldScreen sends held machines a boot loader, so that their screen shows why.
-	HoldScreen bool
-	// FastLocalBoot ends the network boot of UEFI firmware at once, instead of leaving
-	// it to its 60 s timeout: PXE gets a boot menu whose only item is the local disk,
-	// HTTP Boot a URL that is refused.
-	FastLocalBoot bool
-	Authoritative bool // NAK clients of whose address we know nothing
-	// Proxy leaves addresses to another server and answers with boot fields only.
-	Proxy bool
-}
-
-// LeaseTime returns Lease, or its default.
-func (n Network) LeaseTime() time.Duration {
-	if n.Lease > 0 {
-		return n.Lease
-	}
-	return time.Hour
-}
-
 // option is one option of a reply. Those with a higher drop are left out first
 // when the reply would be too long; 0 is never left out.
 type option struct {
@@ -55,6 +22,7 @@ type option struct {
 // message is a reply before it becomes bytes.
 type message struct {
 	yiaddr, siaddr, ciaddr netip.Addr
+	broadcast              bool // sets the flag, whatever the client's says
 	file                   string
 	options                []option
 }
@@ -80,7 +48,7 @@ func (n Network) lease(q query, kind dhcpv4.MessageType, yiaddr netip.Addr, d la
 	}
 	secs := uint32(n.LeaseTime() / time.Second)
 	m.add(53, []byte{byte(kind)}, 0)
-	m.add(54, n.Server.AsSlice(), 0)
+	m.add(54, n.identifier(q), 0)
 	m.add(51, be32(secs), 0)
 	m.add(58, be32(secs/2), 2)
 	m.add(59, be32(secs/8*7), 2)
@@ -94,22 +62,30 @@ func (n Network) lease(q query, kind dhcpv4.MessageType, yiaddr netip.Addr, d la
 func (n Network) inform(q query, d lane.Decision) message {
 	m := message{ciaddr: q.ciaddr}
 	m.add(53, []byte{byte(dhcpv4.MessageTypeAck)}, 0)
-	m.add(54, n.Server.AsSlice(), 0)
+	m.add(54, n.identifier(q), 0)
 	n.config(&m)
 	n.boot(&m, q, d)
 	m.echo(q)
 	return m
 }
 
-// nak says no, and nothing else: RFC 2131 table 3, with the client identifier of RFC 6842.
-func (n Network) nak(q query, why string) message {
-	var m message
-	m.add(53, []byte{byte(dhcpv4.MessageTypeNak)}, 0)
-	m.add(54, n.Server.AsSlice(), 0)
-	m.add(56, []byte(why), 1)
-	if len(q.clientID) > 0 {
-		m.add(61, q.clientID, 0)
+// identifier returns option 54: our address, or the one that the relay agent wants the
+// client to renew with, RFC 5107.
+func (n Network) identifier(q query) []byte {
+	if q.relay.serverID.IsValid() && !q.giaddr.IsUnspecified() {
+		return q.relay.serverID.AsSlice()
 	}
+	return n.Server.AsSlice()
+}
+
+// nak says no, and nothing else: RFC 2131 table 3, with the client identifier of RFC
+// 6842. Through a relay it is to be broadcast, for the client's address is wrong: 4.3.2.
+func (n Network) nak(q query, why string) message {
+	m := message{broadcast: !q.giaddr.IsUnspecified()}
+	m.add(53, []byte{byte(dhcpv4.MessageTypeNak)}, 0)
+	m.add(54, n.identifier(q), 0)
+	m.add(56, []byte(why), 1)
+	m.echoIDs(q)
 	return m
 }
 
@@ -119,7 +95,7 @@ func (n Network) nak(q query, why string) message {
 func (n Network) proxied(q query, kind dhcpv4.MessageType, d lane.Decision) (message, bool) {
 	m := message{ciaddr: q.ciaddr}
 	m.add(53, []byte{byte(kind)}, 0)
-	m.add(54, n.Server.AsSlice(), 0)
+	m.add(54, n.identifier(q), 0)
 	bare := len(m.options)
 	n.boot(&m, q, d)
 	if len(m.options) == bare {
@@ -136,43 +112,70 @@ func (n Network) config(m *message) {
 	m.add(3, addrs(n.Routers), 1)
 	m.add(6, addrs(n.DNS), 2)
 	m.add(15, []byte(n.Domain), 4)
-	m.add(28, Broadcast(n.Prefix).AsSlice(), 3)
+	m.add(28, n.Broadcast().AsSlice(), 3)
 	m.add(42, addrs(n.NTP), 5)
 }
 
 // boot translates the decision. This is the only place where DHCP turns one into
 // a file name.
 func (n Network) boot(m *message, q query, d lane.Decision) {
-	loader, have := n.Loaders[q.platform]
+	o := d.Boot.Or(n.classOf(q).Boot)
+	loader := n.loader(q.platform, o)
 	path := lane.BootPath{MAC: q.mac, Platform: q.platform, File: loader}
-	wanted := have && (d.Action == lane.Install || d.Action == lane.Hold && n.HoldScreen)
+	wanted := loader != "" && (d.Action == lane.Install || d.Action == lane.Hold && n.HoldScreen)
+	fast := n.FastLocalBoot && !o.Silent
 	switch {
 	case q.class == ipxe:
 		// Always the script that asks again, with everything iPXE knows: it can destroy nothing.
 		path.File = lane.EntryScript
 		m.siaddr = n.Server
-		url := n.HTTPBase + "/" + path.String()
 		m.add(60, []byte("PXEClient"), 0)
-		m.add(43, discoveryControl(), 0)
+		m.add(43, n.vendor(q), 0)
 		if n.Proxy {
 			m.add(175, []byte{1, 1, 1}, 0) // priority: the address server may name a boot file of its own
 		} else {
 			m.add(175, []byte{0xb0, 1, 1}, 0) // no proxyDHCP here: do not wait for one
 		}
-		m.bootFile(url)
+		m.bootFile(n.HTTPBase + "/" + path.String())
+	case q.class == pxe && wanted && n.Proxy && (o.Redirect4011 || n.Redirect4011) && !q.bootServer:
+		m.add(60, []byte("PXEClient"), 0) // without a boot file: it asks on port 4011
 	case q.class == pxe && wanted:
 		m.siaddr = n.Server
-		m.add(60, []byte("PXEClient"), 0)
-		m.add(43, discoveryControl(), 0)
+		if !o.NoPXEOptions {
+			m.add(60, []byte("PXEClient"), 0)
+			m.add(43, n.vendor(q), 0)
+		}
 		m.add(66, []byte(n.Server.String()), 3)
 		m.bootFile(path.String())
-	case q.class == httpc && (wanted || have && n.FastLocalBoot):
+	case q.class == httpc && (wanted || loader != "" && fast):
 		m.add(60, []byte("HTTPClient"), 0)
 		m.add(67, []byte(n.HTTPBase+"/"+path.String()), 0)
-	case q.class == pxe && n.FastLocalBoot && q.platform.Firmware == lane.UEFI:
+	case q.class == pxe && fast && q.platform.Firmware == lane.UEFI:
 		m.add(60, []byte("PXEClient"), 0)
 		m.add(43, localMenu(), 0)
 	}
+}
+
+// loader returns the boot loader that a platform is told: the one that the options ask
+// for, where it is configured.
+func (n Network) loader(p lane.Platform, o lane.BootOptions) string {
+	list := n.Loaders[p]
+	if slices.Contains(list, o.Loader) {
+		return o.Loader
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
+
+// vendor returns option 43: use the boot file of this reply; to a boot server request,
+// which server it was for.
+func (n Network) vendor(q query) []byte {
+	if q.bootItem != nil {
+		return append(append([]byte{71, 4}, q.bootItem...), 255)
+	}
+	return discoveryControl()
 }
 
 // bootFile sets the file field and option 67. shim and GRUB read only the field,
@@ -189,8 +192,15 @@ func (m *message) echo(q query) {
 	if q.machineID != nil && q.class != plain {
 		m.add(97, q.machineID, 0)
 	}
-	if len(q.clientID) > 0 {
-		m.add(61, q.clientID, 0)
+	m.echoIDs(q)
+}
+
+// echoIDs returns the client identifier, RFC 6842, and what the relay agent added, RFC
+// 3046 2.2: it finds the client's port by it.
+func (m *message) echoIDs(q query) {
+	m.add(61, q.clientID, 0)
+	for raw := q.relay.raw; len(raw) > 0; raw = raw[min(255, len(raw)):] { // RFC 3396: a long one is split
+		m.add(82, raw[:min(255, len(raw))], 0)
 	}
 }
 
@@ -200,10 +210,10 @@ func (m *message) add(code uint8, data []byte, drop int) {
 	}
 }
 
-// order puts the options on the wire: what brittle readers want first, and 67
-// behind everything that EDK2's stray NUL could hit.
+// order puts the options on the wire: what brittle readers want first, 67 behind
+// everything that EDK2's stray NUL could hit, and a relay agent's own last, RFC 3046 2.2.
 func order(code uint8) int {
-	wire := []uint8{53, 54, 51, 1, 58, 59, 3, 6, 15, 28, 42, 56, 60, 43, 97, 61, 175, 66, 67}
+	wire := []uint8{53, 54, 51, 1, 58, 59, 3, 6, 15, 28, 42, 56, 60, 43, 97, 61, 175, 66, 67, 82}
 	return slices.Index(wire, code)
 }
 
@@ -224,7 +234,11 @@ func (m message) marshal(q query) []byte {
 	b := make([]byte, 240, 512)
 	b[0], b[1], b[2] = 2, q.htype, 6
 	copy(b[4:8], q.xid[:])
-	binary.BigEndian.PutUint16(b[10:12], q.flags)
+	flags := q.flags
+	if m.broadcast {
+		flags |= broadcastFlag
+	}
+	binary.BigEndian.PutUint16(b[10:12], flags)
 	put(b[12:16], m.ciaddr)
 	put(b[16:20], m.yiaddr)
 	put(b[20:24], m.siaddr)
@@ -258,12 +272,7 @@ func addrs(list []netip.Addr) (b []byte) {
 	return b
 }
 
-// Broadcast returns the broadcast address of an IPv4 network.
-func Broadcast(p netip.Prefix) netip.Addr {
-	a := p.Masked().Addr().As4()
-	v := binary.BigEndian.Uint32(a[:]) | ^(^uint32(0) << (32 - p.Bits()))
-	return netip.AddrFrom4([4]byte(be32(v)))
-}
+const broadcastFlag = 0x8000
 
 // destination returns where a reply goes: RFC 2131 4.1. A client without an
 // address is answered by broadcast, whatever its flag: that is allowed, needs no
@@ -273,6 +282,10 @@ func destination(q query, kind dhcpv4.MessageType, from netip.AddrPort) netip.Ad
 	switch {
 	case q.bootServer:
 		return from // EDK2 asks from port 4011, iPXE from 68: each listens there only
+	case !q.giaddr.IsUnspecified() && q.relay.sourcePort:
+		return netip.AddrPortFrom(q.giaddr, from.Port()) // RFC 8357
+	case !q.giaddr.IsUnspecified():
+		return netip.AddrPortFrom(q.giaddr, serverPort)
 	case kind == dhcpv4.MessageTypeNak:
 		return all
 	case q.msg == dhcpv4.MessageTypeInform && q.ciaddr.IsUnspecified() && !from.Addr().IsUnspecified():

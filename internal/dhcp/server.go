@@ -1,10 +1,11 @@
-// Package dhcp answers DHCPv4 on one network. It owns the network, and gives every
-// client an address; or it is a proxy beside the server that does. Boot files go to
-// machines that may have them.
+// Package dhcp answers DHCPv4 on any number of networks, attached to an interface or
+// reached through relay agents. It owns a network, and gives every client an address;
+// or it is a proxy beside the server that does. Boot files go to machines that may have
+// them.
 //
 // Packets are values: parse, handle and marshal touch no socket, and a short
 // loop owns it. The package decides nothing about machines; it asks, and
-// translates the answer. Relays and DHCPv6 have no code here yet.
+// translates the answer.
 package dhcp
 
 import (
@@ -14,14 +15,15 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/udp"
 )
 
 // Asker answers the one question. An error means: stay silent.
@@ -29,9 +31,10 @@ type Asker interface {
 	Ask(ctx context.Context, f lane.Facts) (lane.Decision, error)
 }
 
-// Leases keeps leases. PutLease returns when the lease is on stable storage.
+// Leases keeps leases. PutLease and DropLease return when the change is on stable storage.
 type Leases interface {
 	PutLease(ctx context.Context, l lane.Lease) error
+	DropLease(ctx context.Context, a netip.Addr) error
 	Leases(ctx context.Context) ([]lane.Lease, error)
 }
 
@@ -53,61 +56,75 @@ type Evidence interface {
 
 // Config is what a Server is made of.
 type Config struct {
-	Interface    string
-	Network      Network
-	Asker        Asker
+	Networks []Network
+	Asker    Asker
+	Evidence Evidence
+	Now      func() time.Time
+	Log      *slog.Logger
+	// For networks that we own; a proxy needs neither.
 	Leases       Leases
 	Reservations Reservations
-	Evidence     Evidence
-	Now          func() time.Time
-	Log          *slog.Logger
-	// A proxy needs no Leases and no Reservations, and may do more:
-	KnownOnly bool // stay silent towards machines that no record describes
-	Only4011  bool // port 67 is the address server's, on this same machine
 }
 
-// Stats counts packets since the start.
+// Stats counts packets since the start. Lost ones are those that the kernel dropped
+// because nobody read them in time.
 type Stats struct {
-	Received, Dropped, Answered, Silent, Failed int64
+	Received, Dropped, Answered, Silent, Failed, Lost int64
 }
 
-// Server is one DHCP server on one interface.
+// Server is a DHCP server with its sockets open.
 type Server struct {
 	cfg       Config
-	conns     []*net.UDPConn
-	pool      *pool
-	addresses []netip.Addr // every address of ours on the interface
+	ports     []*port
+	scopes    []*scope
+	probers   []*prober
+	addresses []netip.Addr // every address of ours on the interfaces
 	stats     struct{ received, dropped, answered, silent, failed atomic.Int64 }
 }
 
-// Limits of the socket loop.
-const (
-	receiveBuffer = 32 << 20 // a boot storm is lost in the socket, not in the CPU
-	inFlight      = 512      // packets handled at once; group commit makes their fsyncs one
-)
+// port is an open socket on one interface.
+type port struct {
+	*udp.Conn
+	iface  string
+	number int
+}
 
-// New opens the socket on the interface and reads the leases.
+// inFlight is how many packets are handled at once; group commit makes their fsyncs one.
+const inFlight = 512
+
+// New opens the sockets on the interfaces, and reads the leases.
 func New(ctx context.Context, cfg Config) (*Server, error) {
-	ifi, err := net.InterfaceByName(cfg.Interface)
-	if err != nil {
-		return nil, &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("find the DHCP interface %q: set dhcp.interface to one that `ip -br link` shows", cfg.Interface), Err: err}
-	}
-	own, err := interfaceAddresses(ifi)
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{cfg: cfg, addresses: own}
-	if !s.own(cfg.Network.Server) {
-		return nil, lane.Errorf(lane.Invalid, "the address %s is not on the interface %s, which has %v: correct dhcp.server", cfg.Network.Server, cfg.Interface, own)
-	}
-	if !cfg.Network.Proxy {
-		leases, err := cfg.Leases.Leases(ctx)
-		if err != nil {
+	s := &Server{cfg: cfg}
+	var leases []lane.Lease
+	if cfg.Leases != nil {
+		var err error
+		if leases, err = cfg.Leases.Leases(ctx); err != nil {
 			return nil, err
 		}
-		s.pool = newPool(cfg.Network.First, cfg.Network.Last, leases)
 	}
-	return s, s.listen(ctx)
+	for _, n := range cfg.Networks {
+		s.scopes = append(s.scopes, newScope(n, leases, cfg.Now))
+	}
+	if err := s.open(ctx); err != nil {
+		for _, p := range s.ports {
+			err = errors.Join(err, p.Close())
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+func newScope(n Network, leases []lane.Lease, now func() time.Time) *scope {
+	if n.Proxy {
+		return &scope{Network: n, now: now}
+	}
+	var mine []lane.Lease
+	for _, l := range leases {
+		if n.Prefix.Contains(l.Address) {
+			mine = append(mine, l)
+		}
+	}
+	return &scope{Network: n, now: now, pool: newPool(n.Ranges, mine)}
 }
 
 // The ports: of every DHCP server, and of PXE boot servers.
@@ -116,25 +133,45 @@ const (
 	bootServerPort = 4011
 )
 
-// listen opens the sockets. Port 4011 is opened even where no client is sent
-// there: some firmware asks it anyway.
-func (s *Server) listen(ctx context.Context) error {
-	ports := []int{serverPort}
-	switch {
-	case s.cfg.Network.Proxy && s.cfg.Only4011:
-		ports = []int{bootServerPort}
-	case s.cfg.Network.Proxy:
-		ports = append(ports, bootServerPort)
-	}
-	for _, port := range ports {
-		conn, err := listen(ctx, s.cfg.Interface, port)
+// open opens the sockets. Port 4011 is opened even where no client is sent there: some
+// firmware asks it anyway.
+func (s *Server) open(ctx context.Context) error {
+	open := map[string]bool{}
+	for _, n := range s.scopes {
+		ifi, err := net.InterfaceByName(n.Interface)
 		if err != nil {
-			for _, c := range s.conns {
-				err = errors.Join(err, c.Close())
-			}
+			return &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("find the DHCP interface %q: set networks[].interface to one that `ip -br link` shows", n.Interface), Err: err}
+		}
+		own, err := interfaceAddresses(ifi)
+		if err != nil {
 			return err
 		}
-		s.conns = append(s.conns, conn)
+		if !slices.Contains(own, n.Server) && !n.relayed() { // relay agents may well speak to an address of the loopback interface
+			return lane.Errorf(lane.Invalid, "the address %s is not on the interface %s, which has %v: correct networks[].server", n.Server, n.Interface, own)
+		}
+		s.addresses = append(s.addresses, append(own, n.Server)...)
+		ports := []int{serverPort}
+		switch {
+		case n.Proxy && n.Only4011:
+			ports = []int{bootServerPort}
+		case n.Proxy:
+			ports = append(ports, bootServerPort)
+		}
+		for _, number := range ports {
+			key := fmt.Sprint(n.Interface, " ", number)
+			if open[key] {
+				continue
+			}
+			open[key] = true
+			conn, err := listen(ctx, n.Interface, number)
+			if err != nil {
+				return err
+			}
+			s.ports = append(s.ports, &port{conn, n.Interface, number})
+		}
+		if err := s.openProber(n, ifi); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -153,101 +190,101 @@ func interfaceAddresses(ifi *net.Interface) ([]netip.Addr, error) {
 	return out, nil
 }
 
-// listen binds the wildcard address, because a socket bound to a unicast one
-// gets no broadcasts, and ties it to the interface, because a broadcast would
-// else leave by the default route.
-func listen(ctx context.Context, iface string, port int) (*net.UDPConn, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var set error
-		err := c.Control(func(fd uintptr) {
-			set = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 0),
-				unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, iface))
-			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-				set = errors.Join(set, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer))
-			}
-		})
-		return errors.Join(err, set)
-	}}
-	pc, err := lc.ListenPacket(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", port))
-	if err != nil {
-		hint := fmt.Sprintf("is another DHCP server running? `ss -lunp sport = :%d` shows it", port)
-		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-			hint = "bootlane needs root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW"
-		}
-		return nil, &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("open DHCP port %d on %s: %s", port, iface, hint), Err: err}
+// listen ties the socket to the interface: a broadcast would else leave by the default
+// route, and another DHCP server may serve the other interfaces.
+func listen(ctx context.Context, iface string, number int) (*udp.Conn, error) {
+	conn, err := udp.Listen(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", number), udp.Options{Device: iface, Broadcast: true})
+	if err == nil {
+		return conn, nil
 	}
-	conn, ok := pc.(*net.UDPConn)
-	if !ok {
-		return nil, fmt.Errorf("open DHCP port %d: unexpected socket type %T", port, pc)
+	hint := fmt.Sprintf("is another DHCP server running? `ss -lunp sport = :%d` shows it", number)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		hint = "bootlane needs root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW"
 	}
-	return conn, nil
+	return nil, &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("open DHCP port %d on %s: %s", number, iface, hint), Err: err}
 }
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats {
-	return Stats{s.stats.received.Load(), s.stats.dropped.Load(), s.stats.answered.Load(), s.stats.silent.Load(), s.stats.failed.Load()}
+	out := Stats{Received: s.stats.received.Load(), Dropped: s.stats.dropped.Load(), Answered: s.stats.answered.Load(), Silent: s.stats.silent.Load(), Failed: s.stats.failed.Load()}
+	for _, p := range s.ports {
+		out.Lost += p.Lost()
+	}
+	return out
 }
 
 // Run answers until ctx ends, then closes the sockets.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	slots := make(chan struct{}, inFlight)
-	errs := make(chan error, len(s.conns))
-	for _, conn := range s.conns {
-		go func() { errs <- s.receive(ctx, conn, slots) }()
+	// The same goroutines for all packets: a new one would grow its stack anew each time.
+	work := make(chan datagram)
+	var workers sync.WaitGroup
+	for range inFlight {
+		workers.Go(func() {
+			for d := range work {
+				s.serve(ctx, d)
+			}
+		})
+	}
+	errs := make(chan error, len(s.ports)+len(s.probers))
+	for _, p := range s.ports {
+		go func() { errs <- s.receive(ctx, p, work) }()
+	}
+	for _, p := range s.probers {
+		go func() { errs <- p.run(ctx) }()
 	}
 	var err error
-	for range s.conns {
+	for range cap(errs) {
 		err = errors.Join(err, <-errs)
-		cancel() // one socket that fails ends the others
+		cancel() // one part that fails ends the others
 	}
+	close(work)
+	workers.Wait()
 	return err
 }
 
-// receive reads one socket until ctx ends, and returns when all is answered.
-func (s *Server) receive(ctx context.Context, conn *net.UDPConn, slots chan struct{}) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends the read below
+// datagram is a message on its way from a socket to whoever handles it.
+type datagram struct {
+	port *port
+	data []byte
+	at   udp.Arrival
+	from netip.AddrPort
+}
+
+// receive reads one socket until ctx ends.
+func (s *Server) receive(ctx context.Context, p *port, work chan<- datagram) error {
+	stop := context.AfterFunc(ctx, func() { _ = p.Close() }) // ends the read below
 	defer stop()
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	buf := make([]byte, 8192)
 	for {
-		n, from, err := conn.ReadFromUDPAddrPort(buf)
+		n, from, at, err := p.Receive(buf)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read from %s: %w", conn.LocalAddr(), err)
+			return fmt.Errorf("read from %s: %w", p.LocalAddr(), err)
 		}
 		s.stats.received.Add(1)
-		data := append([]byte(nil), buf[:n]...)
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			s.serve(ctx, conn, data, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
-		})
+		work <- datagram{p, append([]byte(nil), buf[:n]...), at, from}
 	}
 }
 
 // serve handles one datagram. A panic costs that datagram, not the server.
-func (s *Server) serve(ctx context.Context, conn *net.UDPConn, data []byte, from netip.AddrPort) {
+func (s *Server) serve(ctx context.Context, d datagram) {
 	defer func() {
-		if p := recover(); p != nil {
+		if v := recover(); v != nil {
 			s.stats.failed.Add(1)
-			s.cfg.Log.Error("panic while handling a DHCP packet", "panic", p, "packet", fmt.Sprintf("%x", data))
+			s.cfg.Log.Error("panic while handling a DHCP packet", "panic", v, "packet", fmt.Sprintf("%x", d.data))
 		}
 	}()
-	q, err := parse(data)
+	q, err := parse(d.data)
 	if err != nil {
 		s.stats.dropped.Add(1)
-		s.cfg.Log.Debug("DHCP packet dropped", "why", err, "from", from)
+		s.cfg.Log.Debug("DHCP packet dropped", "why", err, "from", d.from)
 		return
 	}
-	q.facts.From = from.Addr().String()
-	local, _ := conn.LocalAddr().(*net.UDPAddr)
-	q.bootServer = local != nil && local.Port == bootServerPort
+	q.facts.From, q.iface, q.unicast, q.bootServer = d.from.Addr().String(), d.port.iface, !d.at.Broadcast, d.port.number == bootServerPort
 	a, err := s.handle(ctx, q)
 	switch {
 	case err != nil:
@@ -256,8 +293,11 @@ func (s *Server) serve(ctx context.Context, conn *net.UDPConn, data []byte, from
 	case a.kind == 0:
 		s.stats.silent.Add(1)
 	default:
-		to := destination(q, a.kind, from)
-		if _, err := conn.WriteToUDPAddrPort(a.msg.marshal(q), to); err != nil {
+		to, at := destination(q, a.kind, d.from), d.at
+		if at.Broadcast { // the address that its reply names; another one may be the interface's first
+			at.Local = a.server
+		}
+		if err := d.port.Send(a.msg.marshal(q), at, to); err != nil {
 			s.stats.failed.Add(1)
 			s.cfg.Log.Error("DHCP reply not sent", "mac", q.mac, "to", to, "err", err)
 			return

@@ -14,7 +14,8 @@ import (
 // Host judges a machine with a record. Events are its evidence, ascending.
 func Host(h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
 	v := lane.Verdict{Subject: string(h.ID), State: h.State, Run: h.Run.ID, Stage: h.Run.Stage, StageAt: h.Run.StageAt, Outcome: h.Run.Outcome, Ended: h.Run.Ended}
-	if e := noAddress(events); e != nil && (h.State == lane.StateNew || h.State == lane.StateProvisioning) {
+	early := h.State == lane.StateNew || h.State == lane.StateProvisioning && !h.Run.Stage.AtLeast(lane.StageLoader)
+	if e := noAddress(events); e != nil && early {
 		v.Rule, v.Because, v.Evidence = "no-address", "the machine asks, and DHCP has no address for it: "+e.Message, e
 		v.Next = "correct the inventory or the configuration, and let the machine ask again"
 		return v
@@ -61,12 +62,15 @@ func quarantined(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict 
 	if h.Note != "" {
 		v.Because += ": " + h.Note
 	}
+	if h.Run.Stage.AtLeast(lane.StageDiskWritten) && (h.Run.Open || h.Run.Outcome == "ready") {
+		v.Because += "; its run " + string(h.Run.ID) + " has written the disk: afterwards it boots that"
+	}
 	if len(h.Dispute) == 0 {
 		v.Rule, v.Next = string(lane.HostQuarantined), "`bootlane release "+string(h.ID)+"` when the reason is gone"
 		return v
 	}
 	v.Rule = string(lane.IdentityMismatch)
-	v.Next = "look at the machine: was its board or a NIC replaced? Then `bootlane host accept " + string(h.ID) + " --board` or `--nic`; else correct the inventory and `bootlane release " + string(h.ID) + "`"
+	v.Next = "look at the machine: was its board or a NIC replaced? Then `bootlane host accept " + string(h.ID) + " --board --rev " + fmt.Sprint(h.Rev) + "` or `--nic`; else correct the inventory and `bootlane release " + string(h.ID) + "`"
 	return v
 }
 
@@ -156,10 +160,12 @@ func stalled(s lane.Stage) stall {
 	return stall{"nothing more is expected", "nothing"}
 }
 
-// noAddress returns the last word of DHCP when that was a refusal.
+// noAddress returns the last word of DHCP when that was a refusal, and nothing has
+// come of it since: neither did the machine get on, nor was its record changed.
 func noAddress(events []lane.Event) *lane.Event {
 	e := last(events, func(e lane.Event) bool {
-		return e.Surface == lane.SurfaceDHCP && (e.Kind == lane.KindLease || e.Kind == lane.KindRefused && e.Reason == "")
+		return e.Surface == lane.SurfaceDHCP && (e.Kind == lane.KindLease || e.Kind == lane.KindRefused && e.Reason == "") ||
+			e.Kind == lane.KindServed || e.Kind.Lasting()
 	})
 	if e == nil || e.Kind != lane.KindRefused {
 		return nil

@@ -58,8 +58,10 @@ type Files interface {
 
 // Config is what a Server is made of.
 type Config struct {
-	Addr    string // host:port
-	BaseURL string // as machines reach it: http://10.0.0.1:8080
+	Addr string // host:port
+	// BaseURL returns our URL, http://10.0.0.1:8080, as a machine reaches it that spoke to
+	// this address of ours.
+	BaseURL func(server string) string
 	Boots   Boots
 	Runs    Runs
 	Reports Reports
@@ -121,7 +123,7 @@ func (s *Server) Run(ctx context.Context) error {
 // that one redirects "//" and "..", and firmware follows no redirect.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.deadline(w, 0)
-	f := lane.Facts{Surface: lane.SurfaceHTTP, From: host(r.RemoteAddr), HTTPBoot: strings.HasPrefix(r.UserAgent(), "UefiHttpBoot")}
+	f := lane.Facts{Surface: lane.SurfaceHTTP, From: host(r.RemoteAddr), Server: spokenTo(r), HTTPBoot: strings.HasPrefix(r.UserAgent(), "UefiHttpBoot")}
 	switch {
 	case len(r.URL.RawQuery) > maxQuery:
 		fail(w, lane.Errorf(lane.Invalid, "the query has %d bytes, %d are the limit", len(r.URL.RawQuery), maxQuery))
@@ -147,6 +149,15 @@ func (s *Server) deadline(w http.ResponseWriter, bytes int64) {
 	_ = http.NewResponseController(w).SetWriteDeadline(s.cfg.Now().Add(limit))
 }
 
+// spokenTo returns the address of ours that the machine reached.
+func spokenTo(r *http.Request) string {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return "" // a test's request, without a connection
+	}
+	return host(local.String())
+}
+
 func host(remote string) string {
 	h, _, err := net.SplitHostPort(remote)
 	if err != nil {
@@ -168,7 +179,7 @@ func (s *Server) script(w http.ResponseWriter, r *http.Request, f lane.Facts) {
 	if code := lane.CodeOf(err); err != nil && (code == lane.Unavailable || code == lane.Conflict || code == "") {
 		// iPXE shows no error body: a script that waits and asks again does more than a status.
 		s.cfg.Log.Error("script not answered", "mac", f.MAC, "err", err)
-		text(w, r, http.StatusOK, "text/plain", script.Unavailable(s.cfg.BaseURL, f))
+		text(w, r, http.StatusOK, "text/plain", script.Unavailable(s.cfg.BaseURL(f.Server), f))
 		return
 	}
 	if err != nil {

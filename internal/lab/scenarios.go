@@ -42,7 +42,7 @@ const serverAddr = "192.168.77.1"
 const serverConfig = `data: %s
 listen:
   operators: %s
-dhcp:
+networks:
 %s
 site:
   user: ops
@@ -54,18 +54,18 @@ policy:
 log: debug
 `
 
-const ownDHCP = `  interface: br0
-  server: 192.168.77.1
-  subnet: 192.168.77.0/24
-  range: 192.168.77.100-192.168.77.199
-  routers: [192.168.77.1]
-  dns: [192.168.77.1]
-  domain: lab.example`
+const ownDHCP = `  - interface: br0
+    server: 192.168.77.1
+    subnet: 192.168.77.0/24
+    range: 192.168.77.100-192.168.77.199
+    routers: [192.168.77.1]
+    dns: [192.168.77.1]
+    domain: lab.example`
 
-const proxyDHCP = `  mode: proxy
-  interface: br0
-  server: 192.168.77.1
-  subnet: 192.168.77.0/24`
+const proxyDHCP = `  - mode: proxy
+    interface: br0
+    server: 192.168.77.1
+    subnet: 192.168.77.0/24`
 
 func scenarioSite(dhcp string) Site {
 	return Site{Interface: "br0", Addresses: []string{serverAddr + "/24"}, Config: func(data, operators string) ([]byte, error) {
@@ -362,7 +362,7 @@ func foreign(ctx context.Context, l *Lab) error {
 		return err
 	}
 	l.expect(h.Run.BootsUsed == 0 && len(h.Dispute) > 0, "the record is in quarantine with both sides, and no boot of the grant is used: %v", h.Dispute)
-	if _, err := l.client.Accept(ctx, h, lane.ReplacedBoard, "board replaced in the lab"); err != nil {
+	if _, err := l.client.Accept(ctx, m.Name, lane.ReplacedBoard, h.Rev, "board replaced in the lab"); err != nil {
 		return err
 	}
 	l.say("the new board is accepted")

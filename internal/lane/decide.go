@@ -132,6 +132,8 @@ type Decision struct {
 	Mismatch []Signal `json:"mismatch,omitempty"`
 	Run      RunID    `json:"run,omitempty"`
 	Bundle   Digest   `json:"bundle,omitempty"`
+	// Boot is what the record says of the machine's firmware; no part of the judgement.
+	Boot BootOptions `json:"boot,omitzero"`
 }
 
 // Disputed reports whether the machine's identity contradicts the inventory:

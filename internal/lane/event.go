@@ -173,7 +173,7 @@ func sameFacts(a, b *Facts) bool {
 		return a == b
 	}
 	return a.MAC == b.MAC && a.UUID == b.UUID && a.Serial == b.Serial && a.AssetTag == b.AssetTag &&
-		a.Arch == b.Arch && a.Firmware == b.Firmware && slices.Equal(a.MACs, b.MACs)
+		a.Arch == b.Arch && a.Firmware == b.Firmware && a.Relay == b.Relay && slices.Equal(a.MACs, b.MACs)
 }
 
 // CoalesceKey groups events that may be repetitions of each other: two events

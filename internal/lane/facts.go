@@ -118,8 +118,19 @@ type Facts struct {
 	Firmware     Firmware `json:"firmware,omitempty"`
 	HTTPBoot     bool     `json:"httpBoot,omitempty"` // UEFI HTTP Boot rather than PXE
 	From         string   `json:"from,omitempty"`     // network address the request came from
+	Server       string   `json:"server,omitempty"`   // address of ours that was asked, where the machine reaches us; not the machine's word
+	Relay        Relay    `json:"relay,omitzero"`     // who passed a DHCP message on
 	Name         string   `json:"name,omitempty"`     // the file or path asked for
 	Run          RunID    `json:"run,omitempty"`      // set only after the run's capability was checked
+}
+
+// Relay is what a DHCP relay agent said about where a message came from: the switch
+// and its port, where it tells them (RFC 3046).
+type Relay struct {
+	Address   string `json:"address,omitempty"`   // giaddr
+	CircuitID string `json:"circuitId,omitempty"` // option 82.1, as text, or else 0x and hex digits
+	RemoteID  string `json:"remoteId,omitempty"`  // option 82.2, likewise
+	Link      string `json:"link,omitempty"`      // option 82.5, RFC 3527: the client's network, where it is not the relay's
 }
 
 // complete reports whether the machine said everything that it knows of itself:

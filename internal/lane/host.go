@@ -1,6 +1,8 @@
 package lane
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -71,6 +73,7 @@ type Host struct {
 	Bundle   string            `json:"bundle,omitempty"` // name of the bundle this host is meant to get
 	Disk     DiskSelector      `json:"disk,omitzero"`
 	Network  Network           `json:"network,omitzero"`
+	Boot     BootOptions       `json:"boot,omitzero"`
 	Labels   map[string]string `json:"labels,omitempty"`
 
 	Run     Run       `json:"run,omitzero"`      // the open run, or the last one
@@ -85,6 +88,52 @@ type Host struct {
 type Network struct {
 	// Address is reserved for this host in DHCP.
 	Address netip.Addr `json:"address,omitzero"`
+}
+
+// BootOptions are what one machine's firmware, or one class of clients, needs
+// differently from the rest. The zero value asks for nothing.
+type BootOptions struct {
+	// Loader is the file name of a configured boot loader that is not its platform's
+	// first: snponly.efi drives NICs through the firmware, ipxe.efi has drivers of its own.
+	Loader string `json:"loader,omitempty" yaml:"loader,omitempty"`
+	// LocalBoot is how iPXE leaves for the disk: LocalBootExit, LocalBootExit1 or
+	// LocalBootSAN; empty: as is right for the platform.
+	LocalBoot string `json:"localBoot,omitempty" yaml:"localBoot,omitempty"`
+	// Silent tells firmware that is to boot its disk nothing, and lets it give up by
+	// itself: some firmware cannot take a menu, or a URL that is refused.
+	Silent bool `json:"silent,omitempty" yaml:"silent,omitempty"`
+	// Redirect4011 makes a proxy name the boot file on port 4011 only: firmware from
+	// before 2016 forgets the offer by which it came.
+	Redirect4011 bool `json:"redirect4011,omitempty" yaml:"redirect4011,omitempty"`
+	// NoPXEOptions leaves out options 60 and 43: the boot file alone.
+	NoPXEOptions bool `json:"noPXEOptions,omitempty" yaml:"noPXEOptions,omitempty"`
+}
+
+// The ways in which iPXE can leave for the disk.
+const (
+	LocalBootExit  = "exit"    // back to the firmware, as if nothing was wrong
+	LocalBootExit1 = "exit-1"  // back to the firmware, which goes on with its next boot option
+	LocalBootSAN   = "sanboot" // start the first BIOS disk
+)
+
+// Problems says what is wrong with the options. Whether the loader is configured is not
+// looked at.
+func (o BootOptions) Problems() (out []Problem) {
+	if o.Loader != "" && !FileName(o.Loader) {
+		out = append(out, Problem{"loader", fmt.Sprintf("%q is not a plain file name", o.Loader)})
+	}
+	switch o.LocalBoot {
+	case "", LocalBootExit, LocalBootExit1, LocalBootSAN:
+	default:
+		out = append(out, Problem{"localBoot", fmt.Sprintf("%q: use %s, %s or %s", o.LocalBoot, LocalBootExit, LocalBootExit1, LocalBootSAN)})
+	}
+	return out
+}
+
+// Or returns o with what it does not say taken from other.
+func (o BootOptions) Or(other BootOptions) BootOptions {
+	return BootOptions{Loader: cmp.Or(o.Loader, other.Loader), LocalBoot: cmp.Or(o.LocalBoot, other.LocalBoot), Silent: o.Silent || other.Silent,
+		Redirect4011: o.Redirect4011 || other.Redirect4011, NoPXEOptions: o.NoPXEOptions || other.NoPXEOptions}
 }
 
 // Run is one authorised attempt to install one bundle on one host: the grant,

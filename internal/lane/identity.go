@@ -37,17 +37,29 @@ func ParseMAC(s string) (MAC, error) {
 	if !macForm.MatchString(l) {
 		return "", Errorf(Invalid, "%q is not a MAC address like 52:54:00:12:34:56", s)
 	}
-	h := strings.NewReplacer(":", "", "-", "").Replace(l)
-	raw, err := hex.DecodeString(h)
-	if err != nil || h == "000000000000" || raw[0]&1 != 0 {
+	raw, err := hex.DecodeString(strings.NewReplacer(":", "", "-", "").Replace(l))
+	m, bad := MACFromBytes(raw)
+	if err != nil || bad != nil {
 		return "", Errorf(Invalid, "%q is not the address of one NIC (zero, broadcast or multicast)", s)
 	}
-	return MAC(h[0:2] + ":" + h[2:4] + ":" + h[4:6] + ":" + h[6:8] + ":" + h[8:10] + ":" + h[10:12]), nil
+	return m, nil
 }
 
-// MACFromBytes returns the canonical form of a 6-byte hardware address.
+// MACFromBytes returns the canonical form of a 6-byte hardware address. It is called for
+// every packet of a boot storm.
 func MACFromBytes(b []byte) (MAC, error) {
-	return ParseMAC(hex.EncodeToString(b))
+	if len(b) != 6 || b[0]&1 != 0 || string(b) == "\x00\x00\x00\x00\x00\x00" {
+		return "", Errorf(Invalid, "%x is not the address of one NIC (zero, broadcast or multicast)", b)
+	}
+	const digits = "0123456789abcdef"
+	out := make([]byte, 0, 17)
+	for i, v := range b {
+		if i > 0 {
+			out = append(out, ':')
+		}
+		out = append(out, digits[v>>4], digits[v&15])
+	}
+	return MAC(out), nil
 }
 
 // Hyphens returns 52-54-00-12-34-56, the form used in paths and by iPXE's hexhyp.

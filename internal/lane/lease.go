@@ -24,3 +24,21 @@ type Lease struct {
 	Granted time.Time  `json:"granted"`
 	Expires time.Time  `json:"expires"`
 }
+
+// PoolUsage counts the addresses of one network.
+type PoolUsage struct {
+	Size    int64 `json:"size"`    // addresses in the ranges
+	Used    int64 `json:"used"`    // of these, leased, on offer or set aside
+	Leased  int64 `json:"leased"`  // in the ranges and reserved ones
+	Offered int64 `json:"offered"` // on offer, and not leased yet
+	Aside   int64 `json:"aside"`   // declined, or answered for by somebody without a lease
+}
+
+// NetworkUsage is one network of the DHCP server, as operators see it.
+type NetworkUsage struct {
+	Network   netip.Prefix `json:"network"`
+	Interface string       `json:"interface"`
+	Relays    []netip.Addr `json:"relays,omitempty"`
+	Mode      string       `json:"mode"` // own or proxy
+	PoolUsage
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -43,7 +44,7 @@ func Transitions() []Transition {
 		{StateNew, VerbUpdate, StateNew, "operator", "`host import` changes it"},
 		{StateInstalled, VerbUpdate, StateInstalled, "operator", "`host import` changes it"},
 		{StateFailed, VerbUpdate, StateFailed, "operator", "`host import` changes it"},
-		{StateQuarantine, VerbUpdate, StateQuarantine, "operator", "`host import` corrects it"},
+		{StateQuarantine, VerbUpdate, StateQuarantine, "operator", "`host import` corrects it; a run that was granted for what the record said before ends"},
 		{StateRetired, VerbUpdate, StateNew, "operator", "`host import` brings it back"},
 		{StateNew, VerbArm, StateProvisioning, "operator", "`provision` grants one install"},
 		{StateFailed, VerbArm, StateProvisioning, "operator", "`provision` grants one install"},
@@ -58,6 +59,8 @@ func Transitions() []Transition {
 		{StateInstalled, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
 		{StateFailed, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
 		{StateQuarantine, VerbQuarantine, StateQuarantine, "server", "the disputing machine shows more of itself"},
+		{StateQuarantine, VerbAdvance, StateQuarantine, "machine", "the run that quarantine interrupted reports its end: the disk is written, or it failed"},
+		{StateQuarantine, VerbReady, StateQuarantine, "machine", "first boot of that run proved itself; installed once the quarantine ends"},
 		{StateQuarantine, VerbExpire, StateQuarantine, "server", "the deadline of a run that quarantine interrupted passes"},
 		{StateQuarantine, VerbCancel, StateQuarantine, "operator", "`cancel` ends the run that quarantine interrupted"},
 		{StateQuarantine, VerbAccept, "", "operator", "`host accept` records the replaced board or NIC"},
@@ -125,11 +128,12 @@ func Enrol(spec Host, by string, now time.Time) (Host, Event) {
 	h := Host{ID: spec.ID}
 	h.inventory(spec)
 	h.to(StateNew, "", now)
-	return h, h.event(KindEnrolled, by, now, "added to the inventory: %s", h.Identity)
+	return h, h.event(KindEnrolled, by, now, "added to the inventory: %s, disk %s, bundle %s", h.Identity, h.Disk, orDash(h.Bundle))
 }
 
-// Update takes over changed inventory data. It reports false when nothing
-// changed. A retired record comes back as new.
+// Update takes over changed inventory data, and says what it changed. It reports
+// false when nothing did. A retired record comes back as new. An open run was granted
+// for one machine, disk and bundle: it ends when the record comes to mean others.
 func Update(h, spec Host, by string, now time.Time) (Host, Event, bool, error) {
 	was := h
 	h.inventory(spec)
@@ -141,22 +145,80 @@ func Update(h, spec Host, by string, now time.Time) (Host, Event, bool, error) {
 		return Host{}, Event{}, false, err
 	}
 	next.inventory(spec)
-	if next.State == StateRetired {
+	changes := strings.Join(was.changes(next), "; ")
+	switch {
+	case next.State == StateRetired:
 		next.Run = Run{}
 		next.to(StateNew, "", now)
+		changes = "brought back; " + orDash(changes)
+	case next.Run.Open && !was.grantedAs(next):
+		next.cancelRun(now)
+		changes += "; the run " + string(next.Run.ID) + " was granted for what the record said before: it is cancelled"
 	}
-	return next, next.event(KindUpdated, by, now, "inventory changed: %s", next.Identity), true, nil
+	return next, next.event(KindUpdated, by, now, "inventory changed: %s", changes), true, nil
+}
+
+// grantedAs reports whether a run that was granted for h may go on under o's data.
+func (h Host) grantedAs(o Host) bool {
+	i, j := h.Identity, o.Identity
+	return i.UUID == j.UUID && slices.Equal(i.MACs, j.MACs) && i.Serial == j.Serial && i.AssetTag == j.AssetTag &&
+		h.Disk == o.Disk && h.Bundle == o.Bundle && h.Arch == o.Arch
+}
+
+// changes lists the inventory data in which o differs, as "field: old -> new".
+func (h Host) changes(o Host) (out []string) {
+	field := func(name, was, is string) {
+		if was != is {
+			out = append(out, name+": "+orDash(was)+" -> "+orDash(is))
+		}
+	}
+	field("disk", h.Disk.String(), o.Disk.String())
+	field("bundle", h.Bundle, o.Bundle)
+	field("arch", string(h.Arch), string(o.Arch))
+	field("uuid", string(h.Identity.UUID), string(o.Identity.UUID))
+	field("macs", joinMACs(h.Identity.MACs), joinMACs(o.Identity.MACs))
+	field("serial", h.Identity.Serial, o.Identity.Serial)
+	field("asset tag", h.Identity.AssetTag, o.Identity.AssetTag)
+	field("place", h.Identity.place(), o.Identity.place())
+	field("hostname", h.Hostname, o.Hostname)
+	field("role", h.Role, o.Role)
+	field("address", h.Network.text(), o.Network.text())
+	if h.Boot != o.Boot {
+		field("boot", fmt.Sprintf("%+v", h.Boot), fmt.Sprintf("%+v", o.Boot))
+	}
+	field("labels", labelText(h.Labels), labelText(o.Labels))
+	return out
+}
+
+// place is where a machine stands and how it is reached.
+func (i Identity) place() string {
+	return strings.Trim(strings.Join([]string{i.Chassis, i.Rack, i.Unit, i.BMC}, "/"), "/")
+}
+
+func (n Network) text() string {
+	if !n.Address.IsValid() {
+		return ""
+	}
+	return n.Address.String()
+}
+
+func labelText(labels map[string]string) string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		out = append(out, k+"="+labels[k])
+	}
+	return strings.Join(out, ",")
 }
 
 func (h *Host) inventory(spec Host) {
 	h.Identity, h.Arch, h.Role, h.Hostname = spec.Identity, spec.Arch, spec.Role, spec.Hostname
-	h.Bundle, h.Disk, h.Network, h.Labels = spec.Bundle, spec.Disk, spec.Network, maps.Clone(spec.Labels)
+	h.Bundle, h.Disk, h.Network, h.Boot, h.Labels = spec.Bundle, spec.Disk, spec.Network, spec.Boot, maps.Clone(spec.Labels)
 	h.Identity.MACs = slices.Clone(spec.Identity.MACs)
 }
 
 func (h Host) sameInventory(o Host) bool {
 	return h.Identity.equal(o.Identity) && h.Arch == o.Arch && h.Role == o.Role && h.Hostname == o.Hostname &&
-		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network == o.Network && maps.Equal(h.Labels, o.Labels)
+		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network == o.Network && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels)
 }
 
 func (i Identity) equal(o Identity) bool {
@@ -305,6 +367,9 @@ func Apply(h Host, r Report, now time.Time) (Host, Event, bool, error) {
 	if r.Seq <= h.Run.Reports[r.Stage] || !r.Stage.AtLeast(h.Run.Stage) && r.Status != StatusFailed {
 		return h, Event{}, false, nil
 	}
+	if h.State == StateQuarantine && r.Status != StatusFailed && !(r.Stage.AtLeast(StageDiskWritten) && r.Status == StatusOK) {
+		return h, Event{}, false, Errorf(Refused, "%s is in quarantine: its run may only end", h.ID)
+	}
 	next, err := h.begin(VerbAdvance)
 	if err != nil {
 		return h, Event{}, false, err
@@ -343,7 +408,7 @@ func (h *Host) take(r Report, now time.Time) Event {
 	case r.Status == StatusFailed:
 		kind = KindFailed
 		h.close("failed", now)
-		h.to(StateFailed, "at "+string(r.Stage)+": "+message, now)
+		h.goOnTo(StateFailed, "at "+string(r.Stage)+": "+message, now)
 	case r.Status == StatusProgress:
 		kind = KindProgress
 		h.reach(r.Stage, now)
@@ -352,13 +417,22 @@ func (h *Host) take(r Report, now time.Time) Event {
 		kind = KindInstalled
 		h.reach(StageReady, now)
 		h.close("ready", now)
-		h.to(StateInstalled, "", now)
+		h.goOnTo(StateInstalled, "", now)
 	default:
 		h.reach(r.Stage, now)
 	}
 	e := h.event(kind, by, now, "%s", message)
 	e.Stage = r.Stage
 	return e
+}
+
+// goOnTo changes the state, or, in quarantine, the state that follows it.
+func (h *Host) goOnTo(s State, note string, now time.Time) {
+	if h.State == StateQuarantine {
+		h.Resume = s
+		return
+	}
+	h.to(s, note, now)
 }
 
 func (h *Host) reach(s Stage, now time.Time) {
@@ -396,11 +470,7 @@ func Expire(h Host, now time.Time) (Host, Event, error) {
 	}
 	note := fmt.Sprintf("the deadline passed at stage %s", h.Run.Stage)
 	h.close("expired", now)
-	if h.State == StateQuarantine {
-		h.Resume = StateFailed
-	} else {
-		h.to(StateFailed, note, now)
-	}
+	h.goOnTo(StateFailed, note, now)
 	e := h.event(KindExpired, "server", now, "%s", note)
 	e.Reason = RunExpired
 	return h, e, nil
@@ -416,17 +486,18 @@ func Cancel(h Host, by, why string, now time.Time) (Host, Event, error) {
 	if !h.Run.Open {
 		return Host{}, Event{}, Errorf(Refused, "%s has no open run", h.ID)
 	}
-	h.close("cancelled", now)
-	back, note := h.Run.From, ""
-	if h.Run.BootsUsed > 0 {
-		back, note = StateFailed, "cancelled at stage "+string(h.Run.Stage)+": the disk may be half written"
-	}
-	if h.State == StateQuarantine {
-		h.Resume = back
-	} else {
-		h.to(back, note, now)
-	}
+	h.cancelRun(now)
 	return h, h.event(KindCancelled, by, now, "%s", said("cancelled", why)), nil
+}
+
+// cancelRun closes the run. The disk of a machine that booted for it may be half written.
+func (h *Host) cancelRun(now time.Time) {
+	h.close("cancelled", now)
+	if h.Run.BootsUsed > 0 {
+		h.goOnTo(StateFailed, "cancelled at stage "+string(h.Run.Stage)+": the disk may be half written", now)
+		return
+	}
+	h.goOnTo(h.Run.From, "", now)
 }
 
 // Quarantine sets a record aside, with both sides of the dispute when there is one.

@@ -98,11 +98,17 @@ func verbs() map[Verb]func(h Host) (Host, Event, error) {
 			next, e, _, err := Update(h, corrected, "op:alice", later)
 			return next, e, err
 		},
-		VerbArm:     func(h Host) (Host, Event, error) { return Arm(h, testBundle, testGrant, later) },
-		VerbAdvance: func(h Host) (Host, Event, error) { return report(h, StageInstaller, StatusOK) },
-		VerbReady:   func(h Host) (Host, Event, error) { return report(h, StageReady, StatusOK) },
-		VerbFail:    func(h Host) (Host, Event, error) { return Fail(h, BootsSpent, "no boot left", later) },
-		VerbExpire:  func(h Host) (Host, Event, error) { return Expire(h, later) },
+		VerbArm: func(h Host) (Host, Event, error) { return Arm(h, testBundle, testGrant, later) },
+		VerbAdvance: func(h Host) (Host, Event, error) {
+			if h.State == StateQuarantine {
+				h.Run.Stage = StageInstaller
+				return report(h, StageDiskWritten, StatusOK)
+			}
+			return report(h, StageInstaller, StatusOK)
+		},
+		VerbReady:  func(h Host) (Host, Event, error) { return report(h, StageReady, StatusOK) },
+		VerbFail:   func(h Host) (Host, Event, error) { return Fail(h, BootsSpent, "no boot left", later) },
+		VerbExpire: func(h Host) (Host, Event, error) { return Expire(h, later) },
 		VerbCancel: func(h Host) (Host, Event, error) {
 			return Cancel(h, "op:alice", "changed my mind", armedAt.Add(time.Hour))
 		},
@@ -484,5 +490,87 @@ func TestCancelWithoutReason(t *testing.T) {
 	}
 	if _, e, err := Quarantine(h, nil, nil, "op:t", "", end); err != nil || e.Message != "set aside" {
 		t.Errorf("%q, %v", e.Message, err)
+	}
+}
+
+// TestRunEndsInQuarantine: a report that takes power away is taken also while the
+// record is set aside, or the machine would be installed twice.
+func TestRunEndsInQuarantine(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		report    Report
+		wantState State // after the release
+		want      Action
+	}{
+		{"written", Report{Stage: StageDiskWritten, Status: StatusOK}, StateProvisioning, LocalBoot},
+		{"failed", Report{Stage: StageInstaller, Status: StatusFailed, Message: "no"}, StateFailed, LocalBoot},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := in(t, StateProvisioning)
+			h.Run.Stage = StageInstaller
+			h = must(Quarantine(h, []Signal{{"uuid", "a", "b", h.ID}}, &Facts{}, "server", "disputed", armedAt))(t)
+			c.report.Run, c.report.Seq = h.Run.ID, 7
+			h = applied(t, h, c.report, armedAt)
+			if h.State != StateQuarantine {
+				t.Fatalf("the report ended the quarantine: %s", h.State)
+			}
+			h = must(Release(h, "op:alice", "", armedAt.Add(time.Minute)))(t)
+			if h.State != c.wantState {
+				t.Errorf("%s after the release, want %s", h.State, c.wantState)
+			}
+			f := Facts{Surface: SurfaceHTTP, Speaker: SpeakerLoader, UUID: h.Identity.UUID, MAC: h.Identity.MACs[0], Serial: h.Identity.Serial, AssetTag: h.Identity.AssetTag, Arch: X86_64, Firmware: UEFI}
+			if d := Decide([]Host{h}, f, testBundle, Policy{}, armedAt.Add(time.Minute)); d.Action != c.want {
+				t.Errorf("then it is told to %s: %s", d.Action, d.Reason)
+			}
+		})
+	}
+	h := in(t, StateProvisioning)
+	h.Run.Stage = StageKernel
+	h = must(Quarantine(h, nil, nil, "op:alice", "look", armedAt))(t)
+	if _, _, _, err := Apply(h, Report{Run: h.Run.ID, Stage: StageInstaller, Seq: 1, Status: StatusProgress}, armedAt); CodeOf(err) != Refused {
+		t.Errorf("a run goes on in quarantine: %v", err)
+	}
+}
+
+// TestUpdateEndsTheRun: a run is granted for one machine, disk and bundle. A record
+// that comes to mean others has none.
+func TestUpdateEndsTheRun(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func(*Host)
+		ends bool
+		says string
+	}{
+		"disk":     {func(h *Host) { h.Disk = DiskSelector{Serial: "OTHER"} }, true, "disk: serial=DISK-A -> serial=OTHER"},
+		"bundle":   {func(h *Host) { h.Bundle = "other-1" }, true, "-> other-1"},
+		"arch":     {func(h *Host) { h.Arch = ARM64 }, true, "arch: x86_64 -> arm64"},
+		"uuid":     {func(h *Host) { h.Identity.UUID = identityB.UUID }, true, "uuid: "},
+		"macs":     {func(h *Host) { h.Identity.MACs = identityB.MACs }, true, "macs: "},
+		"serial":   {func(h *Host) { h.Identity.Serial = "OTHER" }, true, "serial: SN-A -> OTHER"},
+		"asset":    {func(h *Host) { h.Identity.AssetTag = "OTHER" }, true, "asset tag: "},
+		"rack":     {func(h *Host) { h.Identity.Rack = "r9" }, false, "place: "},
+		"role":     {func(h *Host) { h.Role = "other" }, false, "role: "},
+		"hostname": {func(h *Host) { h.Hostname = "other" }, false, "hostname: "},
+		"address":  {func(h *Host) { h.Network = Network{} }, false, "address: 10.0.0.21 -> -"},
+		"labels":   {func(h *Host) { h.Labels = map[string]string{"a": "b"} }, false, "-> a=b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := must(Quarantine(in(t, StateProvisioning), nil, nil, "op:alice", "look", armedAt))(t)
+			spec := known()
+			c.edit(&spec)
+			next, e, changed, err := Update(h, spec, "op:alice", armedAt)
+			if err != nil || !changed {
+				t.Fatal(changed, err)
+			}
+			if next.Run.Open == c.ends {
+				t.Errorf("the run is open: %v", next.Run.Open)
+			}
+			if !strings.Contains(e.Message, c.says) || strings.Contains(e.Message, "is cancelled") != c.ends {
+				t.Errorf("the evidence says %q", e.Message)
+			}
+			next = must(Release(next, "op:alice", "", armedAt))(t) // failed: it booted for the run, and may have half a disk
+			if want := map[bool]State{true: StateFailed, false: StateProvisioning}[c.ends]; next.State != want {
+				t.Errorf("after the release: %s, want %s", next.State, want)
+			}
+		})
 	}
 }

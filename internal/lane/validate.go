@@ -52,6 +52,9 @@ func (h Host) Validate() []Problem {
 	if a := h.Network.Address; a.IsValid() && (!a.Is4() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback()) {
 		bad("network.address", "%s is not a host's IPv4 address", a)
 	}
+	for _, p := range h.Boot.Problems() {
+		bad("boot."+p.Field, "%s", p.Message)
+	}
 	if h.Bundle != "" && !bundleRef.MatchString(h.Bundle) {
 		bad("bundle", "%q is not a bundle's NAME-VERSION", h.Bundle)
 	}

@@ -47,13 +47,14 @@ func Entry(base string) []byte {
 		":unreachable",
 		"echo Bootlane: " + base + " cannot be reached; booting the local disk",
 	}
-	return join(lines, localBoot("${platform}")...)
+	return join(lines, localBoot("${platform}", "")...)
 }
 
 // Machine is what a script may show of a machine.
 type Machine struct {
-	Facts  lane.Facts
-	Server string // the server's URL
+	Facts     lane.Facts
+	Server    string // the server's URL
+	LocalBoot string // how it leaves for its disk, where that is not as its platform does: lane.BootOptions
 }
 
 // Install is everything the install script needs.
@@ -96,7 +97,7 @@ func InstallScript(in Install) []byte {
 		"echo Bootlane: the installer could not be loaded; telling the server",
 		"chain --replace --autofree " + in.AgainURL + " || goto local",
 		":local",
-	}, localBoot(string(in.Facts.Firmware))...)
+	}, localBoot(string(in.Facts.Firmware), in.LocalBoot)...)
 }
 
 // LocalBootScript returns the script that leaves the machine to its own disk.
@@ -106,7 +107,7 @@ func LocalBootScript(m Machine, d lane.Decision) []byte {
 		"# Bootlane: local boot, " + clean(string(d.Reason)),
 		"echo",
 		"echo Bootlane: local boot: " + clean(string(d.Reason)) + ": " + clean(d.Detail),
-	}, localBoot(string(m.Facts.Firmware))...)
+	}, localBoot(string(m.Facts.Firmware), m.LocalBoot)...)
 }
 
 // Hold says how a held machine waits.
@@ -161,7 +162,7 @@ func HoldScript(m Machine, d lane.Decision, h Hold, again string) []byte {
 	} else {
 		lines = append(lines, fmt.Sprintf("echo Local boot in %d s.", seconds), fmt.Sprintf("sleep %d", seconds))
 	}
-	return join(lines, localBoot(string(f.Firmware))...)
+	return join(lines, localBoot(string(f.Firmware), m.LocalBoot)...)
 }
 
 // Unavailable returns the script for a machine that asked while the decision
@@ -176,14 +177,23 @@ func Unavailable(base string, f lane.Facts) []byte {
 		"iseq ${bl-down} 20 && goto local ||",
 		"chain --replace --autofree " + base + "/" + lane.EntryScript + " || goto local",
 		":local",
-	}, localBoot(string(f.Firmware))...)
+	}, localBoot(string(f.Firmware), "")...)
 }
 
 // localBoot leaves iPXE the way the firmware wants it: under UEFI a failing
 // image sends the firmware to its next boot option, a successful one to its
 // menu. Under BIOS the first disk is started at once, or the boot order goes on.
-// firmware is "bios", "uefi", or iPXE's own ${platform} when it is not known yet.
-func localBoot(firmware string) []string {
+// firmware is "bios", "uefi", or iPXE's own ${platform} when it is not known yet; how
+// overrides all of that for machines with a firmware of their own mind.
+func localBoot(firmware, how string) []string {
+	switch how {
+	case lane.LocalBootExit:
+		return []string{"exit"}
+	case lane.LocalBootExit1:
+		return []string{"exit 1"}
+	case lane.LocalBootSAN:
+		return []string{"sanboot --no-describe --drive 0x80 || exit 1"}
+	}
 	bios := []string{"sanboot --no-describe --drive 0x80 ||", "exit"}
 	switch firmware {
 	case string(lane.BIOS):

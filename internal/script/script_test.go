@@ -306,7 +306,7 @@ func with(s string) map[string][]byte {
 	f.Firmware = lane.Firmware(s)
 	return map[string][]byte{
 		"install":    InstallScript(in),
-		"local boot": LocalBootScript(Machine{f, s}, d),
+		"local boot": LocalBootScript(Machine{Facts: f, Server: s}, d),
 		"hold":       HoldScript(m, d, Hold{Wait: time.Second, Then: "local-boot"}, base),
 		"ask":        HoldScript(m, d, Hold{Wait: time.Second, Then: "ask"}, base),
 		"away":       Unavailable(base, f),

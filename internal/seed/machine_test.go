@@ -519,6 +519,33 @@ func TestSharedDisk(t *testing.T) {
 			m.holds("dm-0", "sda/sda3")
 			m.volume("sdb", pvA, pvA, pvB)
 		}, "sdb"},
+		{"a volume without a group, and another's group", func(m *machine) { m.volume("sda/sda1", pvA); m.volume("sdb", pvB, pvB, pvC) }, "/dev/sda"},
+		{"a volume without metadata of its own", func(m *machine) {
+			m.signed("sda/sda3", "LVM2_member", pvA)
+			m.write("dev/sda3", "")
+			m.volume("sdb/sdb1", pvB, pvA, pvB)
+		}, "sdb1"},
+		{"a volume with metadata that is out of date", func(m *machine) {
+			m.volume("sda/sda3", pvA, pvA)
+			m.volume("sdb/sdb1", pvB, pvA, pvB)
+		}, "sdb1"},
+		{"a text beyond the first MiB", func(m *machine) {
+			m.volume("sda/sda3", pvA, pvA, pvB)
+			m.write("dev/sda3", strings.Repeat("\x00", 2<<20)+m.read("dev/sda3"))
+			m.volume("sdb/sdb1", pvB)
+		}, "sdb1"},
+		{"two volumes without a text", func(m *machine) {
+			m.signed("sda/sda3", "LVM2_member", pvA)
+			m.write("dev/sda3", "")
+			m.signed("sdb/sdb1", "LVM2_member", pvB)
+			m.write("dev/sdb1", "")
+		}, "sdb1 (neither tells its group)"},
+		{"a volume that cannot be read", func(m *machine) { m.signed("sda/sda3", "LVM2_member", pvA) }, "unknown ones (sda3 cannot be read)"},
+		{"another's volume that cannot be read", func(m *machine) {
+			m.volume("sda/sda3", pvA, pvA)
+			m.signed("sdb/sdb1", "LVM2_member", pvB)
+		}, "sdb1 (it cannot be read)"},
+
 		{"group with a disk that is not there", func(m *machine) { m.volume("sda/sda3", pvA, pvA, pvB) }, "a missing disk"},
 		{"group on two partitions and a disk that is not there", func(m *machine) {
 			m.volume("sda/sda1", pvA, pvA, pvB, pvC)

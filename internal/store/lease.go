@@ -26,6 +26,16 @@ func (s *Store) PutLease(ctx context.Context, l lane.Lease) error {
 	})
 }
 
+// DropLease removes whatever is stored about an address, and returns after the commit.
+func (s *Store) DropLease(ctx context.Context, a netip.Addr) error {
+	return s.do(ctx, func(ctx context.Context, tx *transaction) error {
+		if _, err := tx.exec(ctx, dropLease, a.String()); err != nil {
+			return broken("remove a lease", err)
+		}
+		return nil
+	})
+}
+
 // Leases returns every lease, active or not, by address as text.
 func (s *Store) Leases(ctx context.Context) ([]lane.Lease, error) {
 	rows, err := s.reads.query(ctx, `SELECT mac, address, state, granted, expires FROM leases ORDER BY address`)

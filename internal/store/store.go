@@ -25,7 +25,9 @@ import (
 type Engine struct {
 	Write *sql.DB // one connection, transactions take the write lock at BEGIN
 	Read  *sql.DB
-	Close func() error
+	// Exclusive says that no other process writes the database.
+	Exclusive bool
+	Close     func() error
 }
 
 // Store answers reads at once and queues writes for [Store.Run].
@@ -44,6 +46,7 @@ type Store struct {
 
 	reads  *statements
 	writes *statements
+	index  *index // nil where others write too
 
 	recent map[string]lane.Event // by CoalesceKey; the writer's own
 	budget budget                // of new lines of evidence; the writer's own
@@ -73,6 +76,11 @@ func New(ctx context.Context, e Engine, now func() time.Time) (*Store, error) {
 	}
 	s := &Store{engine: e, reads: &statements{db: e.Read, byText: map[string]*sql.Stmt{}}, writes: writes, now: now, ops: make(chan *op, maxBatch), done: make(chan struct{}),
 		byKey: map[string]int{}, wake: make(chan struct{}, 1), recent: map[string]lane.Event{}}
+	if e.Exclusive {
+		if s.index, err = newIndex(ctx, e.Read); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
@@ -102,6 +110,9 @@ func (s *Store) Hosts(ctx context.Context, after lane.HostID, limit int) ([]lane
 
 // Claimants returns every record that makes one of the claims, each once, by id.
 func (s *Store) Claimants(ctx context.Context, claims []string) ([]lane.Host, error) {
+	if s.index != nil {
+		claims = s.index.known(claims)
+	}
 	if len(claims) == 0 {
 		return nil, nil
 	}

@@ -227,11 +227,15 @@ func (s *Store) putLimited(ctx context.Context, tx *transaction, e lane.Event, s
 	if done, err := s.repeat(ctx, tx, &e); done || err != nil {
 		return err
 	}
+	stranger := strings.HasPrefix(e.Subject, strangers)
+	if stranger && s.spent(spent, e.Subject) {
+		spent.shed += int64(e.Count)
+		return nil
+	}
 	prev, err := lastOf(ctx, tx, e.Subject)
 	if err != nil {
 		return err
 	}
-	stranger := strings.HasPrefix(e.Subject, "mac:")
 	if s.budget.allows(spent, e.Subject, stranger, prev.Seq == 0) {
 		spent.add(e.Subject, stranger, prev.Seq == 0)
 		_, err := s.seal(ctx, tx, prev, e)
@@ -300,6 +304,9 @@ func (s *Store) putClaims(ctx context.Context, tx *transaction, h lane.Host) err
 		if old[c] {
 			delete(old, c)
 			continue
+		}
+		if s.index != nil {
+			s.index.add(c)
 		}
 		if _, err := tx.exec(ctx, insertClaim, c, string(h.ID)); err != nil {
 			return broken("write a claim", err)
@@ -376,5 +383,15 @@ func (s *Store) seal(ctx context.Context, tx *transaction, prev, e lane.Event) (
 		s.recent = map[string]lane.Event{}
 	}
 	s.recent[e.CoalesceKey()] = e
+	if s.index != nil && strings.HasPrefix(e.Subject, strangers) {
+		s.index.add(heard + e.Subject)
+	}
 	return e, nil
+}
+
+// spent reports whether nothing more can be written about an unknown machine: in a flood
+// of invented addresses that is known without asking the database.
+func (s *Store) spent(now *spending, subject string) bool {
+	return !s.budget.allows(now, subject, true, false) ||
+		s.index != nil && !s.budget.allows(now, subject, true, true) && len(s.index.known([]string{heard + subject})) == 0
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bootlane/internal/udp"
 )
 
 const (
@@ -29,7 +31,7 @@ var errAbsorbed = errors.New("request came again")
 // Server is a TFTP server with its socket open. [Server.Run] serves and, at its end, closes the socket.
 type Server struct {
 	cfg     Config
-	conn    *net.UDPConn
+	conn    *udp.Conn
 	names   map[int]string // interface names by index; Run's goroutine owns them
 	namesAt time.Time      // when they were forgotten last
 	running sync.WaitGroup // one for each transfer
@@ -89,14 +91,14 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.conn.Close()
 	defer s.running.Wait()
 	defer cancel()
-	stop := interruptOn(ctx, s.conn)
+	stop := interruptOn(ctx, s.conn.UDPConn)
 	defer stop()
-	buf, oob := make([]byte, maxRequest), make([]byte, 256)
+	buf := make([]byte, maxRequest)
 	for failed := 0; ctx.Err() == nil; {
-		n, oobn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
+		n, from, at, err := s.conn.Receive(buf)
 		if err == nil {
 			failed = 0
-			s.guard(func() { s.handle(ctx, buf[:n], oob[:oobn], from) })
+			s.guard(func() { s.handle(ctx, buf[:n], at, from) })
 		} else if failed++; failed > maxReadErrors && ctx.Err() == nil {
 			return fmt.Errorf("read tftp socket %s: %w", s.Addr(), err)
 		}
@@ -120,11 +122,10 @@ func (s *Server) guard(f func()) (err error) {
 }
 
 // handle answers one datagram on the listening socket.
-func (s *Server) handle(ctx context.Context, b, oob []byte, from netip.AddrPort) {
-	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-	at, ok := parseArrival(oob)
+// RFC 1123 section 4.2.3.5 wants requests that went to many at once ignored.
+func (s *Server) handle(ctx context.Context, b []byte, at udp.Arrival, from netip.AddrPort) {
 	p, err := parse(b)
-	if !ok || at.broadcast || from.Port() == 0 || len(b) < 2 || p.op == opError {
+	if !at.Local.IsValid() || at.Broadcast || from.Port() == 0 || len(b) < 2 || p.op == opError {
 		return // answering an ERROR could make two servers talk to each other forever
 	}
 	name, refused := p.request(err)
@@ -134,7 +135,7 @@ func (s *Server) handle(ctx context.Context, b, oob []byte, from netip.AddrPort)
 		return
 	}
 	t := &transfer{at: at, options: p.options, report: Transfer{
-		Request: Request{Name: name, Client: from, Local: at.local, Interface: s.interfaceName(at.ifindex)},
+		Request: Request{Name: name, Client: from, Local: at.Local, Interface: s.interfaceName(at.Interface)},
 		Started: s.cfg.Now(), Outcome: OutcomeAborted,
 	}}
 	switch err := s.admit(t); {
@@ -251,8 +252,8 @@ func (s *Server) send(ctx context.Context, t *transfer) error {
 
 // reply sends an ERROR from the listening socket, from the address that was asked. No socket of its own is worth it:
 // errors are not acknowledged, and most of them are firmware looking for files that need not exist.
-func (s *Server) reply(to netip.AddrPort, at arrival, e *Error) {
-	if _, _, err := s.conn.WriteMsgUDPAddrPort(encodeError(e), at.departure(), to); err != nil {
+func (s *Server) reply(to netip.AddrPort, at udp.Arrival, e *Error) {
+	if err := s.conn.Send(encodeError(e), at, to); err != nil {
 		s.cfg.Log.Debug("tftp: cannot send an error", "client", to, "err", err)
 	}
 }

@@ -2,48 +2,24 @@ package tftp
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"bootlane/internal/udp"
 )
 
-const (
-	receiveBuffer = 32 << 20 // bytes; thousands of machines that power up together ask within the same second
-	fallbackMTU   = 1500     // when the kernel cannot say
-)
-
-// arrival is where a datagram came in.
-type arrival struct {
-	local     netip.Addr // the address of ours it was sent to
-	ifindex   int
-	broadcast bool // sent to many at once; RFC 1123 section 4.2.3.5 wants such requests ignored
-}
+const fallbackMTU = 1500 // when the kernel cannot say
 
 // openListener opens the socket on the well-known port.
-func openListener(addr string) (*net.UDPConn, error) {
-	lc := net.ListenConfig{Control: onSocket(func(fd int) error {
-		// Forcing goes past net.core.rmem_max and needs CAP_NET_ADMIN; without it, what the system grants must do.
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
-		}
-		// An IPv6 socket that serves IPv4 too takes both options. x/net/ipv4 reads no more than the destination out of
-		// IP_PKTINFO, while ipi_spec_dst next to it is what tells a broadcast.
-		err4 := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-		err6 := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-		if err4 != nil && err6 != nil {
-			return fmt.Errorf("ask for packet info: %w", err4)
-		}
-		return nil
-	})}
-	conn, err := lc.ListenPacket(context.Background(), "udp", addr)
+func openListener(addr string) (*udp.Conn, error) {
+	conn, err := udp.Listen(context.Background(), "udp", addr, udp.Options{})
 	if err == nil {
-		return conn.(*net.UDPConn), nil
+		return conn, nil
 	}
 	hint := "check the address"
 	switch {
@@ -116,40 +92,4 @@ func udpFamily(a netip.Addr) string {
 		return "udp4"
 	}
 	return "udp6"
-}
-
-// parseArrival reads the control messages of a datagram. ok is false when they hold no destination.
-func parseArrival(oob []byte) (a arrival, ok bool) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return arrival{}, false
-	}
-	for _, m := range messages {
-		d := m.Data
-		switch {
-		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(d) >= 12:
-			local := netip.AddrFrom4([4]byte(d[8:12]))
-			return arrival{
-				local:     local,
-				ifindex:   int(binary.NativeEndian.Uint32(d)),
-				broadcast: local != netip.AddrFrom4([4]byte(d[4:8])),
-			}, true
-		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(d) >= 20:
-			local := netip.AddrFrom16([16]byte(d[:16]))
-			a = arrival{local: local.Unmap(), ifindex: int(binary.NativeEndian.Uint32(d[16:])), broadcast: local.IsMulticast()}
-			if local.IsLinkLocalUnicast() {
-				a.local = local.WithZone(strconv.Itoa(a.ifindex))
-			}
-			ok = true
-		}
-	}
-	return a, ok
-}
-
-// departure returns the control message that sends a datagram from where another arrived.
-func (a arrival) departure() []byte {
-	if a.local.Is4() {
-		return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: a.local.As4()})
-	}
-	return unix.PktInfo6(&unix.Inet6Pktinfo{Addr: a.local.As16()})
 }

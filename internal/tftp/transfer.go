@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bootlane/internal/udp"
 )
 
 const (
@@ -20,7 +22,7 @@ const (
 
 // transfer is one admitted request and, once its content is open, the sending of it over a socket of its own.
 type transfer struct {
-	at      arrival
+	at      udp.Arrival
 	options []option
 	report  Transfer
 

@@ -80,7 +80,7 @@ func open(ctx context.Context, path string) (store.Engine, error) {
 	n := max(4, 2*runtime.NumCPU())
 	r.SetMaxOpenConns(n)
 	r.SetMaxIdleConns(n)
-	return store.Engine{Write: w, Read: r}, nil
+	return store.Engine{Write: w, Read: r, Exclusive: true}, nil
 }
 
 // check asserts what durability rests on, rather than trusting the driver's defaults.

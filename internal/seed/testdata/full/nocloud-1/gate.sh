@@ -153,11 +153,31 @@ array() {
 	done
 }
 
-# group NAME: the other members of the group that the physical volume NAME is in. The text
-# at its start lists them all. Older texts may stand beside it, and list what has left:
-# that refuses too much, never too little.
+# text_of NAME: what the physical volume NAME tells of its group, in one word a line.
+# The text lists every member; older ones may stand beside it, and list what has left.
+text_of() {
+	{ dd if="/dev/$1" bs=65536 count=256 2>/dev/null || printf '\nunreadable\n'; } |
+		tr -cs ' -~\n' '?' | sed -n 's/^[?]*\(pv[0-9][0-9]* {\)/\1/p; s/^[?]*\(id = \)/\1/p; s/^\(unreadable\)$/\1/p' | sort -u
+}
+
+# group NAME: the other members of the group that the physical volume NAME is in: those
+# that its text lists, and those whose text lists it. LVM lets a member have no text, or
+# one that is out of date, as long as another has a good one. What cannot be told counts
+# as shared: that refuses too much, never too little.
 group() {
-	text=$(dd if="/dev/$1" bs=65536 count=16 2>/dev/null | tr -c ' -~\n' '?' | sed -n 's/^[?]*\(pv[0-9][0-9]* {\)/\1/p; s/^[?]*\(id = \)/\1/p' | sort -u)
+	text=$(text_of "$1")
+	case $text in *unreadable*) echo "unknown ones ($1 cannot be read)" ;; esac
+	id=$(property "$1" ID_FS_UUID)
+	for member in $theirs; do
+		[ "$(property "$member" ID_FS_TYPE)" = LVM2_member ] || continue
+		other=$(text_of "$member")
+		case $other in
+		*"\"${id:-none}\""*) echo "$member" ;;
+		*unreadable*) echo "$member (it cannot be read)" ;;
+		*"pv0 {"*) ;;
+		*) case $text in *"pv0 {"*) ;; *) echo "$member (neither tells its group)" ;; esac ;;
+		esac
+	done
 	case $text in *"pv1 {"*) ;; *) return ;; esac
 	listed=$(echo "$text" | grep -c '{')
 	for member in $ours $theirs; do

@@ -1,0 +1,150 @@
+// Package udp opens the sockets of boot servers. It keeps what the standard library
+// drops: which address of ours a datagram was sent to, by which interface it came, and
+// how many were lost because nobody read them in time. A reply leaves by the same way:
+// clients drop one that comes from another address than they asked.
+package udp
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// receiveBuffer is in bytes. A boot storm is lost in the socket, not in the CPU:
+// thousands of machines that are powered on together ask within the same second.
+const receiveBuffer = 32 << 20
+
+// Options says how to open a socket.
+type Options struct {
+	Device    string // bind to this interface, for receiving and sending; "" is every one
+	Broadcast bool   // may send to a broadcast address
+}
+
+// Conn is an open socket. One goroutine may receive, any number may send.
+type Conn struct {
+	*net.UDPConn
+	oob  [256]byte
+	lost atomic.Uint32
+}
+
+// Arrival is where a datagram came in.
+type Arrival struct {
+	Local     netip.Addr // the address of ours it was sent to; of a broadcast, the interface's own
+	Interface int        // index
+	Broadcast bool       // sent to many at once
+}
+
+// Listen opens a socket on addr, for example ":69" or "0.0.0.0:67"; network is udp,
+// udp4 or udp6. A socket for broadcasts must listen on the wildcard address: one that
+// is bound to a unicast address gets none.
+func Listen(ctx context.Context, network, addr string, o Options) (*Conn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var set error
+		err := c.Control(func(fd uintptr) { set = prepare(int(fd), o) })
+		return errors.Join(err, set)
+	}}
+	pc, err := lc.ListenPacket(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{UDPConn: pc.(*net.UDPConn)}, nil
+}
+
+func prepare(fd int, o Options) error {
+	// Forcing goes past net.core.rmem_max and needs CAP_NET_ADMIN; without it, what the
+	// system grants must do.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1) // only a figure is missing without it
+	var device, broadcast error
+	if o.Device != "" {
+		device = unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, o.Device)
+	}
+	if o.Broadcast {
+		broadcast = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+	}
+	// An IPv6 socket that serves IPv4 too takes both. x/net/ipv4 reads no more than the
+	// destination out of IP_PKTINFO, while ipi_spec_dst next to it is what tells a broadcast.
+	info := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	if unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1) == nil {
+		info = nil
+	}
+	// Without SO_REUSEADDR: two servers on one port would each get half of the unicasts.
+	return errors.Join(device, broadcast, info, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0))
+}
+
+// Receive reads one datagram into b. An IPv4 address is never in its mapped form. The
+// Arrival is the zero one when the kernel does not tell.
+func (c *Conn) Receive(b []byte) (n int, from netip.AddrPort, at Arrival, err error) {
+	n, oobn, _, from, err := c.ReadMsgUDPAddrPort(b, c.oob[:])
+	if err != nil {
+		return 0, from, Arrival{}, err
+	}
+	at, lost := parse(c.oob[:oobn])
+	if lost > 0 {
+		c.lost.Store(lost)
+	}
+	return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), at, nil
+}
+
+// Lost returns how many datagrams the kernel dropped because the receive buffer was full.
+func (c *Conn) Lost() int64 { return int64(c.lost.Load()) }
+
+// Send sends b to a client, from the address and by the interface of at.
+func (c *Conn) Send(b []byte, at Arrival, to netip.AddrPort) error {
+	_, _, err := c.WriteMsgUDPAddrPort(b, at.control(), to)
+	return err
+}
+
+// control returns the control message that makes a datagram leave that way. A link-local
+// or broadcast destination needs the interface, and any other one must be left to the
+// routing table: the way back may be another one than the way here.
+func (a Arrival) control() []byte {
+	switch {
+	case !a.Local.IsValid():
+		return nil
+	case a.Local.Is4():
+		return unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: a.out(), Spec_dst: a.Local.As4()})
+	}
+	return unix.PktInfo6(&unix.Inet6Pktinfo{Addr: a.Local.WithZone("").As16(), Ifindex: uint32(a.out())})
+}
+
+func (a Arrival) out() int32 {
+	if a.Broadcast || a.Local.IsLinkLocalUnicast() {
+		return int32(a.Interface)
+	}
+	return 0
+}
+
+// parse reads the control messages of a datagram.
+func parse(oob []byte) (a Arrival, lost uint32) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return Arrival{}, 0
+	}
+	for _, m := range messages {
+		d := m.Data
+		switch {
+		case m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_RXQ_OVFL && len(d) >= 4:
+			lost = binary.NativeEndian.Uint32(d)
+		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(d) >= 12:
+			local := netip.AddrFrom4([4]byte(d[4:8]))
+			a = Arrival{Local: local, Interface: int(binary.NativeEndian.Uint32(d)), Broadcast: local != netip.AddrFrom4([4]byte(d[8:12]))}
+		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(d) >= 20 && !a.Local.IsValid():
+			local := netip.AddrFrom16([16]byte(d[:16]))
+			a = Arrival{Local: local.Unmap(), Interface: int(binary.NativeEndian.Uint32(d[16:])), Broadcast: local.IsMulticast()}
+			if local.IsLinkLocalUnicast() {
+				a.Local = local.WithZone(strconv.Itoa(a.Interface))
+			}
+		}
+	}
+	return a, lost
+}
