@@ -145,6 +145,23 @@ func (c *Client) Why(ctx context.Context, subject string) (lane.Verdict, error) 
 	return get[lane.Verdict](ctx, c, hostPath(subject, "/why"))
 }
 
+// Recording returns, as pcapng, what was recorded of a host, of a MAC, or of
+// net:INTERFACE.
+func (c *Client) Recording(ctx context.Context, subject string) ([]byte, error) {
+	r, err := get[Recording](ctx, c, hostPath(subject, "/pcap"))
+	return r.PCAPNG, err
+}
+
+// Responders returns the DHCP servers that were heard and are not this one.
+func (c *Client) Responders(ctx context.Context) ([]lane.Responder, error) {
+	return get[[]lane.Responder](ctx, c, "/v1/dhcp/servers")
+}
+
+// Probe asks who answers DHCP on an interface, or on all.
+func (c *Client) Probe(ctx context.Context, iface string) (lane.Probed, error) {
+	return post[lane.Probed](ctx, c, "/v1/dhcp/probe", ProbeRequest{iface})
+}
+
 // WhatIf returns what each surface would answer a host now.
 func (c *Client) WhatIf(ctx context.Context, id string) ([]lane.Foresight, error) {
 	return get[[]lane.Foresight](ctx, c, hostPath(id, "/whatif"))

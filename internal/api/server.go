@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -22,6 +23,7 @@ type Config struct {
 	Addr     string // host:port
 	Token    string // bearer token every call must carry
 	Operator Operator
+	Observer Observer
 	Version  Version
 	Log      *slog.Logger
 	// Transfers returns the files on their way under a run's capability.
@@ -167,6 +169,9 @@ func (s *Server) routes() []route {
 		{"GET /v1/hosts/{id}/render", func(r *http.Request, _ []byte) (any, error) { return op.Render(r.Context(), id(r)) }},
 		{"GET /v1/hosts/{id}/transfers", s.transfers},
 		{"POST /v1/hosts/{id}/runs", s.provision},
+		{"GET /v1/hosts/{id}/pcap", s.recording},
+		{"GET /v1/dhcp/servers", func(*http.Request, []byte) (any, error) { return s.cfg.Observer.Responders(), nil }},
+		{"POST /v1/dhcp/probe", s.probe},
 		{"GET /v1/whatif", func(r *http.Request, _ []byte) (any, error) { return op.WhatIfAll(r.Context()) }},
 		{"GET /v1/unknown", func(r *http.Request, _ []byte) (any, error) { return op.Unknown(r.Context()) }},
 		{"GET /v1/bundles", func(*http.Request, []byte) (any, error) { return op.BundleList(), nil }},
@@ -266,6 +271,39 @@ func (s *Server) transfers(r *http.Request, _ []byte) (any, error) {
 		out = append(out, s.cfg.Transfers(h.Run.Capability)...)
 	}
 	return out, nil
+}
+
+// recording exports what the boot networks recorded of a host, of a MAC, or, for
+// net:INTERFACE, of everybody there.
+func (s *Server) recording(r *http.Request, _ []byte) (any, error) {
+	subject := r.PathValue("id")
+	iface, isNet := strings.CutPrefix(subject, lane.NetSubject(""))
+	var macs []lane.MAC
+	if m, err := lane.ParseMAC(strings.TrimPrefix(subject, "mac:")); err == nil {
+		macs = []lane.MAC{m}
+	} else if !isNet {
+		h, err := s.cfg.Operator.Host(r.Context(), id(r))
+		if err != nil {
+			return nil, err
+		}
+		if macs = h.Identity.MACs; len(macs) == 0 {
+			return nil, lane.Errorf(lane.Conflict, "the record %s has no MAC, and a recording is looked through by MAC", h.ID)
+		}
+	}
+	if !isNet {
+		iface = ""
+	}
+	var b bytes.Buffer
+	err := s.cfg.Observer.Export(&b, iface, macs)
+	return Recording{b.Bytes()}, err
+}
+
+func (s *Server) probe(r *http.Request, body []byte) (any, error) {
+	q, err := decode[ProbeRequest](body)
+	if err != nil {
+		return nil, err
+	}
+	return s.cfg.Observer.Probe(r.Context(), q.Interface)
 }
 
 func number(r *http.Request, name string, unset, least, most int64) (int64, error) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/netip"
 
 	"bootlane/internal/lane"
@@ -177,6 +178,23 @@ type evidence interface {
 type bundles interface {
 	BundleList() []lane.Bundle
 	BundleImport(ctx context.Context, dir, by string) (lane.Bundle, error)
+}
+
+// Observer is what is heard on the boot networks.
+type Observer interface {
+	Responders() []lane.Responder
+	Probe(ctx context.Context, iface string) (lane.Probed, error)
+	Export(w io.Writer, iface string, macs []lane.MAC) error
+}
+
+// ProbeRequest asks who answers DHCP on an interface, or on all.
+type ProbeRequest struct {
+	Interface string `json:"interface,omitempty"`
+}
+
+// Recording is what was recorded of a machine, or of a network.
+type Recording struct {
+	PCAPNG []byte `json:"pcapng"`
 }
 
 // public returns the record as operators see it: without the capability of its run.

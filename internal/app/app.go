@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"bootlane/internal/dhcp"
 	"bootlane/internal/httpboot"
 	"bootlane/internal/lane"
+	"bootlane/internal/observe"
 	"bootlane/internal/script"
 	"bootlane/internal/store"
 	"bootlane/internal/store/sqlite"
@@ -109,7 +111,11 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	if err != nil {
 		return err
 	}
-	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Log: a.log, Transfers: machines.Transfers,
+	observer, err := observe.New(observe.Config{Interfaces: cfg.observed(), Evidence: a.control, Every: *cfg.Policy.ProbeEvery, Now: time.Now, Rand: rand.Reader, Log: a.log})
+	if err != nil {
+		return err
+	}
+	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, Log: a.log, Transfers: machines.Transfers,
 		Version: api.Version{Version: version, Go: runtime.Version()}})
 	if err != nil {
 		return err
@@ -119,7 +125,7 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 		return err
 	}
 	a.Operator, a.Machines = operators.Addr(), machines.Addr()
-	a.parts = append(a.parts, part{"machines", machines.Run}, part{"operators", operators.Run}, part{"tftp", files.Run}, part{"dhcp", addresses.Run})
+	a.parts = append(a.parts, part{"machines", machines.Run}, part{"operators", operators.Run}, part{"tftp", files.Run}, part{"dhcp", addresses.Run}, part{"observer", observer.Run})
 	return nil
 }
 
@@ -187,6 +193,23 @@ func operatorToken(path string) (string, error) {
 		return "", &lane.Error{Code: lane.Unavailable, Message: "write the operators' token", Err: err}
 	}
 	return token, nil
+}
+
+// observed lists the interfaces to observe. Where a site's own server gives addresses
+// on one, machines take that one's offers rightly.
+func (c Config) observed() []observe.Interface {
+	var out []observe.Interface
+	for _, n := range c.Networks {
+		i := slices.IndexFunc(out, func(o observe.Interface) bool { return o.Name == n.Interface })
+		switch {
+		case n.Interface == "":
+		case i < 0:
+			out = append(out, observe.Interface{Name: n.Interface, Owned: !n.Proxy()})
+		default:
+			out[i].Owned = out[i].Owned && !n.Proxy()
+		}
+	}
+	return out
 }
 
 // Subnets names the networks, for the log and for people.

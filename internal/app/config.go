@@ -63,8 +63,10 @@ type Listen struct {
 
 // Policy is the site's rules.
 type Policy struct {
-	BootRetry time.Duration `yaml:"bootRetry"`
-	Held      Held          `yaml:"held"`
+	// ProbeEvery is how often to ask who else answers DHCP; 0 is never. Default 10m.
+	ProbeEvery *time.Duration `yaml:"probeEvery"`
+	BootRetry  time.Duration  `yaml:"bootRetry"`
+	Held       Held           `yaml:"held"`
 	// LocalBoot says how UEFI firmware of an installed machine is sent to its disk:
 	// "fast" (told at once; the default) or "silent" (no boot file; it gives up by itself).
 	LocalBoot string `yaml:"localBoot"`
@@ -147,6 +149,10 @@ func (c Config) withDefaults() Config {
 		c.Networks[i] = n.withDefaults()
 	}
 	set(&c.Log, "info")
+	if c.Policy.ProbeEvery == nil {
+		every := 10 * time.Minute
+		c.Policy.ProbeEvery = &every
+	}
 	set(&c.Policy.LocalBoot, "fast")
 	set(&c.Policy.Held.Then, "local-boot")
 	if c.Policy.BootRetry == 0 {
@@ -196,6 +202,9 @@ func (c Config) check() []lane.Problem {
 	}
 	if c.Policy.Held.Wait < time.Second || c.Policy.Held.Wait > time.Hour {
 		bad("policy.held.wait", "%s: from 1s to 1h", c.Policy.Held.Wait)
+	}
+	if e := c.Policy.ProbeEvery; e != nil && *e != 0 && (*e < time.Minute || *e > 24*time.Hour) {
+		bad("policy.probeEvery", "%s: from 1m to 24h, or 0 for never", *e)
 	}
 	if c.Policy.BootRetry != 0 && (c.Policy.BootRetry < time.Second || c.Policy.BootRetry > 10*time.Minute) {
 		bad("policy.bootRetry", "%s: from 1s to 10m", c.Policy.BootRetry)

@@ -35,8 +35,8 @@ func run(args []string) int {
 	return cli.Main(context.Background(), args, cli.Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Now: time.Now, Version: "test"})
 }
 
-// TestSessions plays operators' sessions against a whole server. They share the
-// ports of one namespace, and so run one after the other.
+// TestSessions plays operators' sessions against a whole server. They run at
+// once in one namespace: those with a server have ports of their own.
 func TestSessions(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
@@ -45,7 +45,9 @@ func TestSessions(t *testing.T) {
 			e.Setenv("BOOTLANE_TOKEN_FILE", filepath.Join(e.WorkDir, "data", "operator.token"))
 			e.Setenv("BOOTLANE_OPERATOR", "alice")
 			e.Setenv("TZ", "UTC")
-			return nil
+			captures, err := filepath.Abs("../pcap/testdata")
+			e.Setenv("CAPTURES", captures)
+			return err
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"ready":         ready,
@@ -57,10 +59,14 @@ func TestSessions(t *testing.T) {
 	})
 }
 
-// ready waits until the server answers.
-func ready(ts *testscript.TestScript, _ bool, _ []string) {
+// ready waits until the server answers: ready [URL].
+func ready(ts *testscript.TestScript, _ bool, args []string) {
+	base := "http://" + nettest.Server + ":8080"
+	if len(args) > 0 {
+		base = args[0]
+	}
 	for range 100 {
-		res, err := http.Get("http://" + nettest.Server + ":8080/healthz")
+		res, err := http.Get(base + "/healthz")
 		if err == nil {
 			ts.Check(res.Body.Close())
 			return

@@ -19,10 +19,15 @@ a machine that no record describes; without it, such machines are listed.
 
 --verify checks the chain of hashes that ties every line to the one before it: a
 changed line, a missing one and a missing beginning are found. A missing end cannot
-be: keep the number and hash of the last line (-o json) elsewhere to prove it.`
+be: keep the number and hash of the last line (-o json) elsewhere to prove it.
+
+net:INTERFACE in the place of HOST prints what was heard of other DHCP servers there.
+--pcap writes the last boot packets (DHCP, PXE, TFTP requests) of the machine, or of all
+of net:INTERFACE, instead of its evidence; ` + "`bootlane pcap`" + ` explains them.`
 
 func (a *app) eventsCmd() *cobra.Command {
 	var follow, verify bool
+	var record string
 	var limit int
 	cmd := &cobra.Command{Use: "events [HOST|MAC]", Short: "print a machine's evidence", Long: eventsLong, Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
@@ -33,8 +38,11 @@ func (a *app) eventsCmd() *cobra.Command {
 			if len(argv) == 0 {
 				return a.unknown(cmd.Context(), c)
 			}
-			if _, err := c.Host(cmd.Context(), argv[0]); err != nil && !isMAC(argv[0]) && argv[0] != "server" {
+			if _, err := c.Host(cmd.Context(), argv[0]); err != nil && !isMAC(argv[0]) && argv[0] != "server" && !strings.HasPrefix(argv[0], "net:") {
 				return err
+			}
+			if record != "" {
+				return a.record(cmd.Context(), c, argv[0], record)
 			}
 			events, err := c.Events(cmd.Context(), argv[0], -1, limit)
 			if err != nil {
@@ -58,6 +66,7 @@ func (a *app) eventsCmd() *cobra.Command {
 		}}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing")
 	cmd.Flags().BoolVar(&verify, "verify", false, "check the chain of hashes")
+	cmd.Flags().StringVar(&record, "pcap", "", "write its boot packets to a `file` (pcapng; - for standard output)")
 	cmd.Flags().IntVarP(&limit, "last", "n", 200, "`number` of lines")
 	return cmd
 }

@@ -96,6 +96,9 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 	v.Next = stalled(h.Run.Stage).next + "; then `bootlane provision " + string(h.ID) + "`"
 	if v.Rule == string(lane.RunExpired) {
 		v.Because += ": " + stalled(h.Run.Stage).because
+		if e := lured(h, events); e != nil {
+			v.Because += "; " + e.Message
+		}
 		if e := last(events, refusal); e != nil && e.Run == h.Run.ID {
 			v.Because += "; last refusal: " + string(e.Reason) + " " + e.Message
 		}
@@ -115,7 +118,21 @@ func underWay(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) l
 	v.Rule = "waiting-after-" + string(h.Run.Stage)
 	v.Because = fmt.Sprintf("the run is open until %s and has been at stage %s for %s: %s", h.Run.Deadline.UTC().Format("2006-01-02 15:04:05Z"), h.Run.Stage, quiet, s.because)
 	v.Next = s.next
+	if e := lured(h, events); e != nil {
+		v.Rule, v.Evidence = "other-server", e
+		v.Because += "; " + e.Message
+		v.Next = "find that server with `bootlane dhcp servers`, and turn it off, or take this machine's VLAN away from it; then let the machine boot again"
+	}
 	return v
+}
+
+// lured returns the evidence that the machine of a run took another server's offer
+// before it came to our loader.
+func lured(h lane.Host, events []lane.Event) *lane.Event {
+	if h.Run.Stage.AtLeast(lane.StageLoader) {
+		return nil
+	}
+	return last(events, func(e lane.Event) bool { return e.Kind == lane.KindForeign && e.At.After(h.Run.Armed) })
 }
 
 // stall is what it means when nothing follows a stage, and what to look at.

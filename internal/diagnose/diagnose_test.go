@@ -69,6 +69,14 @@ func TestHost(t *testing.T) {
 			"waiting-after-armed", lane.KindArmed, "", "boot order"},
 		"refusal of an earlier run": {lane.Host{State: lane.StateFailed, Note: "late", Run: run(lane.StageKernel, false)},
 			[]lane.Event{event(lane.KindRefused, func(e *lane.Event) { e.Run, e.Reason = "r-0", lane.RunExpired }), event(lane.KindExpired, nil)}, "run-expired", lane.KindExpired, "late: the installer runs and reported, but has not passed its disk gate", "package mirror"},
+		"booted from elsewhere": {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageAddress, true)}, []lane.Event{event(lane.KindArmed, nil), event(lane.KindForeign, byDHCP("it took another's offer"))},
+			"other-server", lane.KindForeign, "has not fetched the loader; it took another's offer", "bootlane dhcp servers"},
+		"booted from elsewhere, and then from us": {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageScript, true)}, []lane.Event{event(lane.KindForeign, nil), event(lane.KindStage, nil)},
+			"waiting-after-script", lane.KindStage, "", "console"},
+		"booted from elsewhere before this run": {lane.Host{State: lane.StateProvisioning, Run: lane.Run{ID: "r-1", Open: true, Stage: lane.StageArmed, Armed: at(2), StageAt: at(2), Deadline: at(59)}},
+			[]lane.Event{event(lane.KindForeign, nil), event(lane.KindArmed, nil)}, "waiting-after-armed", lane.KindArmed, "not asked", "boot order"},
+		"booted from elsewhere until the deadline": {lane.Host{State: lane.StateFailed, Note: "the deadline passed", Run: run(lane.StageArmed, false)}, []lane.Event{event(lane.KindForeign, byDHCP("it took another's offer")), event(lane.KindExpired, nil)},
+			"run-expired", lane.KindExpired, "; it took another's offer", "boot order"},
 		"from later": {lane.Host{State: "melted"}, nil, "state-unknown", "", "melted", "version"},
 	} {
 		t.Run(name, func(t *testing.T) {

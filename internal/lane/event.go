@@ -31,11 +31,12 @@ const (
 	KindServed      Kind = "served"      // bytes were sent
 	KindRefused     Kind = "refused"     // something was asked that is not allowed
 	KindLease       Kind = "lease"       // an address was leased, refused or given back
+	KindForeign     Kind = "foreign"     // another DHCP or PXE server was heard, or a machine took its offer
 	KindGap         Kind = "gap"         // evidence was shed under load; Count says how much
 )
 
-// Event is one line of evidence. Subject is the host's id, or "mac:" and the
-// address of a machine that no record describes.
+// Event is one line of evidence. Subject is the host's id, "mac:" and the address of
+// a machine that no record describes, or "net:" and the interface of a boot network.
 type Event struct {
 	Subject  string    `json:"subject"`
 	Seq      int64     `json:"seq"` // from 1, without gaps, per subject
@@ -155,7 +156,7 @@ func Coalesce(prev, next Event) (Event, bool) {
 // Lasting reports whether an event of this kind says how a record came to be what
 // it is. The others say what was asked and told; they come by the hundred.
 func (k Kind) Lasting() bool {
-	return !slices.Contains([]Kind{KindAsked, KindServed, KindRefused, KindLease, KindGap, KindProgress}, k)
+	return !slices.Contains([]Kind{KindAsked, KindServed, KindRefused, KindLease, KindForeign, KindGap, KindProgress}, k)
 }
 
 func repeats(a, b Event) bool {
