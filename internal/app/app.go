@@ -115,12 +115,12 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	if err != nil {
 		return err
 	}
-	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, Log: a.log, Transfers: machines.Transfers,
-		Version: api.Version{Version: version, Go: runtime.Version()}})
+	addresses, err := dhcp.New(ctx, dhcp.Config{Networks: networks, Asker: a.control, Leases: a.store, Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
 	if err != nil {
 		return err
 	}
-	addresses, err := dhcp.New(ctx, dhcp.Config{Networks: networks, Asker: a.control, Leases: a.store, Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
+	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, DHCP: addresses, Log: a.log, Transfers: machines.Transfers,
+		Version: api.Version{Version: version, Go: runtime.Version()}})
 	if err != nil {
 		return err
 	}

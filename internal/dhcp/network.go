@@ -147,8 +147,8 @@ func (s *Server) relayedScope(q query) (*scope, string) {
 	return nil, fmt.Sprintf("the relay agent %s speaks for %s, and no network that names this agent holds that: correct networks[].subnet", q.giaddr, wanted)
 }
 
-// Usage counts the addresses of every network.
-func (s *Server) Usage() []lane.NetworkUsage {
+// usage counts the addresses of every network.
+func (s *Server) usage() []lane.NetworkUsage {
 	var out []lane.NetworkUsage
 	for _, n := range s.scopes {
 		u := lane.NetworkUsage{Network: n.Prefix, Interface: n.Interface, Relays: n.Relays, Mode: "own"}
