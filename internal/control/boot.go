@@ -31,6 +31,10 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 	switch p.File {
 	case lane.EntryScript:
 		return c.served(f, script.Entry(c.base(f))), nil
+	case lane.PXELinuxConfig:
+		f.Speaker = lane.SpeakerROM
+		body, _, err := c.PXELinux(ctx, f)
+		return scriptFile{bytes.NewReader(body)}, err
 	case lane.FailedScript:
 		f.Speaker = lane.SpeakerROM // the path says no more than firmware would
 		body, _, err := c.Script(ctx, f, true)

@@ -158,6 +158,8 @@ func (n Network) boot(m *message, q query, d lane.Decision) {
 			base = n.TLSBase
 		}
 		m.add(67, []byte(base+"/"+path.String()), 0)
+	case q.class == uboot && (d.Action == lane.Install || d.Action == lane.Hold && n.HoldScreen):
+		m.siaddr = n.Server // and no file: pxelinux.cfg lies beside it, at the root
 	case q.class == pxe && fast && q.platform.Firmware == lane.UEFI:
 		m.add(60, []byte("PXEClient"), 0)
 		m.add(43, localMenu(), 0)
