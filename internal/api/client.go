@@ -174,6 +174,11 @@ func (c *Client) Leases(ctx context.Context) (out []lane.LeaseOf, err error) {
 	}
 }
 
+// ExportDHCP writes the configuration of a site's own DHCP server.
+func (c *Client) ExportDHCP(ctx context.Context, server, form, network string) (lane.Rendered, error) {
+	return get[lane.Rendered](ctx, c, "/v1/dhcp/export/"+url.PathEscape(server)+"?"+url.Values{"form": {form}, "network": {network}}.Encode())
+}
+
 // ReleaseLease takes an address back.
 func (c *Client) ReleaseLease(ctx context.Context, address, why string) (lane.Lease, error) {
 	return post[lane.Lease](ctx, c, "/v1/dhcp/leases/"+url.PathEscape(address)+"/release", ActRequest{By: c.By, Why: why})

@@ -174,6 +174,10 @@ func (s *Server) routes() []route {
 		{"GET /v1/hosts/{id}/pcap", s.recording},
 		{"GET /v1/dhcp", func(*http.Request, []byte) (any, error) { return s.cfg.DHCP.State(), nil }},
 		{"GET /v1/dhcp/leases", s.leases},
+		{"GET /v1/dhcp/export/{server}", func(r *http.Request, _ []byte) (any, error) {
+			q := r.URL.Query()
+			return op.ExportDHCP(r.Context(), r.PathValue("server"), q.Get("form"), q.Get("network"))
+		}},
 		{"POST /v1/dhcp/leases/{address}/release", s.releaseLease},
 		{"GET /v1/dhcp/servers", func(*http.Request, []byte) (any, error) { return s.cfg.Observer.Responders(), nil }},
 		{"POST /v1/dhcp/probe", s.probe},

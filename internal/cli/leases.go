@@ -135,3 +135,33 @@ func (a *app) dhcpReleaseCmd() *cobra.Command {
 	cmd.Flags().StringVar(&why, "why", "", "`reason`, kept as evidence")
 	return cmd
 }
+
+const dhcpExportLong = `Write the configuration of the site's own DHCP server, with the reservations of the
+inventory, to standard output: dnsmasq, kea (DHCPv4) or isc (dhcpd).
+
+  --form owned   it gives addresses and names the boot files; Bootlane speaks no DHCP
+                 there: networks[].mode: external
+  --form proxy   it gives addresses only; Bootlane stands beside it: networks[].mode: proxy
+                 (write it while the network is still external: a proxy knows no range)
+
+Loops are broken (iPXE gets the script), and UEFI HTTP Boot is served, for every
+platform with a loader.`
+
+func (a *app) dhcpExportCmd() *cobra.Command {
+	var form, network string
+	cmd := &cobra.Command{Use: "export SERVER", Short: "write the configuration of dnsmasq, kea or isc", Long: dhcpExportLong, Args: args(cobra.ExactArgs(1)),
+		ValidArgs: []string{"dnsmasq", "kea", "isc"}, RunE: func(cmd *cobra.Command, argv []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			r, err := c.ExportDHCP(cmd.Context(), argv[0], form, network)
+			if err != nil {
+				return err
+			}
+			return a.show(r, func(w io.Writer) { fmt.Fprint(w, r.Body) })
+		}}
+	cmd.Flags().StringVar(&form, "form", "owned", "who names the boot files: `owned` (that server) or proxy (Bootlane)")
+	cmd.Flags().StringVar(&network, "network", "", "the `network`, where the configuration has several")
+	return cmd
+}

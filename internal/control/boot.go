@@ -40,6 +40,10 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 		body, _, err := c.Script(ctx, f, true)
 		return scriptFile{bytes.NewReader(body)}, err
 	}
+	if p.MAC == "" && p.Platform != (lane.Platform{}) && slices.ContainsFunc(c.Networks, func(n Network) bool { return n.External }) {
+		// Another server's DHCP cannot name the MAC. A loader by itself installs nothing: it asks again.
+		return c.loader(lane.Decision{}, p)
+	}
 	if p.MAC == "" {
 		return nil, lane.Errorf(lane.NotFound, "%s: only %s is served without a MAC in the path", p.File, lane.EntryScript)
 	}

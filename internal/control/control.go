@@ -75,6 +75,7 @@ type Network struct {
 	Lease             time.Duration
 	Authoritative     bool
 	Proxy             bool // another server gives the addresses
+	External          bool // and the boot files: Bootlane speaks no DHCP there
 }
 
 // home returns the network that an address lies in, and the first one for any other.

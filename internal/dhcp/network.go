@@ -42,6 +42,8 @@ type Network struct {
 	Proxy     bool
 	KnownOnly bool // of a proxy: stay silent towards machines that no record describes
 	Only4011  bool // of a proxy: port 67 is the address server's, on this same machine
+	// External leaves DHCP to another server altogether: the network is not served here.
+	External bool
 	// Redirect4011 names the boot file on port 4011 only, to every machine of a proxy.
 	Redirect4011 bool
 }

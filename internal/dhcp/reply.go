@@ -106,9 +106,7 @@ func (n Network) proxied(q query, kind dhcpv4.MessageType, d lane.Decision) (mes
 }
 
 func (n Network) config(m *message) {
-	mask := make([]byte, 4)
-	binary.BigEndian.PutUint32(mask, ^uint32(0)<<(32-n.Prefix.Bits()))
-	m.add(1, mask, 0) // before the routers, RFC 2132 3.3
+	m.add(1, n.Mask().AsSlice(), 0) // before the routers, RFC 2132 3.3
 	m.add(3, addrs(n.Routers), 1)
 	m.add(6, addrs(n.DNS), 2)
 	m.add(15, []byte(n.Domain), 4)

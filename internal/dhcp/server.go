@@ -97,6 +97,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		}
 	}
 	for _, n := range cfg.Networks {
+		if n.External {
+			continue
+		}
 		s.scopes = append(s.scopes, newScope(n, leases, cfg.Now))
 	}
 	if err := s.open(ctx); err != nil {

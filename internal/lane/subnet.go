@@ -49,6 +49,11 @@ func (s Subnet) Taken() []netip.Addr {
 	return slices.Concat([]netip.Addr{s.Server, s.Prefix.Masked().Addr(), s.Broadcast()}, s.Relays, s.Routers, s.DNS, s.NTP)
 }
 
+// Mask returns the network's mask as an address: 255.255.255.0.
+func (s Subnet) Mask() netip.Addr {
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-s.Prefix.Bits()))))
+}
+
 // Broadcast returns the network's broadcast address, the last one.
 func (s Subnet) Broadcast() netip.Addr {
 	b := s.Prefix.Masked().Addr().As4()
