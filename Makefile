@@ -7,7 +7,7 @@ CACHE := .cache
 SCENARIO ?=
 FUZZTIME ?= 20s
 
-.PHONY: build setup lab test check bench fuzz clean
+.PHONY: build setup lab test check bench fuzz conformance clean
 
 build: ## both binaries, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -36,6 +36,11 @@ fuzz: ## every fuzz target for FUZZTIME
 	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
 	  done; \
 	done
+
+conformance: ## docs/conformance.md, from a run of the tests that play its cases
+	@mkdir -p $(CACHE)
+	go test -json ./internal/... >$(CACHE)/played.json || true
+	go test ./internal/archtest -run ConformancePage -played ../../$(CACHE)/played.json
 
 clean:
 	rm -rf bin lab-out $(CACHE)

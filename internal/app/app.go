@@ -172,6 +172,9 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 func (a *App) transferred(t tftp.Transfer) {
+	if p, ok := lane.ParseBootPath(t.Name); ok && t.Outcome == tftp.OutcomeComplete {
+		a.control.Loaded(p)
+	}
 	a.log.Debug("tftp transfer ended", "transfer", fmt.Sprintf("%+v", t))
 }
 

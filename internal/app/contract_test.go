@@ -288,6 +288,8 @@ func TestContract(t *testing.T) {
 				}
 				if f.ipxe {
 					w.scripts(url, body, lane.Install)
+				} else { // the loader runs, or the next ones would be a loop
+					_, _ = get(t, scriptURL(nil))
 				}
 			})
 		}
@@ -445,4 +447,19 @@ func TestPXELinuxContract(t *testing.T) {
 	if h.Run.BootsUsed != 1 {
 		t.Errorf("%d boots of the grant are counted, want 1: all that was one", h.Run.BootsUsed)
 	}
+}
+
+// TestEntryScriptBesideLoader: iPXE since 2021 looks for autoexec.ipxe beside itself.
+func TestEntryScriptBesideLoader(t *testing.T) {
+	w := newWorld(t, "")
+	w.enrol("image-1")
+	t.Run("IX-04 autoexec.ipxe lies beside every loader", func(t *testing.T) {
+		for _, dir := range []string{"", "boot/" + mac.Hyphens() + "/x86_64-uefi/", "boot/any/any/"} {
+			byTFTP, err := tftpGet(t, nettest.Server, dir+lane.EntryScript)
+			status, byHTTP := get(t, machines+"/"+dir+lane.EntryScript)
+			if err != nil || status != http.StatusOK || !bytes.Equal(byTFTP, byHTTP) || !bytes.HasPrefix(byTFTP, []byte("#!ipxe\n")) {
+				t.Errorf("%q: %v, %d", dir, err, status)
+			}
+		}
+	})
 }

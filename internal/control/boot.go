@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -51,6 +52,10 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 	d, err := c.Ask(ctx, f)
 	if err != nil {
 		return nil, err
+	}
+	if c.loops.looping(p.MAC, c.Now()) {
+		d.Action, d.Reason, d.Detail = lane.LocalBoot, lane.LoaderLoop, fmt.Sprintf("the machine has loaded a boot loader %d times within %s, and none of them ran", loopLoads, loopWindow)
+		c.Store.Record(c.answered(lane.KindRefused, d, f))
 	}
 	if d.Action == lane.LocalBoot || d.Action == lane.Hold && !c.HoldScreen {
 		return nil, lane.Errorf(lane.Refused, "%s: %s: %s", d.Action, d.Reason, d.Detail)

@@ -113,10 +113,11 @@ func (c *Control) misplaced(a netip.Addr) string {
 // Control answers surfaces and operators. It is safe for concurrent use.
 type Control struct {
 	Config
+	loops *loops
 }
 
 // New returns a Control.
-func New(cfg Config) *Control { return &Control{cfg} }
+func New(cfg Config) *Control { return &Control{cfg, &loops{}} }
 
 // conflicts is how often a verb starts over when somebody else changed the record.
 const conflicts = 5

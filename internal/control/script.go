@@ -42,6 +42,7 @@ type language struct {
 }
 
 func (c *Control) tell(ctx context.Context, f lane.Facts, failed bool, say language) ([]byte, lane.Decision, error) {
+	c.loops.ran(f.MAC)
 	for range conflicts {
 		d, h, err := c.decide(ctx, f)
 		if err != nil {

@@ -338,7 +338,9 @@ func TestNoStorm(t *testing.T) {
 	})
 }
 
-func TestStranger(t *testing.T) {
+func TestStranger(t *testing.T) { t.Run("TF-13 a stranger on the transfer's port", strangerSpeaks) }
+
+func strangerSpeaks(t *testing.T) {
 	h := serve(t, nil)
 	c, stranger, quiet := h.client(), h.client(), h.client()
 	c.ask(request("size-1000", "octet"))
@@ -363,7 +365,9 @@ func TestStranger(t *testing.T) {
 	}
 }
 
-func TestDuplicateRequest(t *testing.T) {
+func TestDuplicateRequest(t *testing.T) { t.Run("TF-14 the same request again", requestRepeats) }
+
+func requestRepeats(t *testing.T) {
 	h := serve(t, nil)
 	c := h.client()
 	r := request("size-1000", "octet", "tsize", "0")
@@ -502,7 +506,9 @@ func TestAddresses(t *testing.T) {
 	})
 }
 
-func TestLimits(t *testing.T) {
+func TestLimits(t *testing.T) { t.Run("TF-27 500 requests at once from one address", manyAsk) }
+
+func manyAsk(t *testing.T) {
 	h := serve(t, func(c *Config) { c.Addr, c.MaxTransfers = "0.0.0.0:0", 40 })
 	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), h.Addr().Port())
 	started, busy := []*client(nil), 0
