@@ -7,7 +7,7 @@ CACHE := .cache
 SCENARIO ?=
 FUZZTIME ?= 20s
 
-.PHONY: build setup lab test check bench fuzz conformance clean
+.PHONY: build setup lab test check bench bench-peers fuzz conformance clean
 
 build: ## both binaries, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -29,6 +29,10 @@ check: ## format, vet, shell scripts
 
 bench: ## speed, measured
 	go test -run '^$$' -bench . -benchmem ./internal/...
+
+bench-peers: build ## side by side with Kea, dnsmasq, atftpd and nginx
+	@scripts/setup bench
+	go run ./internal/bench -bootlane bin/bootlane -work $(CACHE)/bench -json $(CACHE)/bench.json
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for pkg in $$(go list ./internal/...); do \
