@@ -68,7 +68,7 @@ type span struct {
 	class       string
 	next        uint64 // the first address that was never given; above last when all were
 	idle        idleHeap
-	held        []hw // whom addresses were offered, the oldest offer first; may be outdated
+	held        []held // whom addresses were offered, the oldest offer first; may be outdated
 }
 
 // Times of an offer, and of the quarantine of a declined address.
@@ -294,20 +294,41 @@ func (s *span) longestIdle(p *pool, m hw, now time.Time) (ip4, bool) {
 // wait for that.
 func (s *span) preempt(p *pool, known bool, now time.Time) (ip4, bool) {
 	for len(s.held) > 0 {
-		m := s.held[0]
-		o, ok := p.offers[m]
-		if !ok || o.addr < s.first || s.last < o.addr || p.offered[o.addr] != m {
+		h := s.held[0]
+		if !s.stands(p, h) {
 			s.held = s.held[1:]
 			continue
 		}
-		if !known && now.Sub(o.since) < offerFirm {
+		if !known && now.Sub(h.since) < offerFirm {
 			return 0, false
 		}
 		s.held = s.held[1:]
-		p.forget(m)
-		return o.addr, true
+		a := p.offers[h.mac].addr
+		p.forget(h.mac)
+		return a, true
 	}
 	return 0, false
+}
+
+// held is an offer of a span, as it was when it was made.
+type held struct {
+	mac   hw
+	since time.Time
+}
+
+// stands says whether an offer is still open: not taken up, withdrawn or made anew.
+func (s *span) stands(p *pool, h held) bool {
+	o, ok := p.offers[h.mac]
+	return ok && o.since.Equal(h.since) && s.first <= o.addr && o.addr <= s.last && p.offered[o.addr] == h.mac
+}
+
+// note adds an offer. Offers that were taken up leave the list here, for nothing else
+// looks at it while the span has addresses: it stays about as long as the open offers.
+func (s *span) note(p *pool, h held) {
+	if len(s.held) > 64+2*len(p.offers) {
+		s.held = slices.DeleteFunc(s.held, func(h held) bool { return !s.stands(p, h) })
+	}
+	s.held = append(s.held, h)
 }
 
 func (p *pool) free(a ip4, m hw, now time.Time) bool {
@@ -330,7 +351,7 @@ func (p *pool) hold(m hw, a ip4, now time.Time) {
 	if old, ok := p.offers[m]; ok && old.addr == a && now.Before(old.until) {
 		o.since = old.since // asking again does not make it firm anew
 	} else if s := p.containing(a); s != nil {
-		s.held = append(s.held, m)
+		s.note(p, held{m, now})
 	}
 	p.forget(m)
 	p.offers[m], p.offered[a] = o, m

@@ -78,6 +78,17 @@ func TestOffersAreNotForHoarders(t *testing.T) {
 	}
 }
 
+// TestOffersTakenUpAreForgotten: the list of open offers does not grow for ever.
+func TestOffersTakenUpAreForgotten(t *testing.T) {
+	p := newPool(ranged("10.0.0.0", "10.0.15.255"), nil)
+	for i := range 4000 {
+		p.take(t, applicant{mac: nth(i)}, noon)
+	}
+	if n := len(p.spans[0].held); n > 100 {
+		t.Errorf("%d offers are remembered, all were taken up", n)
+	}
+}
+
 func TestClassesHaveRanges(t *testing.T) {
 	p := newPool([]Range{{First: netip.MustParseAddr("10.0.0.10"), Last: netip.MustParseAddr("10.0.0.10")}, {First: netip.MustParseAddr("10.0.0.20"), Last: netip.MustParseAddr("10.0.0.20"), Class: "arm"}}, nil)
 	for _, c := range []struct {
