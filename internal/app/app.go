@@ -219,7 +219,7 @@ func (c Config) observed() []observe.Interface {
 func (c Config) Subnets() string {
 	var out []string
 	for _, n := range c.Networks {
-		out = append(out, n.Subnet+" on "+n.Interface)
+		out = append(out, n.Subnet+" on "+n.Interface+" ("+n.Mode+")")
 	}
 	return strings.Join(out, ", ")
 }

@@ -111,6 +111,11 @@ func load(path string) (Config, strictyaml.Document, []strictyaml.Problem, error
 	}
 	var c Config
 	doc, problems := strictyaml.Decode(path, data, &c)
+	for i, p := range problems {
+		if strings.HasPrefix(p.Message, `unknown key "dhcp"`) {
+			problems[i].Message = `unknown key "dhcp": what stood there now stands in each item of the list "networks"`
+		}
+	}
 	c = c.withDefaults()
 	var found []strictyaml.Problem
 	for _, p := range c.check() {
@@ -237,6 +242,13 @@ func (c Config) checkListen() []lane.Problem {
 			out.bad("listen.tftp", "%s: DHCP cannot tell firmware another port than 69", f.v)
 		case err == nil && f.name == "tftp" && !a.Addr().IsUnspecified() && (len(servers) != 1 || a.Addr().String() != servers[0]):
 			out.bad("listen.tftp", "%s: firmware is sent to networks[].server, %s", f.v, strings.Join(servers, ", "))
+		}
+	}
+	for i, a := range []struct{ name, v string }{{"operators", c.Listen.Operators}, {"https", c.Listen.HTTPS}, {"legacyHTTPS", c.Listen.LegacyHTTPS}} {
+		for _, b := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}, {"https", c.Listen.HTTPS}}[:i+1] {
+			if a.v != "" && a.v == b.v {
+				out.bad("listen."+a.name, "%s is listen.%s already", a.v, b.name)
+			}
 		}
 	}
 	if (c.Listen.Certificate == "") != (c.Listen.Key == "") {

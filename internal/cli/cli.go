@@ -194,6 +194,9 @@ func (a *app) show(v any, table func(w io.Writer)) error {
 		table(a.Stdout)
 		return nil
 	case "json":
+		if b, err := json.Marshal(v); err == nil && string(b) == "null" {
+			v = []any{} // a list of nothing
+		}
 		enc := json.NewEncoder(a.Stdout)
 		enc.SetIndent("", "  ")
 		return enc.Encode(v)

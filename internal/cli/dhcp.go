@@ -39,7 +39,8 @@ func (a *app) dhcpServersCmd() *cobra.Command {
 
 const dhcpProbeLong = `Ask now, on one boot network or on all, which DHCP servers answer a machine: as a plain
 client, and as UEFI PXE firmware, with an address that no machine has. Only DISCOVERs
-are sent: nobody gives a lease for it. It takes three seconds; Bootlane itself is not asked.
+are sent: nobody gives a lease for it. It takes six seconds, for some servers look for
+conflicts before they answer; Bootlane itself is not asked.
 
 Exit code 0: nobody else answered. 3: another server did, and the table names it.`
 

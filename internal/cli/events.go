@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -31,6 +32,9 @@ func (a *app) eventsCmd() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{Use: "events [HOST|MAC]", Short: "print a machine's evidence", Long: eventsLong, Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
+			if len(argv) == 0 && (verify || follow || record != "") {
+				return usageError{fmt.Errorf("name the machine: --verify, --follow and --pcap are for one HOST or MAC")}
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
@@ -83,9 +87,9 @@ func (a *app) unknown(ctx context.Context, c *api.Client) error {
 			return
 		}
 		t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-		fmt.Fprintln(t, "WITHOUT A RECORD\tLAST HEARD\tLINES")
+		fmt.Fprintln(t, "WITHOUT A RECORD\tLAST HEARD\tLINES\tRECORD SINCE")
 		for _, s := range list {
-			fmt.Fprintf(t, "%s\t%s\t%d\n", lane.Clean(s.Subject, 100), when(s.Heard), s.Lines)
+			fmt.Fprintf(t, "%s\t%s\t%d\t%s\n", lane.Clean(s.Subject, 100), when(s.Heard), s.Lines, orDash(string(s.Host)))
 		}
 		_ = t.Flush() // writes to the terminal; its error shows there
 	})
@@ -119,6 +123,7 @@ func (a *app) verify(ctx context.Context, c *api.Client, subject string) error {
 func (a *app) follow(ctx context.Context, c *api.Client, subject string, seen []lane.Event) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var gone absence
 	for {
 		var seq int64
 		if len(seen) > 0 {
@@ -128,7 +133,7 @@ func (a *app) follow(ctx context.Context, c *api.Client, subject string, seen []
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if err != nil && !gone.bearable(err, a.Now()) {
 			return err
 		}
 		if len(more) > 0 {
@@ -141,6 +146,24 @@ func (a *app) follow(ctx context.Context, c *api.Client, subject string, seen []
 		case <-tick.C:
 		}
 	}
+}
+
+// absence lets whoever follows a machine sit out a restart of the server.
+type absence struct{ since time.Time }
+
+// outage is how long a server may be away.
+const outage = 2 * time.Minute
+
+// bearable reports whether an error is a server that was there a moment ago.
+func (g *absence) bearable(err error, now time.Time) bool {
+	if !errors.Is(err, api.ErrUnreachable) {
+		g.since = time.Time{}
+		return err == nil
+	}
+	if g.since.IsZero() {
+		g.since = now
+	}
+	return now.Sub(g.since) < outage
 }
 
 func isMAC(s string) bool {

@@ -80,6 +80,7 @@ func (a *app) watch(ctx context.Context, c *api.Client, h lane.Host) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	p := progress{w: a.Stdout}
+	var gone absence
 	for {
 		events, err := c.Events(ctx, string(h.ID), seq, 500)
 		if ctx.Err() != nil {
@@ -87,7 +88,7 @@ func (a *app) watch(ctx context.Context, c *api.Client, h lane.Host) error {
 			fmt.Fprintf(a.Stdout, "The run %s goes on; `bootlane why %s` says where it is.\n", h.Run.ID, h.ID)
 			return nil
 		}
-		if err != nil {
+		if err != nil && !gone.bearable(err, a.Now()) {
 			return err
 		}
 		for _, e := range events {
@@ -97,7 +98,7 @@ func (a *app) watch(ctx context.Context, c *api.Client, h lane.Host) error {
 			}
 		}
 		now, err := c.Host(ctx, string(h.ID))
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && !gone.bearable(err, a.Now()) {
 			return err
 		}
 		if !now.Run.Stage.AtLeast(lane.StageInstaller) { // from there on the machine tells its own progress

@@ -69,8 +69,8 @@ func readBootNetwork(file string) (bootNetwork, error) {
 		return bootNetwork{}, err
 	}
 	n := cfg.Networks[0]
-	if len(cfg.Networks) > 1 || n.Proxy() || len(n.Relays) > 0 {
-		return bootNetwork{}, fmt.Errorf("%s has several networks, a relayed one or mode: proxy, and the lab is one network without any other server: try it with a copy that has one attached network, mode: own and a range", file)
+	if len(cfg.Networks) > 1 || n.Mode != "own" || len(n.Relays) > 0 {
+		return bootNetwork{}, fmt.Errorf("%s has several networks, a relayed one, or one with mode: proxy or external, and the lab is one network without any other server: try it with a copy that has one attached network, mode: own and a range", file)
 	}
 	subnet, err := netip.ParsePrefix(n.Subnet)
 	if err != nil {

@@ -49,6 +49,11 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 		return nil, lane.Errorf(lane.NotFound, "%s: only %s is served without a MAC in the path", p.File, lane.EntryScript)
 	}
 	f.Speaker = lane.SpeakerROM
+	if c.loaderFile(p) == "" {
+		err := c.noLoader(p)
+		c.Store.Record(lane.Event{Subject: c.owner(f.MAC), At: c.Now(), Kind: lane.KindRefused, By: string(f.Surface), Surface: f.Surface, Speaker: f.Speaker, Name: f.Name, Message: err.Error(), Facts: &f})
+		return nil, err
+	}
 	d, err := c.Ask(ctx, f)
 	if err != nil {
 		return nil, err
@@ -73,18 +78,31 @@ func (c *Control) served(f lane.Facts, body []byte) BootFile {
 // loader opens the loader of a platform: the one of the run's bundle where it
 // has one, else the site's.
 func (c *Control) loader(d lane.Decision, p lane.BootPath) (BootFile, error) {
-	i := slices.IndexFunc(c.Loaders[p.Platform], func(path string) bool { return filepath.Base(path) == p.File })
-	if i < 0 {
-		return nil, lane.Errorf(lane.NotFound, "no boot loader %s for %s: `loaders` in the configuration names them", p.File, p.Platform)
+	path := c.loaderFile(p)
+	if path == "" {
+		return nil, c.noLoader(p)
 	}
 	if d.Action == lane.Install {
 		if b, err := c.Bundles.Get(d.Bundle); err == nil && b.Loaders[p.Platform.String()] != "" {
 			return c.Bundles.Open(b.Files[b.Loaders[p.Platform.String()]])
 		}
 	}
-	file, err := os.Open(c.Loaders[p.Platform][i])
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, &lane.Error{Code: lane.Unavailable, Message: "open the boot loader of " + p.Platform.String(), Err: err}
 	}
 	return file, nil
+}
+
+// loaderFile returns the configured file of a loader, or nothing.
+func (c *Control) loaderFile(p lane.BootPath) string {
+	i := slices.IndexFunc(c.Loaders[p.Platform], func(path string) bool { return filepath.Base(path) == p.File })
+	if i < 0 {
+		return ""
+	}
+	return c.Loaders[p.Platform][i]
+}
+
+func (c *Control) noLoader(p lane.BootPath) error {
+	return lane.Errorf(lane.NotFound, "no boot loader %s for %s: `loaders` in the configuration names them", p.File, p.Platform)
 }

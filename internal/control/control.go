@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -108,6 +109,25 @@ func (c *Control) misplaced(a netip.Addr) string {
 		return ""
 	}
 	return fmt.Sprintf("%s is in no network of the configuration: %s", a, strings.Join(all, ", "))
+}
+
+// unloadable says why a host cannot have the boot loader that it asks for, or nothing.
+func (c *Control) unloadable(h lane.Host) string {
+	if h.Boot.Loader == "" {
+		return ""
+	}
+	var have []string
+	for _, p := range lane.Platforms() {
+		for _, path := range c.Loaders[p] {
+			if p.Arch == h.Arch && filepath.Base(path) == h.Boot.Loader {
+				return ""
+			}
+			if p.Arch == h.Arch {
+				have = append(have, filepath.Base(path))
+			}
+		}
+	}
+	return fmt.Sprintf("%s is not among the configured `loaders` of %s: %s", h.Boot.Loader, h.Arch, strings.Join(have, ", "))
 }
 
 // Control answers surfaces and operators. It is safe for concurrent use.

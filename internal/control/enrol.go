@@ -46,6 +46,9 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 		if why := c.misplaced(s.Network.Address); why != "" {
 			problems = append(problems, lane.Problem{Field: field + ".network.address", Message: why})
 		}
+		if why := c.unloadable(s); why != "" {
+			problems = append(problems, lane.Problem{Field: field + ".boot.loader", Message: why})
+		}
 		for _, p := range lane.Collisions(s, others) {
 			problems = append(problems, lane.Problem{Field: field + "." + p.Field, Message: p.Message})
 		}

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 
 	"bootlane/internal/lane"
 )
@@ -22,7 +23,7 @@ func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisio
 		return lane.Host{}, err
 	}
 	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
-		b, err := c.preflight(ctx, h, p.Bundle)
+		b, err := c.preflight(ctx, h, p)
 		if err != nil || p.Check {
 			return h, lane.Event{}, err
 		}
@@ -30,9 +31,9 @@ func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisio
 	})
 }
 
-func (c *Control) preflight(ctx context.Context, h lane.Host, ref string) (lane.Bundle, error) {
-	if ref != "" {
-		h.Bundle = ref
+func (c *Control) preflight(ctx context.Context, h lane.Host, p lane.Provisioning) (lane.Bundle, error) {
+	if p.Bundle != "" {
+		h.Bundle = p.Bundle
 	}
 	var b lane.Bundle
 	if h.Bundle != "" {
@@ -46,9 +47,12 @@ func (c *Control) preflight(ctx context.Context, h lane.Host, ref string) (lane.
 	if err != nil {
 		return b, err
 	}
-	problems := append(lane.Preflight(h, b), lane.Collisions(h, others)...)
+	problems := slices.Concat(lane.Armable(h, p.Reinstall), lane.Preflight(h, b), lane.Collisions(h, others))
 	if why := c.misplaced(h.Network.Address); why != "" {
 		problems = append(problems, lane.Problem{Field: "network.address", Message: why})
+	}
+	if why := c.unloadable(h); why != "" {
+		problems = append(problems, lane.Problem{Field: "boot.loader", Message: why})
 	}
 	if b.Digest != "" {
 		problems = append(problems, c.seedProblems(h, b)...)

@@ -11,6 +11,13 @@ import (
 
 // Host returns one record.
 func (c *Control) Host(ctx context.Context, id lane.HostID) (lane.Host, error) {
+	if _, err := lane.ParseMAC(string(id)); err == nil { // no id looks like one
+		owner, err := c.subject(ctx, string(id))
+		if err != nil {
+			return lane.Host{}, err
+		}
+		id = lane.HostID(owner)
+	}
 	return c.Store.Host(ctx, id)
 }
 
@@ -40,15 +47,26 @@ func (c *Control) Unknown(ctx context.Context) ([]lane.Stranger, error) {
 	if err := c.Store.Flush(ctx); err != nil {
 		return nil, err
 	}
-	return c.Store.Strangers(ctx)
+	list, err := c.Store.Strangers(ctx)
+	for i, s := range list {
+		if owner, err := c.subject(ctx, strings.TrimPrefix(s.Subject, "mac:")); err == nil && owner != s.Subject {
+			list[i].Host = lane.HostID(owner)
+		}
+	}
+	return list, err
 }
 
-// subject lets a person name a machine by a MAC, in any form and as `events`
-// prints it: the record that has it, or else the machine without a record.
+// subject lets a person name a machine by a MAC, in any form: the record that has it, or
+// else the machine without a record. With "mac:" before it, as `events` prints it, it is
+// the latter in any case: what was heard before there was a record stays to be read.
 func (c *Control) subject(ctx context.Context, s string) (string, error) {
-	m, err := lane.ParseMAC(strings.TrimPrefix(s, "mac:"))
-	if err != nil {
+	text, literal := strings.CutPrefix(s, "mac:")
+	m, err := lane.ParseMAC(text)
+	switch {
+	case err != nil:
 		return s, nil
+	case literal:
+		return lane.UnknownSubject(m), nil
 	}
 	hosts, err := c.Store.Claimants(ctx, []string{"mac:" + string(m)})
 	hosts = slices.DeleteFunc(hosts, func(h lane.Host) bool { return h.State == lane.StateRetired })
@@ -98,7 +116,7 @@ func (c *Control) told(ctx context.Context, subject string) ([]lane.Event, error
 // WhatIf returns what each surface would answer if the host's machine, as the
 // inventory describes it, asked now. Nothing is recorded.
 func (c *Control) WhatIf(ctx context.Context, id lane.HostID) ([]lane.Foresight, error) {
-	h, err := c.Store.Host(ctx, id)
+	h, err := c.Host(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -71,6 +71,7 @@ func TestBootFiles(t *testing.T) {
 		{"loader without a MAC", lane.BootPath{Platform: uefi, File: "snponly.efi"}, true, "", lane.NotFound, "without a MAC"},
 		{"another file", lane.BootPath{MAC: mac1, Platform: uefi, File: "passwd"}, true, "", lane.NotFound, "no boot loader passwd"},
 		{"another platform", lane.BootPath{MAC: mac1, Platform: lane.Platform{Arch: lane.ARM64, Firmware: lane.UEFI}, File: "snponly.efi"}, true, "", lane.Refused, "arch-mismatch"},
+		{"platform without a loader", lane.BootPath{MAC: mac1, Platform: lane.Platform{Arch: lane.I386, Firmware: lane.UEFI}, File: "snponly.efi"}, true, "", lane.NotFound, "no boot loader snponly.efi for"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := r.Config

@@ -16,9 +16,7 @@ func Host(h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
 	v := lane.Verdict{Subject: string(h.ID), State: h.State, Run: h.Run.ID, Stage: h.Run.Stage, StageAt: h.Run.StageAt, Outcome: h.Run.Outcome, Ended: h.Run.Ended}
 	early := h.State == lane.StateNew || h.State == lane.StateProvisioning && !h.Run.Stage.AtLeast(lane.StageLoader)
 	if e := noAddress(events); e != nil && early {
-		v.Rule, v.Because, v.Evidence = "no-address", "the machine asks, and DHCP has no address for it: "+e.Message, e
-		v.Next = "correct the inventory or the configuration, and let the machine ask again"
-		return v
+		return withoutAddress(v, e)
 	}
 	switch h.State {
 	case lane.StateNew:
@@ -49,13 +47,25 @@ func Host(h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
 	return v
 }
 
+func withoutAddress(v lane.Verdict, e *lane.Event) lane.Verdict {
+	v.Rule, v.Because, v.Evidence = "no-address", "the machine asks, and DHCP has no address for it: "+e.Message, e
+	v.Next = "correct the inventory or the configuration, and let the machine ask again"
+	return v
+}
+
 // Unknown judges a machine without a record, by its evidence.
 func Unknown(subject string, events []lane.Event) lane.Verdict {
 	v := lane.Verdict{Subject: subject, Rule: string(lane.UnknownMachine), Because: "no inventory record has this machine's UUID or MAC; it is held, and nothing is installed",
 		Next: "add it to the inventory with `bootlane host import`; the evidence shows what it said of itself"}
-	v.Evidence = last(events, func(e lane.Event) bool { return e.Facts != nil })
+	if e := noAddress(events); e != nil {
+		return withoutAddress(v, e)
+	}
+	v.Evidence = last(events, func(e lane.Event) bool { return e.Reason != "" })
 	if e := v.Evidence; e != nil && e.Reason != lane.UnknownMachine {
 		v.Rule, v.Because, v.Mismatch = string(e.Reason), e.Message, e.Mismatch
+	}
+	if v.Evidence == nil {
+		v.Evidence = last(events, func(e lane.Event) bool { return e.Facts != nil })
 	}
 	return v
 }

@@ -17,7 +17,8 @@ type Imported struct {
 type Stranger struct {
 	Subject string    `json:"subject"` // see [UnknownSubject]
 	Lines   int       `json:"lines"`
-	Heard   time.Time `json:"heard"` // last
+	Heard   time.Time `json:"heard"`          // last
+	Host    HostID    `json:"host,omitempty"` // the record that it has since
 }
 
 // Provisioning is an operator's wish to install a host.

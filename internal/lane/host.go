@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -128,6 +129,20 @@ func (o BootOptions) Problems() (out []Problem) {
 		out = append(out, Problem{"localBoot", fmt.Sprintf("%q: use %s, %s or %s", o.LocalBoot, LocalBootExit, LocalBootExit1, LocalBootSAN)})
 	}
 	return out
+}
+
+// String lists what the options ask for.
+func (o BootOptions) String() string {
+	var out []string
+	for _, s := range []struct {
+		set  bool
+		text string
+	}{{o.Loader != "", "loader " + o.Loader}, {o.LocalBoot != "", "localBoot " + o.LocalBoot}, {o.Silent, "silent"}, {o.Redirect4011, "redirect4011"}, {o.NoPXEOptions, "noPXEOptions"}} {
+		if s.set {
+			out = append(out, s.text)
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // Or returns o with what it does not say taken from other.

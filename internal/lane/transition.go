@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -183,9 +184,7 @@ func (h Host) changes(o Host) (out []string) {
 	field("hostname", h.Hostname, o.Hostname)
 	field("role", h.Role, o.Role)
 	field("address", h.Network.text(), o.Network.text())
-	if h.Boot != o.Boot {
-		field("boot", fmt.Sprintf("%+v", h.Boot), fmt.Sprintf("%+v", o.Boot))
-	}
+	field("boot", h.Boot.String(), o.Boot.String())
 	field("labels", labelText(h.Labels), labelText(o.Labels))
 	return out
 }
@@ -260,15 +259,27 @@ const (
 	DefaultBoots    = 2
 )
 
+// Armable says what in a host's state stands against a grant, whatever the bundle.
+func Armable(h Host, reinstall bool) []Problem {
+	switch {
+	case !Allowed(h.State, VerbArm):
+		return []Problem{{Field: "state", Message: fmt.Sprintf("it is %s: %s", h.State, h.State.hint(VerbArm))}}
+	case h.State == StateInstalled && !reinstall:
+		return []Problem{{Field: "state", Message: "it is installed: give --reinstall to erase its disk"}}
+	}
+	return nil
+}
+
 // Arm opens a run: the only transition into provisioning.
 func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
+	if bad := Armable(h, g.Reinstall); len(bad) > 0 {
+		return Host{}, Event{}, Errorf(Refused, "%s cannot be provisioned: %s", h.ID, bad[0].Message)
+	}
 	h, err := h.begin(VerbArm)
 	if err != nil {
 		return Host{}, Event{}, err
 	}
 	switch {
-	case h.State == StateInstalled && !g.Reinstall:
-		return Host{}, Event{}, Errorf(Refused, "%s is installed: give --reinstall to erase its disk", h.ID)
 	case g.For <= 0 || g.Boots <= 0 || g.Run == "" || len(g.Capability) < 20:
 		return Host{}, Event{}, Errorf(Invalid, "a grant needs a run id, a capability, a positive deadline and at least one boot")
 	case b.Digest == "":
@@ -487,7 +498,7 @@ func Cancel(h Host, by, why string, now time.Time) (Host, Event, error) {
 		return Host{}, Event{}, Errorf(Refused, "%s has no open run", h.ID)
 	}
 	h.cancelRun(now)
-	return h, h.event(KindCancelled, by, now, "%s", said("cancelled", why)), nil
+	return h, h.event(KindCancelled, by, now, "%s", cmp.Or(why, "no reason given")), nil
 }
 
 // cancelRun closes the run. The disk of a machine that booted for it may be half written.

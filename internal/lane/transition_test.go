@@ -482,7 +482,7 @@ func TestCancelWithoutReason(t *testing.T) {
 	h := Host{ID: "node-a", State: StateProvisioning, Run: Run{ID: "r-1", Open: true, From: StateNew, Stage: StageArmed, StageAt: armedAt}}
 	end := armedAt.Add(time.Hour)
 	h, e, err := Cancel(h, "op:t", "", end)
-	if err != nil || e.Message != "cancelled" {
+	if err != nil || e.Message != "no reason given" {
 		t.Errorf("%q, %v", e.Message, err)
 	}
 	if !h.Run.StageAt.Equal(armedAt) || !h.Run.Ended.Equal(end) {

@@ -16,9 +16,9 @@ import (
 	"bootlane/internal/pcap"
 )
 
-// listening is how long a probe waits: servers look for conflicts, for a second or
-// three, before they offer an address.
-const listening = 3 * time.Second
+// listening is how long a probe waits. dnsmasq, as it is installed, pings an address for
+// three seconds before it offers it.
+const listening = 6 * time.Second
 
 // Probe asks on one interface, or on all when iface is empty, who answers a machine:
 // as a plain client, and as UEFI PXE firmware. It sends DISCOVERs only, so that nothing
