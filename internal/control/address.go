@@ -28,6 +28,28 @@ func (c *Control) Holder(ctx context.Context, a netip.Addr) (bool, error) {
 	return slices.ContainsFunc(hosts, func(h lane.Host) bool { return h.State != lane.StateRetired }), err
 }
 
+// Reserved6 returns the IPv6 address that the inventory reserves for a machine, or the
+// zero Addr, and all NICs of its host. The NIC that asks says who it is; where that is
+// not known, the machine's UUID does.
+func (c *Control) Reserved6(ctx context.Context, f lane.Facts) (netip.Addr, []lane.MAC, error) {
+	claim := lane.Facts{MAC: f.MAC}
+	if f.MAC == "" {
+		claim.UUID = f.UUID
+	}
+	hosts, err := c.Store.Claimants(ctx, claim.Keys())
+	hosts = slices.DeleteFunc(hosts, func(h lane.Host) bool { return h.State == lane.StateRetired })
+	if err != nil || len(hosts) != 1 {
+		return netip.Addr{}, nil, err
+	}
+	return hosts[0].Network.Address6, hosts[0].Identity.MACs, nil
+}
+
+// Holder6 reports whether the inventory reserves an IPv6 address for any host.
+func (c *Control) Holder6(ctx context.Context, a netip.Addr) (bool, error) {
+	hosts, err := c.Store.Claimants(ctx, []string{"address6:" + a.String()})
+	return slices.ContainsFunc(hosts, func(h lane.Host) bool { return h.State != lane.StateRetired }), err
+}
+
 // Lease puts on record what became of an address, under the host that owns the
 // NIC, or under the NIC itself.
 func (c *Control) Lease(f lane.Facts, message, text string) {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 
 	"bootlane/internal/lane"
 )
@@ -46,10 +47,7 @@ func (c *Control) preflight(ctx context.Context, h lane.Host, ref string) (lane.
 	if err != nil {
 		return b, err
 	}
-	problems := append(lane.Preflight(h, b), lane.Collisions(h, others)...)
-	if why := c.misplaced(h.Network.Address); why != "" {
-		problems = append(problems, lane.Problem{Field: "network.address", Message: why})
-	}
+	problems := slices.Concat(lane.Preflight(h, b), lane.Collisions(h, others), c.addressProblems(h))
 	if b.Digest != "" {
 		problems = append(problems, c.seedProblems(h, b)...)
 	}

@@ -3,6 +3,7 @@ package lane
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -182,7 +183,8 @@ func (h Host) changes(o Host) (out []string) {
 	field("place", h.Identity.place(), o.Identity.place())
 	field("hostname", h.Hostname, o.Hostname)
 	field("role", h.Role, o.Role)
-	field("address", h.Network.text(), o.Network.text())
+	field("address", text(h.Network.Address), text(o.Network.Address))
+	field("address6", text(h.Network.Address6), text(o.Network.Address6))
 	if h.Boot != o.Boot {
 		field("boot", fmt.Sprintf("%+v", h.Boot), fmt.Sprintf("%+v", o.Boot))
 	}
@@ -195,11 +197,11 @@ func (i Identity) place() string {
 	return strings.Trim(strings.Join([]string{i.Chassis, i.Rack, i.Unit, i.BMC}, "/"), "/")
 }
 
-func (n Network) text() string {
-	if !n.Address.IsValid() {
+func text(a netip.Addr) string {
+	if !a.IsValid() {
 		return ""
 	}
-	return n.Address.String()
+	return a.String()
 }
 
 func labelText(labels map[string]string) string {
