@@ -22,6 +22,7 @@ import (
 	"bootlane/internal/bundle"
 	"bootlane/internal/control"
 	"bootlane/internal/dhcp"
+	"bootlane/internal/dhcp6"
 	"bootlane/internal/httpboot"
 	"bootlane/internal/lane"
 	"bootlane/internal/observe"
@@ -85,9 +86,13 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 	if err != nil {
 		return nil, err
 	}
+	known, err := cfg.controlNetworks(networks)
+	if err != nil {
+		return nil, err
+	}
 	a.control = control.New(control.Config{Store: a.store, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: cfg.BaseURL(""),
 		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
-		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Networks: bootNetworks(networks)})
+		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Networks: known})
 	a.parts = []part{{"control", a.control.Run}}
 	return a, a.listen(ctx, networks, bundles, version)
 }
@@ -124,8 +129,29 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	if err != nil {
 		return err
 	}
+	if err := a.listen6(ctx); err != nil {
+		return err
+	}
 	a.Operator, a.Machines = operators.Addr(), machines.Addr()
 	a.parts = append(a.parts, part{"machines", machines.Run}, part{"operators", operators.Run}, part{"tftp", files.Run}, part{"dhcp", addresses.Run}, part{"observer", observer.Run})
+	return nil
+}
+
+// listen6 opens DHCPv6, where some network has it.
+func (a *App) listen6(ctx context.Context) error {
+	networks, err := a.Config.networks6()
+	if err != nil || len(networks) == 0 {
+		return err
+	}
+	duid, err := serverDUID(a.Config.duidFile(), rand.Read)
+	if err != nil {
+		return err
+	}
+	server, err := dhcp6.New(ctx, dhcp6.Config{Networks: networks, DUID: duid, Asker: a.control, Leases: a.store, Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
+	if err != nil {
+		return err
+	}
+	a.parts = append(a.parts, part{"dhcp6", server.Run})
 	return nil
 }
 
@@ -217,6 +243,9 @@ func (c Config) Subnets() string {
 	var out []string
 	for _, n := range c.Networks {
 		out = append(out, n.Subnet+" on "+n.Interface)
+		if n.IPv6 != nil {
+			out = append(out, n.IPv6.Subnet+" on "+n.Interface)
+		}
 	}
 	return strings.Join(out, ", ")
 }

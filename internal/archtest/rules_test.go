@@ -45,7 +45,7 @@ func rooms() map[string]room {
 		"internal/lab": {imports: []string{"internal/api"}, budget: 1650, why: "watches the lane as an operator does: the scenarios, and `lab try` for operators themselves"},
 		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap"}, budget: 1900,
 			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files"},
-		"internal/app": {imports: []string{everybody}, budget: 1200, why: "the only package that knows everybody"},
+		"internal/app": {imports: []string{everybody}, budget: 1500, why: "the only package that knows everybody"},
 	}
 }
 

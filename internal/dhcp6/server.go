@@ -98,8 +98,7 @@ const (
 	allServers          = "ff05::1:3"
 )
 
-// New opens the sockets on the interfaces, and reads the leases. Without networks it
-// opens none.
+// New opens the sockets on the interfaces, and reads the leases.
 func New(ctx context.Context, cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg}
 	leases, err := cfg.Leases.Leases6(ctx)
@@ -159,14 +158,12 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel()
 	work := make(chan datagram)
 	var workers sync.WaitGroup
-	if len(s.ports) > 0 {
-		for range inFlight {
-			workers.Go(func() {
-				for d := range work {
-					s.serve(ctx, d)
-				}
-			})
-		}
+	for range inFlight {
+		workers.Go(func() {
+			for d := range work {
+				s.serve(ctx, d)
+			}
+		})
 	}
 	errs := make(chan error, len(s.ports))
 	for _, p := range s.ports {
