@@ -140,7 +140,7 @@ func (l *Lab) cameByIPv6(ctx context.Context, m *Machine, address string) error 
 		}
 		l.expect(slices.ContainsFunc(events, func(e lane.Event) bool { return e.Kind == lane.KindLease && e.Message == "leased "+address }), "%s leased %s", m.Name, address)
 		l.expect(slices.ContainsFunc(events, func(e lane.Event) bool {
-			return e.Kind == lane.KindServed && strings.HasSuffix(e.Name, ".efi") && e.Facts != nil && strings.HasPrefix(e.Facts.From, "fd77:")
+			return strings.HasSuffix(e.Name, ".efi") && e.Facts != nil && strings.HasPrefix(e.Facts.From, "fd77:")
 		}), "its firmware loaded the boot loader by IPv6")
 		return nil
 	}
