@@ -7,7 +7,7 @@ CACHE := .cache
 SCENARIO ?=
 FUZZTIME ?= 20s
 
-.PHONY: build setup lab lab-full test check bench fuzz clean
+.PHONY: build setup lab lab-full test check bench bench-peers fuzz conformance clean
 
 build: ## both binaries, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -34,12 +34,21 @@ check: ## format, vet, shell scripts
 bench: ## speed, measured
 	go test -run '^$$' -bench . -benchmem ./internal/...
 
+bench-peers: build ## side by side with Kea, dnsmasq, atftpd and nginx
+	@scripts/setup bench
+	go run ./internal/bench -bootlane bin/bootlane -work $(CACHE)/bench -json $(CACHE)/bench.json
+
 fuzz: ## every fuzz target for FUZZTIME
 	@for pkg in $$(go list ./internal/...); do \
 	  for target in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
 	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
 	  done; \
 	done
+
+conformance: ## docs/conformance.md, from a run of the tests that play its cases
+	@mkdir -p $(CACHE)
+	go test -json ./internal/... >$(CACHE)/played.json || true
+	go test ./internal/archtest -run ConformancePage -played ../../$(CACHE)/played.json
 
 clean:
 	rm -rf bin lab-out $(CACHE)

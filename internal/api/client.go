@@ -157,6 +157,33 @@ func (c *Client) Responders(ctx context.Context) ([]lane.Responder, error) {
 	return get[[]lane.Responder](ctx, c, "/v1/dhcp/servers")
 }
 
+// DHCP returns what the DHCP server is at.
+func (c *Client) DHCP(ctx context.Context) (lane.DHCPState, error) {
+	return get[lane.DHCPState](ctx, c, "/v1/dhcp")
+}
+
+// Leases returns every lease, by address as text.
+func (c *Client) Leases(ctx context.Context) (out []lane.LeaseOf, err error) {
+	const page = 5000
+	for after := ""; ; after = out[len(out)-1].Address.String() {
+		list, err := get[[]lane.LeaseOf](ctx, c, "/v1/dhcp/leases?limit="+strconv.Itoa(page)+"&after="+url.QueryEscape(after))
+		out = append(out, list...)
+		if err != nil || len(list) < page {
+			return out, err
+		}
+	}
+}
+
+// ExportDHCP writes the configuration of a site's own DHCP server.
+func (c *Client) ExportDHCP(ctx context.Context, server, form, network string) (lane.Rendered, error) {
+	return get[lane.Rendered](ctx, c, "/v1/dhcp/export/"+url.PathEscape(server)+"?"+url.Values{"form": {form}, "network": {network}}.Encode())
+}
+
+// ReleaseLease takes an address back.
+func (c *Client) ReleaseLease(ctx context.Context, address, why string) (lane.Lease, error) {
+	return post[lane.Lease](ctx, c, "/v1/dhcp/leases/"+url.PathEscape(address)+"/release", ActRequest{By: c.By, Why: why})
+}
+
 // Probe asks who answers DHCP on an interface, or on all.
 func (c *Client) Probe(ctx context.Context, iface string) (lane.Probed, error) {
 	return post[lane.Probed](ctx, c, "/v1/dhcp/probe", ProbeRequest{iface})

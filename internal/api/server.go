@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ type Config struct {
 	Token    string // bearer token every call must carry
 	Operator Operator
 	Observer Observer
+	DHCP     DHCP
 	Version  Version
 	Log      *slog.Logger
 	// Transfers returns the files on their way under a run's capability.
@@ -170,6 +172,13 @@ func (s *Server) routes() []route {
 		{"GET /v1/hosts/{id}/transfers", s.transfers},
 		{"POST /v1/hosts/{id}/runs", s.provision},
 		{"GET /v1/hosts/{id}/pcap", s.recording},
+		{"GET /v1/dhcp", func(*http.Request, []byte) (any, error) { return s.cfg.DHCP.State(), nil }},
+		{"GET /v1/dhcp/leases", s.leases},
+		{"GET /v1/dhcp/export/{server}", func(r *http.Request, _ []byte) (any, error) {
+			q := r.URL.Query()
+			return op.ExportDHCP(r.Context(), r.PathValue("server"), q.Get("form"), q.Get("network"))
+		}},
+		{"POST /v1/dhcp/leases/{address}/release", s.releaseLease},
 		{"GET /v1/dhcp/servers", func(*http.Request, []byte) (any, error) { return s.cfg.Observer.Responders(), nil }},
 		{"POST /v1/dhcp/probe", s.probe},
 		{"GET /v1/whatif", func(r *http.Request, _ []byte) (any, error) { return op.WhatIfAll(r.Context()) }},
@@ -296,6 +305,38 @@ func (s *Server) recording(r *http.Request, _ []byte) (any, error) {
 	var b bytes.Buffer
 	err := s.cfg.Observer.Export(&b, iface, macs)
 	return Recording{b.Bytes()}, err
+}
+
+func (s *Server) leases(r *http.Request, _ []byte) (any, error) {
+	limit, err := number(r, "limit", 500, 1, 5000)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.cfg.Operator.Leases(r.Context(), r.URL.Query().Get("after"), int(limit))
+	if list == nil {
+		list = []lane.LeaseOf{}
+	}
+	return list, err
+}
+
+func (s *Server) releaseLease(r *http.Request, body []byte) (any, error) {
+	q, err := decode[ActRequest](body)
+	if err != nil {
+		return nil, err
+	}
+	by := operator(q.By)
+	if by == "" {
+		return nil, lane.Errorf(lane.Invalid, "`by` is missing: who does this?")
+	}
+	a, err := netip.ParseAddr(r.PathValue("address"))
+	if err != nil {
+		return nil, lane.Errorf(lane.Invalid, "%q is not an address", r.PathValue("address"))
+	}
+	l, err := s.cfg.DHCP.Release(r.Context(), a)
+	if err != nil {
+		return nil, err
+	}
+	return l, s.cfg.Operator.Released(r.Context(), l, by, lane.Clean(q.Why, 500))
 }
 
 func (s *Server) probe(r *http.Request, body []byte) (any, error) {

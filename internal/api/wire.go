@@ -155,6 +155,13 @@ type Operator interface {
 	runs
 	evidence
 	bundles
+	leases
+}
+
+type leases interface {
+	Leases(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error)
+	Released(ctx context.Context, l lane.Lease, by, why string) error
+	ExportDHCP(ctx context.Context, server, form, network string) (lane.Rendered, error)
 }
 
 type inventory interface {
@@ -184,6 +191,12 @@ type evidence interface {
 type bundles interface {
 	BundleList() []lane.Bundle
 	BundleImport(ctx context.Context, dir, by string) (lane.Bundle, error)
+}
+
+// DHCP is what the API needs of the DHCP server. Release: NotFound when nobody has the address.
+type DHCP interface {
+	State() lane.DHCPState
+	Release(ctx context.Context, a netip.Addr) (lane.Lease, error)
 }
 
 // Observer is what is heard on the boot networks.

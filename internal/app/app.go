@@ -120,12 +120,12 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	if err != nil {
 		return err
 	}
-	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, Log: a.log, Transfers: machines.Transfers,
-		Version: api.Version{Version: version, Go: runtime.Version()}})
+	addresses, err := dhcp.New(ctx, dhcp.Config{Networks: networks, Asker: a.control, Leases: a.store, Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
 	if err != nil {
 		return err
 	}
-	addresses, err := dhcp.New(ctx, dhcp.Config{Networks: networks, Asker: a.control, Leases: a.store, Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
+	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, DHCP: addresses, Log: a.log, Transfers: machines.Transfers,
+		Version: api.Version{Version: version, Go: runtime.Version()}})
 	if err != nil {
 		return err
 	}
@@ -198,6 +198,9 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 func (a *App) transferred(t tftp.Transfer) {
+	if p, ok := lane.ParseBootPath(t.Name); ok && t.Outcome == tftp.OutcomeComplete {
+		a.control.Loaded(p)
+	}
 	a.log.Debug("tftp transfer ended", "transfer", fmt.Sprintf("%+v", t))
 }
 

@@ -292,6 +292,8 @@ func TestContract(t *testing.T) {
 				}
 				if f.ipxe {
 					w.scripts(url, body, lane.Install)
+				} else { // the loader runs, or the next ones would be a loop
+					_, _ = get(t, scriptURL(nil))
 				}
 			})
 		}
@@ -402,4 +404,66 @@ func (w *world) order(base string) {
 	if status, body := get(w.T, "http://"+server+o.Image.Path); status != http.StatusOK || int64(len(body)) != o.Image.SizeBytes {
 		w.Errorf("image: %d, %d bytes", status, len(body))
 	}
+}
+
+// TestPXELinuxContract: what U-Boot and PXELINUX look for is answered by the same
+// decision, and names files that they can fetch.
+func TestPXELinuxContract(t *testing.T) {
+	w := newWorld(t, "policy: {bootRetry: 5m}\n")
+	w.bundles()
+	uboot, bios := "/pxelinux.cfg/01-"+mac.Hyphens(), "boot/"+mac.Hyphens()+"/x86_64-bios/pxelinux.cfg/01-"+mac.Hyphens()
+	config := func(name string) string {
+		b, err := tftpGet(t, nettest.Server, name)
+		must(t, err)
+		return string(b)
+	}
+	if got := config(uboot); !strings.Contains(got, "hold: unknown-machine") || !strings.Contains(got, "LOCALBOOT") {
+		t.Errorf("an unknown machine is told\n%s", got)
+	}
+	w.enrol("image-1")
+	if got := config(uboot); !strings.Contains(got, "local-boot: host-new") {
+		t.Errorf("a new machine is told\n%s", got)
+	}
+	for _, name := range []string{"/pxelinux.cfg/default", "/pxelinux.cfg/C0A84D64", "/pxelinux.cfg/" + string(uuid)} {
+		if _, err := tftpGet(t, nettest.Server, name); err == nil {
+			t.Errorf("%s is served", name)
+		}
+	}
+	_, err := w.client.Provision(t.Context(), "node1", lane.Provisioning{})
+	must(t, err)
+	word := func(text, key string) string {
+		_, rest, _ := strings.Cut(text, key+" ")
+		name, _, _ := strings.Cut(rest, "\n")
+		return name
+	}
+	got := config(uboot)
+	for _, key := range []string{"KERNEL", "INITRD"} {
+		name := word(got, key)
+		if b, err := tftpGet(t, nettest.Server, name); !strings.HasPrefix(name, "/run/") || err != nil || len(b) == 0 {
+			t.Errorf("%s %q: %d bytes, %v", key, name, len(b), err)
+		}
+	}
+	if got = config(bios); !strings.HasPrefix(word(got, "KERNEL"), "http://"+nettest.Server+":8080/run/") {
+		t.Errorf("PXELINUX is told\n%s", got)
+	}
+	h, err := w.client.Host(t.Context(), "node1")
+	must(t, err)
+	if h.Run.BootsUsed != 1 {
+		t.Errorf("%d boots of the grant are counted, want 1: all that was one", h.Run.BootsUsed)
+	}
+}
+
+// TestEntryScriptBesideLoader: iPXE since 2021 looks for autoexec.ipxe beside itself.
+func TestEntryScriptBesideLoader(t *testing.T) {
+	w := newWorld(t, "")
+	w.enrol("image-1")
+	t.Run("IX-04 autoexec.ipxe lies beside every loader", func(t *testing.T) {
+		for _, dir := range []string{"", "boot/" + mac.Hyphens() + "/x86_64-uefi/", "boot/any/any/"} {
+			byTFTP, err := tftpGet(t, nettest.Server, dir+lane.EntryScript)
+			status, byHTTP := get(t, machines+"/"+dir+lane.EntryScript)
+			if err != nil || status != http.StatusOK || !bytes.Equal(byTFTP, byHTTP) || !bytes.HasPrefix(byTFTP, []byte("#!ipxe\n")) {
+				t.Errorf("%q: %v, %d", dir, err, status)
+			}
+		}
+	})
 }

@@ -34,11 +34,16 @@ func (s sized) Size() int64 { return s.size }
 
 // Open answers one read request. What a refusal says reaches the machine's screen.
 func (t tftpSource) Open(ctx context.Context, r tftp.Request) (tftp.Content, error) {
-	p, ok := lane.ParseBootPath(r.Name)
-	if !ok {
+	facts := lane.Facts{Surface: lane.SurfaceTFTP, From: r.Client.Addr().String(), Server: t.base(r.Local.String())}
+	var f control.BootFile
+	var err error
+	if p, ok := lane.ParseRunPath(r.Name); ok && p.Asset == lane.AssetFile {
+		f, err = t.runFile(ctx, p, facts)
+	} else if p, ok := lane.ParseBootPath(r.Name); ok {
+		f, err = t.Control.Boot(ctx, p, facts)
+	} else {
 		return nil, &tftp.Error{Code: tftp.CodeNotFound, Text: "no such file"}
 	}
-	f, err := t.Control.Boot(ctx, p, lane.Facts{Surface: lane.SurfaceTFTP, From: r.Client.Addr().String(), Server: t.base(r.Local.String())})
 	if err != nil {
 		return nil, tftpError(err)
 	}
@@ -47,6 +52,16 @@ func (t tftpSource) Open(ctx context.Context, r tftp.Request) (tftp.Content, err
 		return nil, errors.Join(err, f.Close())
 	}
 	return sized{f, size}, nil
+}
+
+// runFile opens a file of a run's bundle, for U-Boot, which has no HTTP.
+func (t tftpSource) runFile(ctx context.Context, p lane.RunPath, f lane.Facts) (control.BootFile, error) {
+	f.Speaker = lane.SpeakerInstaller
+	bf, err := t.Control.File(ctx, p, f)
+	if err != nil {
+		return nil, err
+	}
+	return t.Bundles.Open(bf)
 }
 
 func tftpError(err error) error {

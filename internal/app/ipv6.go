@@ -66,8 +66,8 @@ func (n Network) check6(f *findings) {
 	if n.IPv6 == nil {
 		return
 	}
-	if n.Proxy() {
-		f.bad("ipv6", "there is no proxyDHCP for IPv6, a client takes one server's whole answer: take it out, or give the network mode: own")
+	if n.Mode != modeOwn {
+		f.bad("ipv6", "is for mode: own. There is no proxyDHCP for IPv6: a client takes one server's whole answer")
 		return
 	}
 	g := &findings{prefix: f.prefix + "ipv6."}

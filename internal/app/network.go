@@ -15,7 +15,9 @@ import (
 // Network describes one boot network, and who owns its addresses.
 type Network struct {
 	// Mode is "own" (the default), or "proxy": another server gives the addresses, and
-	// Bootlane the boot files. There is no guessing which: two owners, or none, break a rack.
+	// Bootlane the boot files; or "external": that server names the boot files too, as
+	// `bootlane dhcp export` writes it. There is no guessing which: two owners, or none,
+	// break a rack.
 	Mode          string        `yaml:"mode"`
 	Interface     string        `yaml:"interface"`
 	Relays        []string      `yaml:"relays,omitempty"` // addresses of the relay agents that it is reached through; none: it is attached
@@ -56,8 +58,9 @@ type Class struct {
 
 // The modes of a network.
 const (
-	modeOwn   = "own"
-	modeProxy = "proxy"
+	modeOwn      = "own"
+	modeProxy    = "proxy"
+	modeExternal = "external" // the site's DHCP server also names the boot files: Bootlane speaks no DHCP
 )
 
 // Proxy reports whether another server gives the addresses.
@@ -67,7 +70,7 @@ func (n Network) withDefaults() Network {
 	if n.Mode == "" {
 		n.Mode = modeOwn
 	}
-	if n.Mode != modeOwn {
+	if n.Mode == modeProxy {
 		return n
 	}
 	if n.IPv6 != nil {
@@ -76,7 +79,7 @@ func (n Network) withDefaults() Network {
 	if n.Lease == 0 {
 		n.Lease = dhcp.Network{}.LeaseTime()
 	}
-	if n.ConflictProbe == nil {
+	if n.ConflictProbe == nil && n.Mode == modeOwn {
 		yes := true
 		n.ConflictProbe = &yes
 	}
@@ -165,7 +168,7 @@ func (n Network) check(f *findings) {
 // mode that says another.
 func (n Network) checkMode(f *findings) {
 	switch n.Mode {
-	case modeOwn:
+	case modeOwn, modeExternal:
 		for field, set := range map[string]bool{"knownOnly": n.KnownOnly, "only4011": n.Only4011, "redirect4011": n.Redirect4011} {
 			if set {
 				f.bad(field, "is for mode: proxy")
@@ -182,7 +185,7 @@ func (n Network) checkMode(f *findings) {
 			f.bad("only4011", "port 4011 is never relayed")
 		}
 	default:
-		f.bad("mode", "%q: use own or proxy", n.Mode)
+		f.bad("mode", "%q: use own, proxy or external", n.Mode)
 	}
 }
 
@@ -338,7 +341,7 @@ func (c Config) networks() ([]dhcp.Network, error) {
 		d := dhcp.Network{Subnet: s, Interface: n.Interface, Domain: n.Domain, Lease: n.Lease, HTTPBase: c.BaseURL(n.Server), TLSBase: c.TLSBaseURL(n.Server), HTTPBootTLS: c.Policy.HTTPBootTLS, IPXETLS: c.Policy.IPXETLS,
 			Loaders: loaders, Classes: classes,
 			HoldScreen: *c.Policy.Held.Screen, FastLocalBoot: c.Policy.LocalBoot == "fast", Authoritative: n.Authoritative,
-			ConflictProbe: n.ConflictProbe != nil && *n.ConflictProbe, Proxy: n.Proxy(), KnownOnly: n.KnownOnly, Only4011: n.Only4011, Redirect4011: n.Redirect4011}
+			ConflictProbe: n.ConflictProbe != nil && *n.ConflictProbe, Proxy: n.Proxy(), KnownOnly: n.KnownOnly, Only4011: n.Only4011, Redirect4011: n.Redirect4011, External: n.Mode == modeExternal}
 		if d.Ranges, err = n.parseRanges(); err != nil {
 			return nil, err
 		}
@@ -370,7 +373,7 @@ func (n Network) parseRanges() ([]dhcp.Range, error) {
 func bootNetworks(list []dhcp.Network) []control.Network {
 	var out []control.Network
 	for _, n := range list {
-		c := control.Network{Subnet: n.Subnet, BaseURL: n.HTTPBase, Interface: n.Interface, Domain: n.Domain, Lease: n.LeaseTime(), Authoritative: n.Authoritative, Proxy: n.Proxy}
+		c := control.Network{Subnet: n.Subnet, BaseURL: n.HTTPBase, Interface: n.Interface, Domain: n.Domain, Lease: n.LeaseTime(), Authoritative: n.Authoritative, Proxy: n.Proxy, External: n.External}
 		for _, r := range n.Ranges {
 			if r.Class == "" {
 				c.First, c.Last = r.First, r.Last

@@ -14,8 +14,8 @@ import (
 )
 
 func (a *app) dhcpCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "dhcp", Short: "look for other DHCP and PXE servers", Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(a.dhcpServersCmd(), a.dhcpProbeCmd())
+	cmd := &cobra.Command{Use: "dhcp", Short: "leases, networks, and other DHCP and PXE servers", Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(a.dhcpNetworksCmd(), a.dhcpLeasesCmd(), a.dhcpReleaseCmd(), a.dhcpServersCmd(), a.dhcpProbeCmd(), a.dhcpExportCmd())
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"bootlane/internal/lane"
 )
@@ -77,4 +78,30 @@ func (c *Control) owner(f lane.Facts) string {
 		return string(hosts[0].ID)
 	}
 	return lane.UnknownSubject(f.MAC)
+}
+
+// Leases returns up to limit leases behind an address as text, with the records that
+// have their NICs.
+func (c *Control) Leases(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error) {
+	list, err := c.Store.LeasesAfter(ctx, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]lane.LeaseOf, len(list))
+	for i, l := range list {
+		out[i].Lease = l
+		if owner := c.owner(lane.Facts{MAC: l.MAC}); !strings.HasPrefix(owner, "mac:") {
+			out[i].Host = lane.HostID(owner)
+		}
+	}
+	return out, nil
+}
+
+// Released puts on record that an operator took an address back.
+func (c *Control) Released(ctx context.Context, l lane.Lease, by, why string) error {
+	text := "released " + l.Address.String() + " for the machine"
+	if why != "" {
+		text += ": " + why
+	}
+	return c.Store.Witness(ctx, lane.Event{Subject: c.owner(lane.Facts{MAC: l.MAC}), At: c.Now(), Kind: lane.KindLease, By: by, Surface: lane.SurfaceAPI, Message: text, Facts: &lane.Facts{MAC: l.MAC}})
 }

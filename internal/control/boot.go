@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -31,10 +32,18 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 	switch p.File {
 	case lane.EntryScript:
 		return c.served(f, script.Entry(c.base(f))), nil
+	case lane.PXELinuxConfig:
+		f.Speaker = lane.SpeakerROM
+		body, _, err := c.PXELinux(ctx, f)
+		return scriptFile{bytes.NewReader(body)}, err
 	case lane.FailedScript:
 		f.Speaker = lane.SpeakerROM // the path says no more than firmware would
 		body, _, err := c.Script(ctx, f, true)
 		return scriptFile{bytes.NewReader(body)}, err
+	}
+	if p.MAC == "" && p.Platform != (lane.Platform{}) && slices.ContainsFunc(c.Networks, func(n Network) bool { return n.External }) {
+		// Another server's DHCP cannot name the MAC. A loader by itself installs nothing: it asks again.
+		return c.loader(lane.Decision{}, p)
 	}
 	if p.MAC == "" {
 		return nil, lane.Errorf(lane.NotFound, "%s: only %s is served without a MAC in the path", p.File, lane.EntryScript)
@@ -43,6 +52,10 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 	d, err := c.Ask(ctx, f)
 	if err != nil {
 		return nil, err
+	}
+	if c.loops.looping(p.MAC, c.Now()) {
+		d.Action, d.Reason, d.Detail = lane.LocalBoot, lane.LoaderLoop, fmt.Sprintf("the machine has loaded a boot loader %d times within %s, and none of them ran", loopLoads, loopWindow)
+		c.Store.Record(c.answered(lane.KindRefused, d, f))
 	}
 	if d.Action == lane.LocalBoot || d.Action == lane.Hold && !c.HoldScreen {
 		return nil, lane.Errorf(lane.Refused, "%s: %s: %s", d.Action, d.Reason, d.Detail)

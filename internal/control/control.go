@@ -34,6 +34,7 @@ type Store interface {
 	LastEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
 	LastingEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
 	Strangers(ctx context.Context) ([]lane.Stranger, error)
+	LeasesAfter(ctx context.Context, after string, limit int) ([]lane.Lease, error)
 	Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error)
 	Witness(ctx context.Context, e lane.Event) error
 	Record(e lane.Event)
@@ -74,6 +75,7 @@ type Network struct {
 	Lease             time.Duration
 	Authoritative     bool
 	Proxy             bool        // another server gives the addresses
+	External          bool        // and the boot files: Bootlane speaks no DHCP there
 	IPv6              lane.Subnet // where machines get IPv6 addresses as well; without a prefix: they do not
 }
 
@@ -144,10 +146,11 @@ func (c *Control) addressProblems(h lane.Host) (out []lane.Problem) {
 // Control answers surfaces and operators. It is safe for concurrent use.
 type Control struct {
 	Config
+	loops *loops
 }
 
 // New returns a Control.
-func New(cfg Config) *Control { return &Control{cfg} }
+func New(cfg Config) *Control { return &Control{cfg, &loops{}} }
 
 // conflicts is how often a verb starts over when somebody else changed the record.
 const conflicts = 5

@@ -3,11 +3,12 @@ package control
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/migrate"
 	"bootlane/internal/script"
 	"bootlane/internal/seed"
 )
@@ -44,11 +45,11 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 	n := c.home(h.Network.Address)
 	files := []lane.Rendered{
 		{Path: "inventory.env", Body: inventoryEnv(h)},
-		{Path: "dhcp/proxy-pxe.conf", Body: c.dnsmasqProxy(n)},
+		{Path: "dhcp/proxy-pxe.conf", Body: migrate.DNSmasqProxy(c.plan(n))},
 		{Path: "tftp/" + lane.EntryScript, Body: string(script.Entry(n.BaseURL))},
 	}
 	if !n.Proxy { // a proxy knows nothing of the addresses
-		files = append(files, lane.Rendered{Path: "dhcp/direct-pxe.conf", Body: c.dnsmasqDirect(n, h)})
+		files = append(files, lane.Rendered{Path: "dhcp/direct-pxe.conf", Body: migrate.DNSmasq(c.plan(n, h), migrate.Owned)})
 	}
 	b, err := c.Bundles.Find(h.Bundle)
 	if err != nil {
@@ -105,69 +106,45 @@ func inventoryEnv(h lane.Host) string {
 	return b.String()
 }
 
-// dnsmasqArchs maps what dnsmasq sees in option 93 to a platform.
-var dnsmasqArchs = []struct {
-	code     int
-	platform lane.Platform
-}{{0, lane.Platform{Arch: lane.X86_64, Firmware: lane.BIOS}}, {7, lane.Platform{Arch: lane.X86_64, Firmware: lane.UEFI}},
-	{9, lane.Platform{Arch: lane.X86_64, Firmware: lane.UEFI}}, {11, lane.Platform{Arch: lane.ARM64, Firmware: lane.UEFI}}}
-
-func (c *Control) dnsmasqDirect(n Network, h lane.Host) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# What Bootlane's own DHCP does for this network, said to dnsmasq.\nport=0\ninterface=%s\nbind-interfaces\ndhcp-range=%s,%s,%d\n", n.Interface, n.First, n.Last, int(n.Lease.Seconds()))
-	if n.Authoritative {
-		b.WriteString("dhcp-authoritative\n")
+// plan is what a site's own DHCP server would have to know of a network.
+func (c *Control) plan(n Network, hosts ...lane.Host) migrate.Plan {
+	p := migrate.Plan{Subnet: n.Subnet, Interface: n.Interface, First: n.First, Last: n.Last, Domain: n.Domain, Lease: n.Lease, Authoritative: n.Authoritative, BaseURL: n.BaseURL, Loaders: map[lane.Platform]string{}}
+	for platform, paths := range c.Loaders {
+		p.Loaders[platform] = filepath.Base(paths[0])
 	}
-	for _, o := range []struct {
-		name string
-		list []netip.Addr
-	}{{"router", n.Routers}, {"dns-server", n.DNS}, {"ntp-server", n.NTP}} {
-		if len(o.list) > 0 {
-			fmt.Fprintf(&b, "dhcp-option=option:%s", o.name)
-			for _, a := range o.list {
-				fmt.Fprintf(&b, ",%s", a)
-			}
-			b.WriteByte('\n')
-		}
+	for _, h := range hosts {
+		p.Hosts = append(p.Hosts, migrate.Host{ID: h.ID, Hostname: h.Hostname, MACs: h.Identity.MACs, Address: h.Network.Address})
 	}
-	if n.Domain != "" {
-		fmt.Fprintf(&b, "domain=%s\n", n.Domain)
-	}
-	if len(h.Identity.MACs) > 0 { // one line for all NICs: dnsmasq refuses an address that stands in two
-		b.WriteString("dhcp-host=")
-		for _, m := range h.Identity.MACs {
-			fmt.Fprintf(&b, "%s,", m)
-		}
-		b.WriteString(h.Hostname)
-		if h.Network.Address.IsValid() {
-			fmt.Fprintf(&b, ",%s", h.Network.Address)
-		}
-		b.WriteByte('\n')
-	}
-	c.dnsmasqBoot(n, &b, "dhcp-boot=tag:%s,%s,,"+n.Server.String()+"\n")
-	return b.String()
+	return p
 }
 
-func (c *Control) dnsmasqProxy(n Network) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# The same beside a DHCP server that owns the addresses.\nport=0\ninterface=%s\nbind-interfaces\ndhcp-range=%s,proxy\n", n.Interface, n.Prefix.Addr())
-	c.dnsmasqBoot(n, &b, "dhcp-boot=tag:%s,%s,,"+n.Server.String()+"\n")
-	return b.String()
-}
-
-func (c *Control) dnsmasqBoot(n Network, b *strings.Builder, boot string) {
-	b.WriteString("enable-tftp\ntftp-root=/srv/tftp\ndhcp-userclass=set:ipxe,iPXE\n")
-	tagged := map[lane.Platform]bool{}
-	for _, a := range dnsmasqArchs {
-		loaders := c.Loaders[a.platform]
-		if len(loaders) == 0 {
-			continue
+// ExportDHCP writes the configuration of a site's own DHCP server for a network, with a
+// reservation of every host that has an address in it.
+func (c *Control) ExportDHCP(ctx context.Context, server, form, network string) (lane.Rendered, error) {
+	i := slices.IndexFunc(c.Networks, func(n Network) bool { return network == "" && len(c.Networks) == 1 || n.Prefix.String() == network })
+	if i < 0 {
+		var have []string
+		for _, n := range c.Networks {
+			have = append(have, n.Prefix.String())
 		}
-		fmt.Fprintf(b, "dhcp-match=set:%s,option:client-arch,%d\n", a.platform, a.code)
-		if !tagged[a.platform] {
-			fmt.Fprintf(b, boot, a.platform.String()+",tag:!ipxe", filepath.Base(loaders[0]))
-		}
-		tagged[a.platform] = true
+		return lane.Rendered{}, lane.Errorf(lane.Invalid, "%q is not one network of the configuration: name one of %s", network, strings.Join(have, ", "))
 	}
-	fmt.Fprintf(b, boot, "ipxe", n.BaseURL+"/"+lane.EntryScript)
+	n := c.Networks[i]
+	if n.Proxy && migrate.Form(form) == migrate.Owned || !n.First.IsValid() {
+		return lane.Rendered{}, lane.Errorf(lane.Refused, "of %s Bootlane does not know which addresses may be given: set networks[].mode: external and a range", n.Prefix)
+	}
+	var hosts []lane.Host
+	for after := lane.HostID(""); ; {
+		page, err := c.Store.Hosts(ctx, after, 500)
+		if err != nil {
+			return lane.Rendered{}, err
+		}
+		if len(page) == 0 {
+			break
+		}
+		after = page[len(page)-1].ID
+		hosts = append(hosts, slices.DeleteFunc(page, func(h lane.Host) bool { return h.State == lane.StateRetired || !n.Prefix.Contains(h.Network.Address) })...)
+	}
+	text, err := migrate.Export(server, c.plan(n, hosts...), migrate.Form(form))
+	return lane.Rendered{Path: server + "-" + form + ".conf", Body: text}, err
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"strings"
 
 	"bootlane/internal/lane"
 	"bootlane/internal/script"
@@ -16,6 +17,32 @@ import (
 // failed says that the loader could not load the files of the script before:
 // it is told to boot its disk, whatever was decided.
 func (c *Control) Script(ctx context.Context, f lane.Facts, failed bool) ([]byte, lane.Decision, error) {
+	return c.tell(ctx, f, failed, language{install: script.InstallScript, other: c.harmlessScript})
+}
+
+// PXELinux answers PXELINUX or U-Boot, which know of themselves no more than firmware
+// does, with a configuration of their form. It counts a boot as Script does; what the
+// machine is beyond its MAC is seen by the installer's own gate.
+func (c *Control) PXELinux(ctx context.Context, f lane.Facts) ([]byte, lane.Decision, error) {
+	return c.tell(ctx, f, false, language{
+		install: func(in script.Install) []byte {
+			if in.Facts.Firmware != lane.BIOS { // U-Boot, by TFTP from this same server
+				in.KernelURL, in.InitrdURL = strings.TrimPrefix(in.KernelURL, in.Server), strings.TrimPrefix(in.InitrdURL, in.Server)
+			}
+			return script.PXELinuxInstall(in)
+		},
+		other: func(d lane.Decision, _ lane.Facts) []byte { return script.PXELinuxLocal(d) },
+	})
+}
+
+// language is how a boot loader is told what was decided.
+type language struct {
+	install func(script.Install) []byte
+	other   func(lane.Decision, lane.Facts) []byte
+}
+
+func (c *Control) tell(ctx context.Context, f lane.Facts, failed bool, say language) ([]byte, lane.Decision, error) {
+	c.loops.ran(f.MAC)
 	for range conflicts {
 		d, h, err := c.decide(ctx, f)
 		if err != nil {
@@ -25,7 +52,7 @@ func (c *Control) Script(ctx context.Context, f lane.Facts, failed bool) ([]byte
 			return nil, lane.Decision{}, err
 		}
 		if d.Action == lane.Install && !failed {
-			body, err := c.installScript(ctx, d, h, f)
+			body, err := c.installScript(ctx, d, h, f, say.install)
 			if lane.CodeOf(err) == lane.Conflict {
 				continue
 			}
@@ -34,7 +61,7 @@ func (c *Control) Script(ctx context.Context, f lane.Facts, failed bool) ([]byte
 		if failed {
 			d.Action, d.Reason, d.Detail = lane.LocalBoot, lane.LoaderFailed, "the boot loader could not load the files of the installer"
 		}
-		body := c.harmlessScript(d, f)
+		body := say.other(d, f)
 		e := c.answered(lane.KindServed, d, f)
 		e.Digest, e.Bytes = digest(body), int64(len(body))
 		c.Store.Record(e)
@@ -43,7 +70,7 @@ func (c *Control) Script(ctx context.Context, f lane.Facts, failed bool) ([]byte
 	return nil, lane.Decision{}, lane.Errorf(lane.Conflict, "the record keeps changing")
 }
 
-func (c *Control) installScript(ctx context.Context, d lane.Decision, h lane.Host, f lane.Facts) ([]byte, error) {
+func (c *Control) installScript(ctx context.Context, d lane.Decision, h lane.Host, f lane.Facts, say func(script.Install) []byte) ([]byte, error) {
 	next, e, err := lane.CountBoot(h, c.Policy, c.Now())
 	if err != nil {
 		return nil, err
@@ -52,7 +79,7 @@ func (c *Control) installScript(ctx context.Context, d lane.Decision, h lane.Hos
 	if err != nil {
 		return nil, err
 	}
-	body := script.InstallScript(c.install(next, b, d, f))
+	body := say(c.install(next, b, d, f))
 	e.Surface, e.Speaker, e.Action, e.Reason, e.Facts = f.Surface, f.Speaker, d.Action.String(), d.Reason, &f
 	e.Name, e.Digest, e.Bytes = f.Name, digest(body), int64(len(body))
 	if _, _, err := c.Store.Append(ctx, next, e); err != nil {

@@ -934,3 +934,39 @@ func TestWrittenInQuarantine(t *testing.T) {
 	r.pass(time.Hour / 2)
 	r.script(lane.LocalBoot)
 }
+
+// TestLoaderLoop: PX-16. A machine that loads its loader and never runs it is not given
+// it for ever.
+func TestLoaderLoop(t *testing.T) {
+	t.Run("PX-16 the same loader again and again", func(t *testing.T) {
+		r := newRig(t)
+		p := lane.BootPath{MAC: "52:54:00:00:00:77", Platform: lane.Platform{Arch: lane.X86_64, Firmware: lane.UEFI}, File: filepath.Base(r.Loaders[lane.Platform{Arch: lane.X86_64, Firmware: lane.UEFI}][0])}
+		load := func() error {
+			f, err := r.Boot(t.Context(), p, lane.Facts{Surface: lane.SurfaceTFTP})
+			if err == nil {
+				r.must(f.Close())
+				r.Loaded(p)
+			}
+			r.pass(10 * time.Second)
+			return err
+		}
+		for range 4 {
+			r.must(load())
+		}
+		if err := load(); lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), "loader-loop") {
+			t.Fatalf("the fifth load: %v", err)
+		}
+		if e := r.last("mac:52:54:00:00:00:77", lane.KindRefused); e.Reason != lane.LoaderLoop {
+			t.Errorf("%+v", e)
+		}
+		r.pass(2 * time.Minute)
+		r.must(load())
+		f := loaderFacts()
+		f.MAC, f.MACs = p.MAC, nil
+		for range 6 { // a loader that runs every time, and asks, is none
+			_, _, err := r.Script(t.Context(), f, false)
+			r.must(err)
+			r.must(load())
+		}
+	})
+}

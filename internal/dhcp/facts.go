@@ -21,6 +21,7 @@ const (
 	pxe                // PXE firmware
 	httpc              // UEFI HTTP Boot firmware
 	ipxe               // iPXE that can fetch a script by HTTP
+	uboot              // U-Boot: it looks for its configuration by itself, and needs a server to look at
 )
 
 // query is a decoded client message: everything that a reply depends on.
@@ -159,8 +160,10 @@ func (q *query) classify(p *dhcpv4.DHCPv4) {
 		q.class = httpc
 	case strings.HasPrefix(vendor, "PXEClient"):
 		q.class = pxe
+	case strings.HasPrefix(vendor, "U-Boot"):
+		q.class = uboot
 	}
-	if !known && q.class != plain && q.class != ipxe {
+	if !known && (q.class == pxe || q.class == httpc) {
 		q.class = plain // no loader exists for it: an address is all it can get
 	}
 	if m := p.Options.Get(dhcpv4.OptionClientMachineIdentifier); len(m) == 17 && m[0] == 0 {

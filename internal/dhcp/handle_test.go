@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -210,26 +209,6 @@ func TestExchange(t *testing.T) {
 	}
 }
 
-func TestDeviantClientIdentifiers(t *testing.T) {
-	r := newRig(t)
-	// D4-11: firmware without 61, iPXE with its MAC, an OS with a DUID: one lease.
-	for _, id := range [][]byte{nil, {61, 7, 1, 0x52, 0x54, 0, 0, 0, 1}, {61, 10, 255, 0, 0, 0, 1, 0, 1, 2, 3, 4}} {
-		p := r.say(build(discover, mac(1), nil, id...))
-		r.expect(p, offering, "192.168.77.100")
-	}
-	r.bind(mac(1))
-	if leases, err := r.store.Leases(t.Context()); err != nil || len(leases) != 1 {
-		t.Errorf("%v, %v", leases, err)
-	}
-}
-
-func TestWishes(t *testing.T) {
-	r := newRig(t)
-	r.expect(r.say(build(discover, mac(1), nil, ip(50, "192.168.77.102")...)), offering, "192.168.77.102") // D4-06
-	r.expect(r.say(build(discover, mac(2), nil, ip(50, "192.168.77.102")...)), offering, "192.168.77.100") // D4-07 taken
-	r.expect(r.say(build(discover, mac(3), nil, ip(50, "10.9.9.9")...)), offering, "192.168.77.101")       // D4-07 outside
-}
-
 func TestPoolRunsDry(t *testing.T) {
 	r := newRig(t)
 	for n := range byte(4) {
@@ -278,20 +257,6 @@ func TestRequestStates(t *testing.T) {
 	r.t = t
 	r.Authoritative = true
 	r.expect(r.say(build(request, mac(7), nil, ip(50, "192.168.77.103")...)), nak, "") // D4-21 authoritative
-}
-
-func TestForeignServerWins(t *testing.T) {
-	r := newRig(t)
-	r.expect(r.say(build(discover, mac(1), nil)), offering, "192.168.77.100")
-	r.expect(r.say(selecting(mac(1), "192.168.77.50", "192.168.77.250")), 0, "") // D4-14: silent
-	r.expect(r.say(build(discover, mac(2), nil, ip(50, "192.168.77.100")...)), offering, "192.168.77.100")
-}
-
-func TestTolerantSelecting(t *testing.T) {
-	r := newRig(t)
-	r.expect(r.say(build(request, mac(1), nil, ip(54, "192.168.77.1")...)), 0, "")
-	r.expect(r.say(build(discover, mac(1), nil)), offering, "192.168.77.100")
-	r.expect(r.say(build(request, mac(1), nil, ip(54, "192.168.77.1")...)), ack, "192.168.77.100") // D4-17
 }
 
 func TestReservations(t *testing.T) {
@@ -386,33 +351,6 @@ func TestRelease(t *testing.T) {
 	r.expect(r.say(build(discover, mac(1), nil)), offering, a) // D4-31
 }
 
-func TestInform(t *testing.T) {
-	r := newRig(t)
-	p := r.say(build(inform, mac(1), ciaddr("192.168.77.200")))
-	if p == nil || p.MessageType() != ack || !p.YourIPAddr.IsUnspecified() || p.Options.Has(dhcpv4.OptionIPAddressLeaseTime) || p.Options.Has(dhcpv4.OptionRenewTimeValue) {
-		t.Errorf("D4-33: %v", p)
-	}
-	q, err := parse(build(inform, mac(1), nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	from := netip.MustParseAddrPort("192.168.77.201:68")
-	if got := destination(q, ack, from); got.Addr() != from.Addr() { // D4-34
-		t.Errorf("answer goes to %s", got)
-	}
-}
-
-func TestNakIsBare(t *testing.T) {
-	r := newRig(t)
-	p := r.say(build(request, mac(1), nil, append(ip(50, "10.0.0.1"), 61, 3, 1, 2, 3)...))
-	r.expect(p, nak, "")
-	for code := range p.Options {
-		if !bytes.Contains([]byte{53, 54, 56, 61}, []byte{code}) {
-			t.Errorf("D4-27: NAK carries option %d", code)
-		}
-	}
-}
-
 func TestDestination(t *testing.T) {
 	q := query{msg: dhcpv4.MessageTypeDiscover, ciaddr: netip.IPv4Unspecified(), giaddr: netip.IPv4Unspecified()}
 	all := netip.MustParseAddrPort("255.255.255.255:68")
@@ -426,11 +364,6 @@ func TestDestination(t *testing.T) {
 	if got := destination(q, nak, netip.AddrPort{}); got != all {
 		t.Errorf("NAK to %s", got)
 	}
-}
-
-func TestRelayedIsIgnored(t *testing.T) {
-	r := newRig(t)
-	r.expect(r.say(build(discover, mac(1), func(b []byte) { copy(b[24:], []byte{10, 1, 0, 1}) })), 0, "")
 }
 
 // TestDurableBeforeAck: D4-48. A lease that cannot be stored is not acknowledged,

@@ -158,7 +158,7 @@ func TestRealClients(t *testing.T) {
 // TestProxyPorts asks a proxy on port 4011 over the wire, as iPXE does, also where
 // port 67 belongs to another server of the same machine (PR-13).
 func TestProxyPorts(t *testing.T) {
-	for name, only := range map[string]bool{"both ports": false, "only 4011": true} {
+	for name, only := range map[string]bool{"PR-07 both ports": false, "PR-13 only 4011": true} {
 		t.Run(name, func(t *testing.T) {
 			seg := newSegment(t)
 			r := proxyRig(t)

@@ -42,6 +42,8 @@ type Network struct {
 	Proxy     bool
 	KnownOnly bool // of a proxy: stay silent towards machines that no record describes
 	Only4011  bool // of a proxy: port 67 is the address server's, on this same machine
+	// External leaves DHCP to another server altogether: the network is not served here.
+	External bool
 	// Redirect4011 names the boot file on port 4011 only, to every machine of a proxy.
 	Redirect4011 bool
 }
@@ -147,8 +149,8 @@ func (s *Server) relayedScope(q query) (*scope, string) {
 	return nil, fmt.Sprintf("the relay agent %s speaks for %s, and no network that names this agent holds that: correct networks[].subnet", q.giaddr, wanted)
 }
 
-// Usage counts the addresses of every network.
-func (s *Server) Usage() []lane.NetworkUsage {
+// usage counts the addresses of every network.
+func (s *Server) usage() []lane.NetworkUsage {
 	var out []lane.NetworkUsage
 	for _, n := range s.scopes {
 		u := lane.NetworkUsage{Network: n.Prefix, Interface: n.Interface, Relays: n.Relays, Mode: "own"}

@@ -111,12 +111,14 @@ func TestProxyOutranksTheOtherFile(t *testing.T) {
 func TestProxyIsSilent(t *testing.T) {
 	ovmf := capture(t, "dhcp4-ovmf-pxe-arch0007-discover-port67-bcast")
 	for name, b := range map[string][]byte{
-		"PR-02 an operating system asks": build(discover, mac(1), nil), "its REQUEST": selecting(mac(1), "192.168.77.50", "192.168.77.250"),
-		"its renewal": build(request, mac(1), ciaddr("192.168.77.50")), "INFORM": build(inform, mac(1), ciaddr("192.168.77.50")),
-		"RELEASE": build(release, mac(1), ciaddr("192.168.77.50")), "DECLINE": capture(t, "dhcp4-ovmf-pxe-archnone-decline-port67-bcast")} {
-		if p, _ := proxyRig(t).tell(b, false, "0.0.0.0:68"); p != nil {
-			t.Errorf("%s: answered %s", name, p)
-		}
+		"PR-02 an operating system asks": build(discover, mac(1), nil), "PR-03 its REQUEST": selecting(mac(1), "192.168.77.50", "192.168.77.250"),
+		"PR-03 its renewal": build(request, mac(1), ciaddr("192.168.77.50")), "PR-03 INFORM": build(inform, mac(1), ciaddr("192.168.77.50")),
+		"PR-03 RELEASE": build(release, mac(1), ciaddr("192.168.77.50")), "PR-03 DECLINE": capture(t, "dhcp4-ovmf-pxe-archnone-decline-port67-bcast")} {
+		t.Run(name, func(t *testing.T) {
+			if p, _ := proxyRig(t).tell(b, false, "0.0.0.0:68"); p != nil {
+				t.Errorf("answered %s", p)
+			}
+		})
 	}
 	unknown := lane.Decision{Action: lane.Hold, Reason: lane.UnknownMachine}
 	r := proxyRig(t)

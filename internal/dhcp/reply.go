@@ -106,9 +106,7 @@ func (n Network) proxied(q query, kind dhcpv4.MessageType, d lane.Decision) (mes
 }
 
 func (n Network) config(m *message) {
-	mask := make([]byte, 4)
-	binary.BigEndian.PutUint32(mask, ^uint32(0)<<(32-n.Prefix.Bits()))
-	m.add(1, mask, 0) // before the routers, RFC 2132 3.3
+	m.add(1, n.Mask().AsSlice(), 0) // before the routers, RFC 2132 3.3
 	m.add(3, addrs(n.Routers), 1)
 	m.add(6, addrs(n.DNS), 2)
 	m.add(15, []byte(n.Domain), 4)
@@ -158,6 +156,8 @@ func (n Network) boot(m *message, q query, d lane.Decision) {
 			base = n.TLSBase
 		}
 		m.add(67, []byte(base+"/"+path.String()), 0)
+	case q.class == uboot && (d.Action == lane.Install || d.Action == lane.Hold && n.HoldScreen):
+		m.siaddr = n.Server // and no file: pxelinux.cfg lies beside it, at the root
 	case q.class == pxe && fast && q.platform.Firmware == lane.UEFI:
 		m.add(60, []byte("PXEClient"), 0)
 		m.add(43, localMenu(), 0)

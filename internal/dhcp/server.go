@@ -66,12 +66,6 @@ type Config struct {
 	Reservations Reservations
 }
 
-// Stats counts packets since the start. Lost ones are those that the kernel dropped
-// because nobody read them in time.
-type Stats struct {
-	Received, Dropped, Answered, Silent, Failed, Lost int64
-}
-
 // Server is a DHCP server with its sockets open.
 type Server struct {
 	cfg       Config
@@ -103,6 +97,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		}
 	}
 	for _, n := range cfg.Networks {
+		if n.External {
+			continue
+		}
 		s.scopes = append(s.scopes, newScope(n, leases, cfg.Now))
 	}
 	if err := s.open(ctx); err != nil {
@@ -205,12 +202,17 @@ func listen(ctx context.Context, iface string, number int) (*udp.Conn, error) {
 }
 
 // Stats returns the counters.
-func (s *Server) Stats() Stats {
-	out := Stats{Received: s.stats.received.Load(), Dropped: s.stats.dropped.Load(), Answered: s.stats.answered.Load(), Silent: s.stats.silent.Load(), Failed: s.stats.failed.Load()}
+func (s *Server) Stats() lane.DHCPCounters {
+	out := lane.DHCPCounters{Received: s.stats.received.Load(), Dropped: s.stats.dropped.Load(), Answered: s.stats.answered.Load(), Silent: s.stats.silent.Load(), Failed: s.stats.failed.Load()}
 	for _, p := range s.ports {
 		out.Lost += p.Lost()
 	}
 	return out
+}
+
+// State returns the use of every network, and the counters.
+func (s *Server) State() lane.DHCPState {
+	return lane.DHCPState{Networks: s.usage(), Counters: s.Stats()}
 }
 
 // Run answers until ctx ends, then closes the sockets.

@@ -26,6 +26,11 @@ func Host(h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
 		v.Next = "`bootlane provision " + string(h.ID) + "` when it should be installed"
 		v.Evidence = last(events, func(lane.Event) bool { return true })
 	case lane.StateInstalled:
+		if e := bootsAgain(events); e != nil {
+			v.Rule, v.Because, v.Evidence = "boots-again", "the machine was told to boot its disk, and asks by network again and again", e
+			v.Next = "does its disk boot? Look at the console; if it does, set the boot order to disk first, or a one-time boot from disk, through the BMC: some firmware tries the network again when it is sent on"
+			return v
+		}
 		v.Rule, v.Because = "installed", "first boot proved itself; network boots go to the disk"
 		v.Next = "nothing"
 		v.Evidence = last(events, isKind(lane.KindInstalled))
@@ -118,6 +123,10 @@ func underWay(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) l
 	v.Rule = "waiting-after-" + string(h.Run.Stage)
 	v.Because = fmt.Sprintf("the run is open until %s and has been at stage %s for %s: %s", h.Run.Deadline.UTC().Format("2006-01-02 15:04:05Z"), h.Run.Stage, quiet, s.because)
 	v.Next = s.next
+	asked := last(events, func(e lane.Event) bool { return e.Kind == lane.KindAsked && e.Facts != nil })
+	if h.Run.Stage == lane.StageAddress && asked != nil && asked.Facts.HTTPBoot {
+		v.Next = "it was told a URL for UEFI HTTP Boot and did not fetch it: does its firmware allow http:// (many want https, or a switch in the setup), and does it trust the certificate of an https:// one? Has it a route to the server?"
+	}
 	if e := lured(h, events); e != nil {
 		v.Rule, v.Evidence = "other-server", e
 		v.Because += "; " + e.Message
@@ -171,6 +180,34 @@ func noAddress(events []lane.Event) *lane.Event {
 		return nil
 	}
 	return e
+}
+
+// So many network boots of an installed machine, within such a time, are a loop. One boot
+// may ask several times: by PXE and by HTTP, through each NIC.
+const (
+	againBoots  = 6
+	againWithin = 5 * time.Minute
+)
+
+// bootsAgain returns the last of an installed machine's network boots when they are a loop.
+func bootsAgain(events []lane.Event) *lane.Event {
+	asks := func(e lane.Event) bool {
+		return e.Kind == lane.KindAsked && e.Surface == lane.SurfaceDHCP && e.Speaker == lane.SpeakerROM && e.Name == "DISCOVER" && e.Action == lane.LocalBoot.String()
+	}
+	latest := last(events, asks)
+	if latest == nil {
+		return nil
+	}
+	n := 0
+	for _, e := range events {
+		if asks(e) && latest.At.Sub(e.At) <= againWithin {
+			n += max(e.Count, 1)
+		}
+	}
+	if n < againBoots {
+		return nil
+	}
+	return latest
 }
 
 func isKind(k lane.Kind) func(lane.Event) bool {

@@ -127,3 +127,33 @@ func TestUnknown(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// TestConformance has the cases that only the evidence shows.
+func TestConformance(t *testing.T) {
+	t.Run("LB-06 an installed machine boots by network again and again", func(t *testing.T) {
+		ask := func(e *lane.Event) {
+			e.Surface, e.Speaker, e.Name, e.Action = lane.SurfaceDHCP, lane.SpeakerROM, "DISCOVER", "local-boot"
+		}
+		events := []lane.Event{event(lane.KindInstalled, nil)}
+		for range 6 {
+			events = append(events, event(lane.KindAsked, ask))
+		}
+		h := lane.Host{ID: "n1", State: lane.StateInstalled}
+		if v := diagnose.Host(h, events, at(10)); v.Rule != "boots-again" || !strings.Contains(v.Next, "BMC") {
+			t.Errorf("%+v", v)
+		}
+		if v := diagnose.Host(h, events[:4], at(10)); v.Rule != "installed" {
+			t.Errorf("one boot through several NICs: %+v", v)
+		}
+	})
+	t.Run("HB-16 an offer that nobody came for", func(t *testing.T) {
+		h := lane.Host{ID: "n1", State: lane.StateProvisioning, Run: lane.Run{ID: "r-1", Open: true, Stage: lane.StageAddress, StageAt: at(1), Deadline: at(59)}}
+		asked := event(lane.KindAsked, func(e *lane.Event) { e.Facts = &lane.Facts{HTTPBoot: true} })
+		if v := diagnose.Host(h, []lane.Event{event(lane.KindStage, nil), asked}, at(2)); !strings.Contains(v.Next, "HTTP Boot") || !strings.Contains(v.Next, "http://") {
+			t.Errorf("%+v", v)
+		}
+		if v := diagnose.Host(h, []lane.Event{event(lane.KindStage, nil)}, at(2)); !strings.Contains(v.Next, "TFTP") {
+			t.Errorf("%+v", v)
+		}
+	})
+}

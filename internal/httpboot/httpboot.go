@@ -39,6 +39,7 @@ type BootFile interface {
 type Boots interface {
 	Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (BootFile, error)
 	Script(ctx context.Context, f lane.Facts, failed bool) ([]byte, lane.Decision, error)
+	Loaded(p lane.BootPath)
 }
 
 // Runs answers what is fetched under a run's capability.
@@ -236,6 +237,9 @@ func (s *Server) boot(w http.ResponseWriter, r *http.Request, f lane.Facts) {
 	w.Header().Set("Content-Type", mediaType(p.File))
 	w.Header().Set("Cache-Control", "no-store")
 	http.ServeContent(w, r, "", time.Time{}, unwrap(file))
+	if r.Method == http.MethodGet && r.Header.Get("Range") == "" {
+		s.cfg.Boots.Loaded(p)
+	}
 }
 
 func (s *Server) run(w http.ResponseWriter, r *http.Request, f lane.Facts) {

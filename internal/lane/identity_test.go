@@ -255,3 +255,15 @@ func TestHardwareCanonical(t *testing.T) {
 		t.Errorf("a machine that knows nothing of itself: %v", err)
 	}
 }
+
+// TestUUIDInEitherOrder: inventories are written from Redfish, dmidecode and stickers,
+// and no two of them agree on the byte order.
+func TestUUIDInEitherOrder(t *testing.T) {
+	t.Run("PX-06 an inventory in the other byte order", func(t *testing.T) {
+		h := Host{ID: "node-a", Identity: Identity{UUID: "33221100-5544-7766-8899-aabbccddeeff", MACs: []MAC{"52:54:00:00:00:a1"}}}
+		f := Facts{Surface: SurfaceDHCP, Speaker: SpeakerROM, UUID: "00112233-4455-6677-8899-aabbccddeeff", MAC: "52:54:00:00:00:a1"}
+		if got, d := resolve([]Host{h}, f); got.ID != "node-a" {
+			t.Errorf("%+v", d)
+		}
+	})
+}

@@ -65,3 +65,25 @@ type NetworkUsage struct {
 	Mode      string       `json:"mode"` // own or proxy
 	PoolUsage
 }
+
+// LeaseOf is a lease, and the record that has its NIC.
+type LeaseOf struct {
+	Lease
+	Host HostID `json:"host,omitempty"`
+}
+
+// DHCPCounters counts packets since the server's start.
+type DHCPCounters struct {
+	Received int64 `json:"received"`
+	Answered int64 `json:"answered"`
+	Silent   int64 `json:"silent"`  // for a good reason: events says which
+	Dropped  int64 `json:"dropped"` // not DHCP, or malformed
+	Failed   int64 `json:"failed"`  // by a fault of ours: the log says which
+	Lost     int64 `json:"lost"`    // by the kernel: nobody read them in time
+}
+
+// DHCPState is what the DHCP server is at.
+type DHCPState struct {
+	Networks []NetworkUsage `json:"networks"`
+	Counters DHCPCounters   `json:"counters"`
+}

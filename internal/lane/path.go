@@ -9,6 +9,7 @@ import (
 //
 //	boot/MAC/PLATFORM/FILE      a loader, or autoexec.ipxe beside it (TFTP and HTTP)
 //	FILE                        the same without a MAC: gets a script that asks again with one
+//	[DIR/]pxelinux.cfg/01-MAC   the configuration of PXELINUX and U-Boot, beside their loader
 //	boot/script?uuid=...        the per-machine script (HTTP)
 //	run/CAPABILITY/file/DIGEST/NAME   a file of the run's bundle
 //	run/CAPABILITY/seed/NAME          an installer document
@@ -23,6 +24,11 @@ const EntryScript = "autoexec.ipxe"
 // when it could not load what its script named.
 const FailedScript = "failed.ipxe"
 
+// PXELinuxConfig is the File of a [BootPath] that asks for a configuration of PXELINUX's
+// form. Its real name is made of the MAC; SYSLINUX and U-Boot look for others as well
+// (a UUID, an address, default), which nobody has.
+const PXELinuxConfig = "pxelinux.cfg"
+
 // ScriptPath is the path of the per-machine script.
 const ScriptPath = "/boot/script"
 
@@ -36,6 +42,9 @@ type BootPath struct {
 // String returns the name, without a leading slash: TFTP sends it as it stands,
 // HTTP puts a slash before it.
 func (p BootPath) String() string {
+	if p.File == PXELinuxConfig {
+		return p.pxelinux()
+	}
 	mac := "any"
 	if p.MAC != "" {
 		mac = p.MAC.Hyphens()
@@ -47,7 +56,12 @@ func (p BootPath) String() string {
 // leading one do not matter: shim asks for "dir//file".
 func ParseBootPath(s string) (BootPath, bool) {
 	parts := fields(s)
+	if n := len(parts); n >= 2 && parts[n-2] == PXELinuxConfig {
+		return parsePXELinux(parts[:n-2], parts[n-1])
+	}
 	switch {
+	case len(parts) > 0 && parts[len(parts)-1] == PXELinuxConfig: // it is a directory
+		return BootPath{}, false
 	case len(parts) == 1 && FileName(parts[0]):
 		return BootPath{File: parts[0]}, true
 	case len(parts) != 4 || parts[0] != "boot" || !FileName(parts[3]):
@@ -66,6 +80,32 @@ func ParseBootPath(s string) (BootPath, bool) {
 		mac = m
 	}
 	return BootPath{MAC: mac, Platform: platform, File: parts[3]}, true
+}
+
+// pxelinux returns the name under which PXELINUX asks for its configuration: 01 is
+// the hardware type of Ethernet.
+func (p BootPath) pxelinux() string {
+	name := PXELinuxConfig + "/01-" + p.MAC.Hyphens()
+	if p.Platform == (Platform{}) {
+		return name
+	}
+	return "boot/" + p.MAC.Hyphens() + "/" + p.Platform.String() + "/" + name
+}
+
+// parsePXELinux reads what stands before and behind pxelinux.cfg.
+func parsePXELinux(dir []string, name string) (BootPath, bool) {
+	text, ok := strings.CutPrefix(name, "01-")
+	mac, err := ParseMAC(text)
+	if !ok || err != nil {
+		return BootPath{}, false
+	}
+	p := BootPath{MAC: mac, File: PXELinuxConfig}
+	if len(dir) == 0 {
+		return p, true
+	}
+	beside, ok := ParseBootPath(strings.Join(dir, "/") + "/x")
+	p.Platform = beside.Platform
+	return p, ok && beside.MAC == mac
 }
 
 // RunPath is a parsed run/… path.

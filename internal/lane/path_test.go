@@ -14,6 +14,8 @@ func TestBootPath(t *testing.T) {
 		{"", Platform{}, EntryScript},
 		{"", uefi, EntryScript},
 		{"52:54:00:12:34:56", Platform{}, "undionly.kpxe"},
+		{"52:54:00:12:34:56", Platform{}, PXELinuxConfig},
+		{"52:54:00:12:34:56", Platform{X86_64, BIOS}, PXELinuxConfig},
 	} {
 		for _, s := range []string{p.String(), "/" + p.String(), strings.ReplaceAll(p.String(), "/", "//")} {
 			if got, ok := ParseBootPath(s); !ok || got != p {
@@ -22,8 +24,9 @@ func TestBootPath(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]BootPath{
-		"autoexec.ipxe":  {File: EntryScript},
-		"/autoexec.ipxe": {File: EntryScript},
+		"autoexec.ipxe":                                   {File: EntryScript},
+		"/autoexec.ipxe":                                  {File: EntryScript},
+		"pxelinux.cfg/01-52-54-00-AB-cd-ef":               {MAC: "52:54:00:ab:cd:ef", File: PXELinuxConfig},
 		"boot/52:54:00:12:34:56/x86_64-uefi/snponly.efi":  {"52:54:00:12:34:56", uefi, "snponly.efi"},
 		"boot/52-54-00-AB-CD-EF/x86_64-uefi//snponly.efi": {"52:54:00:ab:cd:ef", uefi, "snponly.efi"},
 	} {
@@ -33,6 +36,8 @@ func TestBootPath(t *testing.T) {
 	}
 	for _, s := range []string{"", "/", "..", "boot/any/any", "boot/any/any/a/b", "boot/any/any/..", "boot/any/any/.hidden", "boot/../any/autoexec.ipxe",
 		"boot/52-54-00-12-34/any/a", "boot/any/vax-bios/a", "boot/ff-ff-ff-ff-ff-ff/any/a", "root/any/any/a", "boot/any/any/a\x00", "boot/any/any/a\n", "boot/any/any/a b", "boot\\any\\any\\a",
+		"pxelinux.cfg/default", "pxelinux.cfg/C0A84D64", "pxelinux.cfg/00112233-4455-6677-8899-aabbccddeeff", "pxelinux.cfg/01-52-54-00", "pxelinux.cfg/20-52-54-00-12-34-56",
+		"boot/any/any/pxelinux.cfg/01-52-54-00-12-34-56", "boot/52-54-00-12-34-57/x86_64-bios/pxelinux.cfg/01-52-54-00-12-34-56", "x/y/pxelinux.cfg/01-52-54-00-12-34-56", "pxelinux.cfg",
 		"boot/any/any/" + strings.Repeat("a", 129), "boot/any/any/%2e%2e", "boot/any/any/ä"} {
 		if got, ok := ParseBootPath(s); ok {
 			t.Errorf("%q reads as %+v", s, got)

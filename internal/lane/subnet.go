@@ -59,6 +59,11 @@ func (s Subnet) ends() []netip.Addr {
 	return []netip.Addr{s.Prefix.Masked().Addr()}
 }
 
+// Mask returns the network's mask as an address: 255.255.255.0.
+func (s Subnet) Mask() netip.Addr {
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-s.Prefix.Bits()))))
+}
+
 // Broadcast returns the broadcast address of an IPv4 network, the last one.
 func (s Subnet) Broadcast() netip.Addr {
 	b := s.Prefix.Masked().Addr().As4()

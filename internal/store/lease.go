@@ -38,7 +38,16 @@ func (s *Store) DropLease(ctx context.Context, a netip.Addr) error {
 
 // Leases returns every lease, active or not, by address as text.
 func (s *Store) Leases(ctx context.Context) ([]lane.Lease, error) {
-	rows, err := s.reads.query(ctx, `SELECT mac, address, state, granted, expires FROM leases ORDER BY address`)
+	return s.leases(ctx, `SELECT mac, address, state, granted, expires FROM leases ORDER BY address`)
+}
+
+// LeasesAfter returns up to limit of them behind an address as text.
+func (s *Store) LeasesAfter(ctx context.Context, after string, limit int) ([]lane.Lease, error) {
+	return s.leases(ctx, `SELECT mac, address, state, granted, expires FROM leases WHERE address > $1 ORDER BY address LIMIT $2`, after, limit)
+}
+
+func (s *Store) leases(ctx context.Context, query string, args ...any) ([]lane.Lease, error) {
+	rows, err := s.reads.query(ctx, query, args...)
 	if err != nil {
 		return nil, broken("read leases", err)
 	}

@@ -49,6 +49,7 @@ type Store struct {
 	index  *index // nil where others write too
 
 	recent map[string]lane.Event // by CoalesceKey; the writer's own
+	heads  map[string]lane.Event // number and hash of the last event by subject; the writer's own
 	budget budget                // of new lines of evidence; the writer's own
 }
 
@@ -75,7 +76,8 @@ func New(ctx context.Context, e Engine, now func() time.Time) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{engine: e, reads: &statements{db: e.Read, byText: map[string]*sql.Stmt{}}, writes: writes, now: now, ops: make(chan *op, maxBatch), done: make(chan struct{}),
-		byKey: map[string]int{}, wake: make(chan struct{}, 1), recent: map[string]lane.Event{}}
+		byKey: map[string]int{}, wake: make(chan struct{}, 1)}
+	s.forget()
 	if e.Exclusive {
 		if s.index, err = newIndex(ctx, e.Read); err != nil {
 			return nil, err

@@ -162,11 +162,11 @@ func (s *Store) commit(ctx context.Context, batch []*op) {
 	}
 	all := append([]*op{{run: evidence, done: make(chan struct{})}}, batch...)
 	if err := s.transact(ctx, all); err != nil {
-		s.recent = map[string]lane.Event{} // may hold what was rolled back
+		s.forget() // both may hold what was rolled back
 		for i, o := range all {
 			o.err = s.transact(ctx, all[i:i+1])
 			if o.err != nil {
-				s.recent = map[string]lane.Event{}
+				s.forget()
 			}
 		}
 	}
@@ -232,7 +232,7 @@ func (s *Store) putLimited(ctx context.Context, tx *transaction, e lane.Event, s
 		spent.shed += int64(e.Count)
 		return nil
 	}
-	prev, err := lastOf(ctx, tx, e.Subject)
+	prev, err := s.lastOf(ctx, tx, e.Subject)
 	if err != nil {
 		return err
 	}
@@ -346,15 +346,26 @@ func (s *Store) putEvent(ctx context.Context, tx *transaction, e lane.Event) (la
 	if done, err := s.repeat(ctx, tx, &e); done || err != nil {
 		return e, err
 	}
-	prev, err := lastOf(ctx, tx, e.Subject)
+	prev, err := s.lastOf(ctx, tx, e.Subject)
 	if err != nil {
 		return e, err
 	}
 	return s.seal(ctx, tx, prev, e)
 }
 
+// forget drops what the writer remembers of the database.
+func (s *Store) forget() {
+	s.recent, s.heads = map[string]lane.Event{}, map[string]lane.Event{}
+}
+
 // lastOf returns number and hash of a subject's last event, or zeros.
-func lastOf(ctx context.Context, tx *transaction, subject string) (prev lane.Event, err error) {
+func (s *Store) lastOf(ctx context.Context, tx *transaction, subject string) (prev lane.Event, err error) {
+	if prev, ok := s.heads[subject]; ok && s.index != nil {
+		return prev, nil
+	}
+	if s.index != nil && strings.HasPrefix(subject, strangers) && len(s.index.known([]string{heard + subject})) == 0 {
+		return lane.Event{}, nil // never heard before
+	}
 	err = tx.row(ctx, lastEvent, subject).Scan(&prev.Seq, &prev.Hash)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return prev, broken("read the last event", err)
@@ -379,10 +390,11 @@ func (s *Store) seal(ctx context.Context, tx *transaction, prev, e lane.Event) (
 		e.Subject, e.Seq, e.At.UnixMicro(), last, e.Count, e.Hash, string(doc), lasting); err != nil {
 		return e, broken("write an event", err)
 	}
-	if len(s.recent) >= maxRecent {
-		s.recent = map[string]lane.Event{}
+	if len(s.recent) >= maxRecent || len(s.heads) >= maxRecent {
+		s.forget()
 	}
 	s.recent[e.CoalesceKey()] = e
+	s.heads[e.Subject] = lane.Event{Seq: e.Seq, Hash: e.Hash}
 	if s.index != nil && strings.HasPrefix(e.Subject, strangers) {
 		s.index.add(heard + e.Subject)
 	}

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// patience is how long a test waits for what must come. Nothing takes that long unless the code is broken.
-const patience = 20 * time.Second
+// clientPatience is how long a test waits for what must come. Nothing takes that long unless the code is broken.
+const clientPatience = 20 * time.Second
 
 // client is a TFTP client for tests. Its packets are made and read here, apart from the code under test.
 type client struct {
@@ -78,7 +78,7 @@ func (c *client) ack(n int64) { c.say(4, uint16(n), "") }
 // next returns the next packet of the server; the body is good until the next call.
 func (c *client) next() reply {
 	c.t.Helper()
-	_ = c.conn.SetReadDeadline(time.Now().Add(patience))
+	_ = c.conn.SetReadDeadline(time.Now().Add(clientPatience))
 	n, from, err := c.conn.ReadFromUDPAddrPort(c.buf)
 	if err != nil {
 		c.t.Fatalf("waiting for the server: %v", err)

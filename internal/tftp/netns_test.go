@@ -208,7 +208,7 @@ func (w *wire) ended(t testing.TB, name string) line {
 // run runs a command in a namespace and returns what it printed.
 func run(t testing.TB, ns netns.NsHandle, name string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*clientPatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	var out bytes.Buffer

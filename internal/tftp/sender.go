@@ -3,8 +3,13 @@ package tftp
 import "time"
 
 const (
-	maxTries   = 6 // transmissions of the same window before the client counts as gone: 1+2+4+5+5+5 = 22 s
-	dallyTries = 3 // the same when only the last ACK is missing: 7 s, after which the ROM has surely jumped
+	patience = 22 // timeouts without a sign of life before the client counts as gone: 1+2+4+5+5+5 s
+	dally    = 7  // the same when only the last ACK is missing: 1+2+4 s, after which the ROM has surely jumped
+
+	// leastRTO bounds the timeout from below once the round trip is known: a loss in a fast
+	// network costs a hundredth of a second, not a whole one, and a ROM that is slow for a
+	// moment is asked twice.
+	leastRTO = 20 * time.Millisecond
 )
 
 // sender decides what to send next. It is fed with events and answers with steps, and knows neither socket, clock nor
@@ -15,14 +20,19 @@ type sender struct {
 	block   int64
 	window  int64
 	last    int64         // number of the block that is shorter than the rest, and may be empty
-	timeout time.Duration // before the first retransmission
+	timeout time.Duration // before the first retransmission, as agreed
 	ceiling time.Duration // timeouts double up to this one
+	rto     time.Duration // the same by the measured round trip: RFC 6298; at most timeout
+	srtt    time.Duration // smoothed round trip; 0 until one was measured
+	rttvar  time.Duration
 
-	offering bool  // the OACK is out and not answered
-	heard    bool  // the client has answered something: the address it came from is real
-	acked    int64 // the last block acknowledged
-	sent     int64 // the last block sent
-	tries    int   // transmissions of what is out now
+	offering bool          // the OACK is out and not answered
+	heard    bool          // the client has answered something: the address it came from is real
+	acked    int64         // the last block acknowledged
+	sent     int64         // the last block sent
+	tries    int           // transmissions of what is out now
+	pending  time.Duration // the wait that is on
+	silent   time.Duration // waited since the client's last sign of life
 	nudge    nudge
 	resent   int // packets sent more than once
 
@@ -55,7 +65,7 @@ func newSender(size int64, t terms, ceiling time.Duration) *sender {
 	block := int64(t.block)
 	return &sender{
 		size: size, block: block, window: int64(t.window), last: size/block + 1,
-		timeout: t.timeout, ceiling: max(ceiling, t.timeout), offering: t.oack != nil,
+		timeout: t.timeout, rto: t.timeout, ceiling: max(ceiling, t.timeout), offering: t.oack != nil,
 	}
 }
 
@@ -63,16 +73,36 @@ func newSender(size int64, t terms, ceiling time.Duration) *sender {
 func (s *sender) start() step {
 	if s.offering {
 		s.tries = 1
-		return step{oack: true, wait: s.timeout}
+		return s.waiting(step{oack: true}, s.rto)
 	}
 	return s.advance()
+}
+
+// waiting completes a step that waits.
+func (s *sender) waiting(next step, wait time.Duration) step {
+	s.pending, next.wait = wait, wait
+	return next
+}
+
+// heardAfter takes the time between sending something once and the answer to it.
+func (s *sender) heardAfter(rtt time.Duration) {
+	switch {
+	case rtt <= 0:
+		return
+	case s.srtt == 0:
+		s.srtt, s.rttvar = rtt, rtt/2
+	default:
+		s.rttvar += ((s.srtt - rtt).Abs() - s.rttvar) / 4
+		s.srtt += (rtt - s.srtt) / 8
+	}
+	s.rto = min(max(s.srtt+4*s.rttvar, leastRTO), s.timeout)
 }
 
 // advance sends the window behind the last acknowledged block.
 func (s *sender) advance() step {
 	s.resent += int(s.sent - s.acked) // not 0 only behind a gap
 	s.sent, s.tries = min(s.acked+s.window, s.last), 1
-	return step{from: s.acked + 1, to: s.sent, wait: s.timeout}
+	return s.waiting(step{from: s.acked + 1, to: s.sent}, s.rto)
 }
 
 // ack takes an ACK with the block number as it was on the wire.
@@ -87,19 +117,19 @@ func (s *sender) ack(wire uint16) step {
 		if wire != 0 {
 			return step{}
 		}
-		s.offering, s.heard = false, true
+		s.offering, s.heard, s.silent = false, true, 0
 		return s.advance()
 	}
 	ahead := int64(wire - uint16(s.acked))
 	switch {
 	case ahead == 0 && s.window > 1 && s.nudge == nudgeNone:
 		s.nudge = nudgeArmed
-		return step{wait: s.timeout / 8}
+		return s.waiting(step{}, s.rto/8)
 	case ahead == 0 || ahead > s.sent-s.acked:
 		return step{}
 	}
 	s.acked += ahead
-	s.heard, s.nudge, s.tries = true, nudgeNone, 1
+	s.heard, s.nudge, s.tries, s.silent = true, nudgeNone, 1, 0
 	switch {
 	case s.acked == s.last:
 		return step{end: OutcomeComplete, sure: true}
@@ -108,7 +138,7 @@ func (s *sender) ack(wire uint16) step {
 	case s.recovering:
 		from := s.sent + 1
 		s.sent = min(s.acked+s.window, s.last)
-		return step{from: from, to: s.sent, wait: s.timeout}
+		return s.waiting(step{from: from, to: s.sent}, s.rto)
 	default:
 		s.recovering, s.nudge = true, nudgeSpent
 	}
@@ -117,25 +147,26 @@ func (s *sender) ack(wire uint16) step {
 
 // expired takes the end of the wait.
 func (s *sender) expired() step {
-	wait := s.timeout
+	s.silent += s.pending
+	wait := s.rto
 	if s.nudge == nudgeArmed {
 		s.nudge = nudgeSpent
 	} else {
-		if s.finishing() && s.tries >= dallyTries {
+		if s.finishing() && s.silent >= dally*s.timeout {
 			return step{end: OutcomeComplete}
 		}
-		if s.tries >= maxTries {
+		if s.silent >= patience*s.timeout {
 			return step{end: OutcomeTimeout, say: &Error{CodeUndefined, "no answer from the client, giving up"}}
 		}
-		wait = min(s.timeout<<s.tries, s.ceiling)
+		wait = min(s.rto<<min(s.tries, 16), s.ceiling)
 		s.tries++
 	}
 	if s.offering {
 		s.resent++
-		return step{oack: true, wait: wait}
+		return s.waiting(step{oack: true}, wait)
 	}
 	s.resent += int(s.sent - s.acked)
-	return step{from: s.acked + 1, to: s.sent, wait: wait}
+	return s.waiting(step{from: s.acked + 1, to: s.sent}, wait)
 }
 
 // refused takes an ERROR packet of the client.

@@ -302,3 +302,40 @@ func TestSenderLossyLink(t *testing.T) {
 		}
 	}
 }
+
+// TestRetransmissionTimer: in a network with a short round trip a loss costs a hundredth
+// of a second, and a client that is busy is still waited for as long as ever.
+func TestRetransmissionTimer(t *testing.T) {
+	s := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, 5*time.Second)
+	if got := s.start(); got.wait != time.Second {
+		t.Fatalf("before anything is measured: %+v", got)
+	}
+	s.heardAfter(300 * time.Microsecond)
+	if got := s.ack(1); got.wait != leastRTO {
+		t.Errorf("with a short round trip: %+v", got)
+	}
+	s.heardAfter(0) // a clock that stands still measures nothing
+	var waits []time.Duration
+	total := leastRTO
+	for range 100 {
+		got := s.expired()
+		if got.end != "" {
+			break
+		}
+		waits, total = append(waits, got.wait), total+got.wait
+	}
+	if waits[0] != 2*leastRTO || waits[len(waits)-1] != 5*time.Second || total < 22*time.Second || total > 28*time.Second {
+		t.Errorf("%v, %s in all", waits, total)
+	}
+	slow := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, 5*time.Second)
+	for range 20 {
+		slow.heardAfter(400 * time.Millisecond)
+	}
+	if slow.rto < 400*time.Millisecond || slow.rto > time.Second {
+		t.Errorf("a slow client is given %s", slow.rto)
+	}
+	slow.heardAfter(30 * time.Second)
+	if slow.rto != time.Second {
+		t.Errorf("more than was agreed: %s", slow.rto)
+	}
+}

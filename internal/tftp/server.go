@@ -134,7 +134,7 @@ func (s *Server) handle(ctx context.Context, b []byte, at udp.Arrival, from neti
 		s.reply(from, at, refused)
 		return
 	}
-	t := &transfer{at: at, options: p.options, report: Transfer{
+	t := &transfer{at: at, options: p.options, now: s.cfg.Now, report: Transfer{
 		Request: Request{Name: name, Client: from, Local: at.Local, Interface: s.interfaceName(at.Interface)},
 		Started: s.cfg.Now(), Outcome: OutcomeAborted,
 	}}

@@ -104,7 +104,7 @@ type Config struct {
 
 	MaxTransfers int           // at the same time; 0 is 2000
 	MaxPerClient int           // at the same time for one client address; 0 is 32
-	MaxWindow    int           // the largest windowsize agreed to, 1 to 1024; 0 is 16, and 1 declines the option
+	MaxWindow    int           // the largest windowsize agreed to, 1 to 1024; 0 is 64, and 1 declines the option
 	Timeout      time.Duration // before the first retransmission, doubling up to five times this; 0 is one second
 }
 
@@ -126,7 +126,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Addr = cmp.Or(c.Addr, ":69")
 	c.MaxTransfers = cmp.Or(c.MaxTransfers, 2000)
 	c.MaxPerClient = cmp.Or(c.MaxPerClient, 32)
-	c.MaxWindow = cmp.Or(c.MaxWindow, 16)
+	c.MaxWindow = cmp.Or(c.MaxWindow, 64)
 	c.Timeout = cmp.Or(c.Timeout, time.Second)
 	return c, nil
 }

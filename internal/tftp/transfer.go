@@ -31,7 +31,9 @@ type transfer struct {
 	timer   *time.Timer // makes a read fail: a deadline would need the time of day, which jumps
 	terms   terms
 	sender  *sender
-	buf     []byte // the blocks of one window, with room for one header in front
+	now     func() time.Time
+	asked   time.Time // when something was sent to which the next ACK can only be the answer; zero once it was sent again
+	buf     []byte    // the blocks of one window, with room for one header in front
 	in      [headerSize + maxTextSize + 1]byte
 	told    int // strangers told off
 }
@@ -65,6 +67,12 @@ func (t *transfer) run(ctx context.Context) {
 
 // perform does what a step says. Its errors end the transfer.
 func (t *transfer) perform(s step) error {
+	if s.oack || s.from <= s.to && s.to > 0 {
+		t.asked = time.Time{}
+		if t.sender.tries == 1 { // of what was sent twice nobody knows which one was answered: RFC 6298 section 3
+			t.asked = t.now()
+		}
+	}
 	if s.wait > 0 {
 		// A timer that fires right now may still set its deadline afterwards. That resends too early, once.
 		t.timer.Stop()
@@ -174,7 +182,11 @@ func (t *transfer) receive(b []byte, from netip.AddrPort) (next step, ok bool) {
 		}
 	case err != nil:
 	case p.op == opAck:
+		before := t.sender.acked
 		next = t.sender.ack(p.block)
+		if t.sender.acked > before && !t.asked.IsZero() {
+			t.sender.heardAfter(t.now().Sub(t.asked))
+		}
 		return next, next != step{}
 	case p.op == opError:
 		next = t.sender.refused(p.err.Code)

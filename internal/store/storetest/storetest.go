@@ -349,6 +349,17 @@ func leases(t *testing.T, open Open) {
 	if diff := cmp.Diff([]lane.Lease{third, declined}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("an address has one holder, a client one lease beside what it declined (-want +got):\n%s", diff)
 	}
+	for after, want := range map[string][]lane.Lease{"": {third}, "10.0.0.11": {declined}, "10.0.0.9": nil} {
+		if got, err := s.LeasesAfter(t.Context(), after, 1); err != nil || cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})) != "" {
+			t.Errorf("after %q: %v, %v", after, got, err)
+		}
+	}
+	if err := s.DropLease(t.Context(), declined.Address); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = s.Leases(t.Context()); err != nil || len(got) != 1 || got[0].Address != third.Address {
+		t.Errorf("after one was dropped: %v, %v", got, err)
+	}
 }
 
 func leases6(t *testing.T, open Open) {

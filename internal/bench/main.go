@@ -1,0 +1,95 @@
+// Bench measures Bootlane beside the servers that it replaces, in one run, on one
+// machine: only ratios count. Each server gets a network namespace of its own, and the
+// load comes from another one. `make bench-peers` builds what it needs and runs it.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+)
+
+// result is one line of the table.
+type result struct {
+	Bench   string  `json:"bench"`
+	Server  string  `json:"server"`
+	Load    string  `json:"load"`
+	Rate    float64 `json:"rate"`
+	Unit    string  `json:"unit"`
+	CPU     float64 `json:"cpu"` // of the server, microseconds for one unit of work
+	PerWhat string  `json:"perWhat"`
+	Note    string  `json:"note,omitempty"`
+	Command string  `json:"command"`
+}
+
+// options are the command line's.
+type options struct {
+	bootlane, work, out string
+	only                string
+	seconds             int
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.bootlane, "bootlane", "bin/bootlane", "binary under test")
+	flag.StringVar(&o.work, "work", ".cache/bench", "directory for data of the servers")
+	flag.StringVar(&o.out, "json", "", "write the results to this file as well")
+	flag.StringVar(&o.only, "only", "dhcp,tftp,http", "which benches to run")
+	flag.IntVar(&o.seconds, "seconds", 10, "how long one load lasts")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	var results []result
+	for _, b := range []struct {
+		name string
+		run  func(context.Context, *rig) ([]result, error)
+	}{{"dhcp", dhcp}, {"tftp", tftp}, {"http", http}} {
+		if !slices.Contains(strings.Split(o.only, ","), b.name) {
+			continue
+		}
+		r, err := newRig(ctx, o)
+		if err != nil {
+			return err
+		}
+		got, err := b.run(ctx, r)
+		results = append(results, got...)
+		if closed := r.close(); err == nil {
+			err = closed
+		}
+		if err != nil {
+			return fmt.Errorf("bench %s: %w", b.name, err)
+		}
+	}
+	show(results)
+	if o.out == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(results, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.out, append(b, '\n'), 0o644)
+}
+
+func show(results []result) {
+	t := tabwriter.NewWriter(os.Stdout, 2, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "\nBENCH\tLOAD\tSERVER\tRATE\tSERVER CPU\tNOTE")
+	for _, r := range results {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.0f %s\t%.1f us/%s\t%s\n", r.Bench, r.Load, r.Server, r.Rate, r.Unit, r.CPU, r.PerWhat, r.Note)
+	}
+	_ = t.Flush() // writes to the terminal; its error shows there
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The two ends of the cable.
+const (
+	serverNS, clientNS     = "bootlane-bench-s", "bootlane-bench-c"
+	serverIP, clientIP     = "10.0.0.1", "10.0.0.2"
+	serverLink, clientLink = "bench-s", "bench-c"
+)
+
+// rig is a server's and a client's namespace with a cable between them.
+type rig struct {
+	options
+	dir string
+}
+
+func newRig(ctx context.Context, o options) (*rig, error) {
+	dir, err := filepath.Abs(o.work)
+	if err != nil {
+		return nil, err
+	}
+	if o.bootlane, err = filepath.Abs(o.bootlane); err != nil {
+		return nil, err
+	}
+	r := &rig{o, dir}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	_ = r.close() // what an interrupted run left behind
+	for _, c := range []string{
+		"ip netns add " + serverNS, "ip netns add " + clientNS,
+		"ip link add " + serverLink + " netns " + serverNS + " type veth peer name " + clientLink + " netns " + clientNS,
+		"ip -n " + serverNS + " address add " + serverIP + "/8 dev " + serverLink, "ip -n " + clientNS + " address add " + clientIP + "/8 dev " + clientLink,
+		"ip -n " + serverNS + " link set " + serverLink + " up", "ip -n " + clientNS + " link set " + clientLink + " up",
+		"ip -n " + serverNS + " link set lo up", "ip -n " + clientNS + " link set lo up",
+	} {
+		args := strings.Fields(c)
+		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%s: %w: %s", c, err, bytes.TrimSpace(out))
+		}
+	}
+	return r, nil
+}
+
+// close removes the namespaces, and with them the cable.
+func (r *rig) close() error {
+	var all error
+	for _, ns := range []string{serverNS, clientNS} {
+		if _, err := os.Stat("/run/netns/" + ns); err != nil {
+			continue
+		}
+		if out, err := exec.Command("ip", "netns", "del", ns).CombinedOutput(); err != nil {
+			all = errors.Join(all, fmt.Errorf("%w: %s", err, out))
+		}
+	}
+	return all
+}
+
+// server is a running server.
+type server struct {
+	name string
+	cmd  *exec.Cmd
+}
+
+// file writes a file of a server's, and returns its path.
+func (r *rig) file(name, text string) (string, error) {
+	path := filepath.Join(r.dir, name)
+	return path, os.WriteFile(path, []byte(text), 0o644)
+}
+
+// fresh returns an empty directory.
+func (r *rig) fresh(name string) (string, error) {
+	path := filepath.Join(r.dir, name)
+	return path, errors.Join(os.RemoveAll(path), os.MkdirAll(path, 0o755))
+}
+
+// start starts a server in its namespace, and gives it a moment.
+func (r *rig) start(ctx context.Context, name string, args ...string) (*server, error) {
+	log, err := os.Create(filepath.Join(r.dir, name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }() // the child has it
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", serverNS}, args...)...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s := &server{name, cmd}
+	select {
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), s.stop())
+	case <-time.After(2 * time.Second):
+	}
+	if _, err := s.cpu(); err != nil {
+		return nil, fmt.Errorf("%s ended at once: see %s", name, log.Name())
+	}
+	return s, nil
+}
+
+// stop ends the server.
+func (s *server) stop() error {
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	done := make(chan struct{})
+	go func() { _ = s.cmd.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		return s.cmd.Process.Kill()
+	}
+	return nil
+}
+
+// cpu returns the processor time that the server and its children have used so far.
+func (s *server) cpu() (time.Duration, error) {
+	return s.cpuOf(s.cmd.Process.Pid)
+}
+
+func (s *server) cpuOf(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	var ticks int64
+	for _, i := range []int{11, 12, 13, 14} { // utime, stime, and those of children that ended
+		n, err := strconv.ParseInt(f[i], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	const tick = 10 * time.Millisecond
+	total := time.Duration(ticks) * tick
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return total, nil
+	}
+	for _, c := range strings.Fields(string(children)) {
+		if n, err := strconv.Atoi(c); err == nil {
+			d, _ := s.cpuOf(n) // it may have ended since
+			total += d
+		}
+	}
+	return total, nil
+}
+
+// client runs a program in the clients' namespace. perfdhcp reports losses by its exit
+// code: the output is returned in any case.
+func (r *rig) client(ctx context.Context, args ...string) (text string, failed, err error) {
+	out, err := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", clientNS}, args...)...).CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return string(out), err, nil
+	}
+	return string(out), nil, err
+}
+
+// bootlane starts the server under test with a configuration of its own.
+func (r *rig) serve(ctx context.Context, loader string) (*server, error) {
+	data, err := r.fresh("bootlane-data")
+	if err != nil {
+		return nil, err
+	}
+	if loader != "" {
+		loader = "loaders: {x86_64-uefi: " + loader + "}\n"
+	}
+	config, err := r.file("bootlane.yaml", fmt.Sprintf(`data: %s
+networks:
+  - {interface: %s, server: %s, subnet: 10.0.0.0/8, relays: [%s], range: 10.1.0.0-10.31.255.255, conflictProbe: false}
+policy: {probeEvery: 0s}
+%ssite: {sshKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody@bench"]}
+log: warn
+`, data, serverLink, serverIP, clientIP, loader))
+	if err != nil {
+		return nil, err
+	}
+	return r.start(ctx, "bootlane", r.bootlane, "serve", "--config", config)
+}
