@@ -124,12 +124,13 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	if err != nil {
 		return err
 	}
-	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, DHCP: addresses, Log: a.log, Transfers: machines.Transfers,
-		Version: api.Version{Version: version, Go: runtime.Version()}})
+	addresses6, err := a.listen6(ctx)
 	if err != nil {
 		return err
 	}
-	if err := a.listen6(ctx); err != nil {
+	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, DHCP: addressServers{addresses, addresses6}, Log: a.log, Transfers: machines.Transfers,
+		Version: api.Version{Version: version, Go: runtime.Version()}})
+	if err != nil {
 		return err
 	}
 	a.Operator, a.Machines = operators.Addr(), machines.Addr()
@@ -137,22 +138,22 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	return nil
 }
 
-// listen6 opens DHCPv6, where some network has it.
-func (a *App) listen6(ctx context.Context) error {
+// listen6 opens DHCPv6, where some network has it; nil where none has.
+func (a *App) listen6(ctx context.Context) (*dhcp6.Server, error) {
 	networks, err := a.Config.networks6()
 	if err != nil || len(networks) == 0 {
-		return err
+		return nil, err
 	}
 	duid, err := serverDUID(a.Config.duidFile(), rand.Read)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	server, err := dhcp6.New(ctx, dhcp6.Config{Networks: networks, DUID: duid, Asker: a.control, Leases: a.store, Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	a.parts = append(a.parts, part{"dhcp6", server.Run})
-	return nil
+	return server, nil
 }
 
 // machinePorts lists the listeners for machines.

@@ -215,6 +215,13 @@ func TestReservation6(t *testing.T) {
 	if a := p.Options.OneIANA().Options.OneAddress(); a == nil || a.IPv6Addr.String() != "fd77::20" {
 		t.Errorf("%s", p.Summary())
 	}
+	state, err := w.client.DHCP(t.Context())
+	if err != nil || len(state.Networks) != 2 || state.Networks[1].Network.String() != "fd77::/64" || state.Networks[1].Offered != 1 || state.Counters.Answered != 1 {
+		t.Errorf("%+v, %v", state, err)
+	}
+	if _, err := w.client.ReleaseLease(t.Context(), "fd77::20", ""); lane.CodeOf(err) != lane.NotFound {
+		t.Errorf("an address that is only on offer: %v", err)
+	}
 	text, err := os.ReadFile(filepath.Join(w.dir, "data", "dhcp6.duid"))
 	if err != nil || fmt.Sprintf("%x\n", p.Options.ServerID().ToBytes()) != string(text) || len(text) != 37 {
 		t.Errorf("the DUID %x is not kept: %q, %v", p.Options.ServerID().ToBytes(), text, err)

@@ -177,7 +177,7 @@ func TestDecline(t *testing.T) {
 	for i := range byte(40) {
 		spend(nth(20 + i))
 	}
-	if u := r.Usage()[0]; u.Aside != 32/asideShare {
+	if u := r.usage()[0]; u.Aside != 32/asideShare {
 		t.Errorf("invented clients set %d of %d addresses aside", u.Aside, u.Size)
 	}
 }
@@ -221,7 +221,7 @@ func TestDurableBeforeReply(t *testing.T) {
 	r.expect(c, c.build(solicit, na(1)), "ADVERTISE fd77::50/1h0m0s")
 	r.stop()
 	r.expect(c, c.build(request, na(1, "fd77::50")), "silence")
-	if u := r.Usage()[0]; u.Leased != 0 {
+	if u := r.usage()[0]; u.Leased != 0 {
 		t.Errorf("%+v", u)
 	}
 	r.expect(c, c.build(solicit, na(1), opt(dhcpv6.OptionRapidCommit)), "silence")
@@ -319,15 +319,15 @@ func TestOperatorsRelease(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	r.bind(c, "fd77::50")
-	if l, err := r.Release(t.Context(), a); err != nil || l.Client != lane.Client(c.mac()) || r.Usage()[0].Leased != 0 {
+	if l, err := r.Release(t.Context(), a); err != nil || l.Client != lane.Client(c.mac()) || r.usage()[0].Leased != 0 {
 		t.Errorf("%+v, %v", l, err)
 	}
 	r.expect(c, c.build(decline, na(1, "fd77::50")), "REPLY Success")
-	if _, err := r.Release(t.Context(), a); err != nil || r.Usage()[0].Aside != 0 {
-		t.Errorf("%v, %+v", err, r.Usage()[0])
+	if _, err := r.Release(t.Context(), a); err != nil || r.usage()[0].Aside != 0 {
+		t.Errorf("%v, %+v", err, r.usage()[0])
 	}
 	r.restart()
-	if r.Usage()[0].Aside != 0 {
+	if r.usage()[0].Aside != 0 {
 		t.Error("after a restart it is set aside again")
 	}
 }
@@ -339,7 +339,7 @@ func TestPanicCostsOnePacket(t *testing.T) {
 	d := datagram{port: &port{iface: "test"}, data: capture(t, "dhcp6-pxe-solicit"), from: netip.MustParseAddrPort("[" + firmware + "]:546")}
 	d.at.Broadcast = true
 	r.serve(t.Context(), d)
-	if s := r.Stats(); s.Failed != 1 {
+	if s := r.State().Counters; s.Failed != 1 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -176,7 +176,7 @@ func TestRealClients(t *testing.T) {
 	if out := dhclient(t, client, "cli0", "-S"); !strings.Contains(out, "new_dhcp6_name_servers=fd77::35") || strings.Contains(out, "new_ip6_address") {
 		t.Errorf("stateless:\n%s", out)
 	}
-	if st := s.Stats(); st.Failed != 0 || st.Answered < 4 {
+	if st := s.State().Counters; st.Failed != 0 || st.Answered < 4 {
 		t.Errorf("counters %+v", st)
 	}
 }

@@ -25,8 +25,9 @@ type Network struct {
 	Loaders map[lane.Platform][]string
 	// HoldScreen sends held machines a boot loader, so that their screen shows why.
 	HoldScreen bool
-	// FastLocalBoot gives firmware that is to boot its disk a URL that is refused at once.
-	// DHCPv6 has no boot menu, and without a URL EDK2 asks on for a minute.
+	// FastLocalBoot gives firmware that is to boot its disk a URL that is refused at once:
+	// DHCPv6 has no boot menu. OVMF's PXE goes on after three seconds either way; without a
+	// URL it asks a second time and takes the address.
 	FastLocalBoot bool
 }
 
@@ -94,8 +95,8 @@ func (s *Server) elsewhere(a netip.Addr) bool {
 	return slices.ContainsFunc(s.scopes, func(n *scope) bool { return n.Prefix.Contains(a) })
 }
 
-// Usage counts the addresses of every network.
-func (s *Server) Usage() []lane.NetworkUsage {
+// usage counts the addresses of every network.
+func (s *Server) usage() []lane.NetworkUsage {
 	var out []lane.NetworkUsage
 	for _, n := range s.scopes {
 		out = append(out, lane.NetworkUsage{Network: n.Prefix, Interface: n.Interface, Relays: n.Relays, Mode: "own", PoolUsage: n.pool.usage(s.cfg.Now())})

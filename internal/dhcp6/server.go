@@ -69,12 +69,6 @@ type Config struct {
 // made of a NIC's address would change with the NIC, and with which of them comes first.
 func DUID(uuid [16]byte) []byte { return append([]byte{0, duidUUID}, uuid[:]...) }
 
-// Stats counts packets since the start. Lost ones are those that the kernel dropped
-// because nobody read them in time.
-type Stats struct {
-	Received, Dropped, Answered, Silent, Failed, Lost int64
-}
-
 // Server is a DHCPv6 server with its sockets open.
 type Server struct {
 	cfg    Config
@@ -143,11 +137,12 @@ func (s *Server) open(ctx context.Context) error {
 	return nil
 }
 
-// Stats returns the counters.
-func (s *Server) Stats() Stats {
-	out := Stats{Received: s.stats.received.Load(), Dropped: s.stats.dropped.Load(), Answered: s.stats.answered.Load(), Silent: s.stats.silent.Load(), Failed: s.stats.failed.Load()}
+// State tells how full every network is, and what became of the packets since the start.
+func (s *Server) State() lane.DHCPState {
+	out := lane.DHCPState{Networks: s.usage(), Counters: lane.DHCPCounters{Received: s.stats.received.Load(), Dropped: s.stats.dropped.Load(),
+		Answered: s.stats.answered.Load(), Silent: s.stats.silent.Load(), Failed: s.stats.failed.Load()}}
 	for _, p := range s.ports {
-		out.Lost += p.Lost()
+		out.Counters.Lost += p.Lost()
 	}
 	return out
 }
