@@ -110,11 +110,16 @@ func (s *Store) Run(ctx context.Context) error {
 	work := context.WithoutCancel(ctx)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	waiting := false
+	waiting, busy := false, false
 	for {
 		select {
 		case o := <-s.ops:
-			s.commit(work, s.gather(o))
+			if busy {
+				time.Sleep(gatherFor)
+			}
+			batch := s.gather(o)
+			busy = len(batch) >= busyBatch
+			s.commit(work, batch)
 		case <-s.wake:
 			if !waiting { // let evidence gather: it is not what anybody waits for
 				timer.Reset(100 * time.Millisecond)
@@ -132,6 +137,13 @@ func (s *Store) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// While many write at once, a commit waits a moment for more of them: it costs as much
+// for a hundred as for one. Who writes alone is not kept waiting.
+const (
+	busyBatch = 4
+	gatherFor = time.Millisecond
+)
 
 func (s *Store) gather(first *op) []*op {
 	var batch []*op

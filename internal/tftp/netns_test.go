@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -22,6 +23,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"bootlane/internal/nettest"
 )
 
 // serveVariable makes the test binary a TFTP server on port 69 instead of running tests. The server needs a process of its
@@ -139,20 +142,50 @@ type wire struct {
 	seen      map[string]line // by the name of the file
 }
 
-func newWire(t testing.TB) *wire {
+// cable makes a veth pair between two namespaces.
+func cable(t testing.TB, a netns.NsHandle, name string, b netns.NsHandle, peer string) {
 	t.Helper()
-	w := &wire{server: newNamespace(t), client: newNamespace(t), seen: map[string]line{}}
-	h, err := netlink.NewHandleAt(w.server)
+	h, err := netlink.NewHandleAt(a)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	err = h.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: "srv0"}, PeerName: "cli0", PeerNamespace: netlink.NsFd(w.client),
-	})
-	if err != nil {
+	if err := h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: peer, PeerNamespace: netlink.NsFd(b)}); err != nil {
 		t.Fatalf("make veth pair: %v", err)
 	}
+}
+
+func newWire(t testing.TB) *wire {
+	t.Helper()
+	w := &wire{server: newNamespace(t), client: newNamespace(t), seen: map[string]line{}}
+	cable(t, w.server, "srv0", w.client, "cli0")
+	w.start(t)
+	return w
+}
+
+// newLossyWire is a wire with a bad cable.
+func newLossyWire(t testing.TB, l nettest.Lossy) *wire {
+	t.Helper()
+	w := &wire{server: newNamespace(t), client: newNamespace(t), seen: map[string]line{}}
+	middle := newNamespace(t)
+	cable(t, w.server, "srv0", middle, "mid0")
+	cable(t, w.client, "cli0", middle, "mid1")
+	configure(t, middle, "mid0")
+	configure(t, middle, "mid1")
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	inNamespace(t, middle, func() {
+		if err := l.Join(ctx, "mid0", "mid1"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	w.start(t)
+	return w
+}
+
+// start starts the server.
+func (w *wire) start(t testing.TB) {
+	t.Helper()
 	configure(t, w.server, "lo")
 	configure(t, w.server, "srv0", "10.77.0.1/24", "10.77.0.9/24", "fd77::1/64", "fe80::77:1/64")
 	configure(t, w.client, "cli0", "10.77.0.2/24", "10.78.0.2/24", "fd77::2/64", "fe80::77:2/64")
@@ -182,7 +215,6 @@ func newWire(t testing.TB) *wire {
 	if !w.transfers.Scan() || w.transfers.Text() != "ready" {
 		t.Fatalf("the server does not start: %q", w.transfers.Text())
 	}
-	return w
 }
 
 // ended returns what the server reported about the download of a file. Others may wait meanwhile: it keeps theirs.
@@ -435,4 +467,38 @@ func (w *wire) index(t *testing.T, ns netns.NsHandle, name string) int {
 		t.Fatal(err)
 	}
 	return link.Attrs().Index
+}
+
+// TestBadCable downloads over cables that lose, repeat, delay and mix up what is sent.
+func TestBadCable(t *testing.T) {
+	const seconds = 60
+	for name, l := range map[string]nettest.Lossy{
+		"loss":        {Loss: 0.05},
+		"duplication": {Duplicate: 0.2},
+		"reordering":  {Reorder: 0.1, Delay: 200 * time.Microsecond, Jitter: 200 * time.Microsecond},
+		"all of it":   {Loss: 0.02, Duplicate: 0.05, Reorder: 0.05, Delay: 100 * time.Microsecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			random := rand.New(rand.NewPCG(7, 7))
+			l.Random = func() float64 {
+				mu.Lock()
+				defer mu.Unlock()
+				return random.Float64()
+			}
+			w := newLossyWire(t, l)
+			for i, f := range []fetch{
+				{"hpa", "tftp", "10.77.0.1", nil, 100 << 10, 512, 1},
+				{"atftp", "atftp", "10.77.0.1", []string{"--option", "blksize 1468", "--option", "windowsize 16"}, 2 << 20, 1468, 16},
+				{"curl", "curl", "10.77.0.1", []string{"--tftp-blksize", "1468", "--max-time", strconv.Itoa(seconds)}, 500 << 10, 1468, 1},
+			} {
+				if f.client == "atftp" && l.Duplicate > 0 {
+					continue // it takes the second copy of an OACK for an error
+				}
+				f.id = fmt.Sprintf("bad-%d-%s", i, strings.ReplaceAll(name, " ", "-"))
+				f.run(t, w)
+			}
+		})
+	}
 }

@@ -180,10 +180,10 @@ func (s *sender) refused(code uint16) step {
 	return step{end: OutcomeAborted}
 }
 
-// gone takes the news that the client's port is closed. Once the last block had to be sent again that only means that the
-// client went on to other things before its last ACK could arrive.
+// gone takes the news that the client's port is closed. Once everything was sent that only means that the client went on to
+// other things before its last ACK could arrive, or that a late copy of a block found nobody any more.
 func (s *sender) gone() step {
-	if s.finishing() && s.tries > 1 {
+	if s.finishing() {
 		return step{end: OutcomeComplete}
 	}
 	return step{end: OutcomeAborted}

@@ -35,7 +35,8 @@ type transfer struct {
 	asked   time.Time // when something was sent to which the next ACK can only be the answer; zero once it was sent again
 	buf     []byte    // the blocks of one window, with room for one header in front
 	in      [headerSize + maxTextSize + 1]byte
-	told    int // strangers told off
+	told    int  // strangers told off
+	refused bool // the client's port was closed when everything had been sent; its last ACK may still be on its way
 }
 
 // run sends the content until the end. The socket and the terms are there.
@@ -159,8 +160,12 @@ func (t *transfer) await(ctx context.Context) step {
 				return next
 			}
 		case ctx.Err() != nil:
+		case errors.Is(err, os.ErrDeadlineExceeded) && t.refused:
+			return t.fail(unix.ECONNREFUSED)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return t.sender.expired()
+		case errors.Is(err, unix.ECONNREFUSED) && t.sender.finishing():
+			t.refused = true
 		case t.serious(err) != nil:
 			return t.fail(t.serious(err))
 		case failed > maxReadErrors:
