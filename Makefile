@@ -7,7 +7,7 @@ CACHE := .cache
 SCENARIO ?=
 FUZZTIME ?= 20s
 
-.PHONY: build setup lab test check bench bench-peers fuzz conformance clean
+.PHONY: build setup lab lab-full test check bench bench-peers fuzz conformance clean
 
 build: ## both binaries, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -18,6 +18,10 @@ setup:
 lab: setup build ## blank virtual servers go through the lane; SCENARIO=a plays one
 	scripts/lab-bundles $(CACHE)/lab
 	bin/bootlane lab --image $(CACHE)/lab/image --installer $(CACHE)/lab/installer --out lab-out $(SCENARIO)
+
+lab-full: setup build ## every scenario, the slow ones too
+	scripts/lab-bundles $(CACHE)/lab
+	bin/bootlane lab --full --image $(CACHE)/lab/image --installer $(CACHE)/lab/installer --out lab-out
 
 test: setup check ## everything but the lab
 	go test -race ./...

@@ -34,19 +34,25 @@ type HostSpec struct {
 
 // NetworkSpec is how a machine is addressed.
 type NetworkSpec struct {
-	Address string `yaml:"address,omitempty" json:"address,omitempty"` // reserved for it in DHCP
+	Address  string `yaml:"address,omitempty" json:"address,omitempty"` // reserved for it in DHCP
+	Address6 string `yaml:"address6,omitempty" json:"address6,omitempty"`
 }
 
 // Host returns the record that the spec describes. A problem names its field.
 func (s HostSpec) Host() (lane.Host, []lane.Problem) {
 	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Boot: s.Boot, Labels: s.Labels}
 	var out []lane.Problem
-	if s.Network.Address != "" {
-		a, err := netip.ParseAddr(s.Network.Address)
-		if err != nil {
-			out = append(out, lane.Problem{Field: "network.address", Message: fmt.Sprintf("%q is not an address like 10.0.0.21, without a prefix length", s.Network.Address)})
+	for _, a := range []struct {
+		field, text, like string
+		into              *netip.Addr
+	}{{"address", s.Network.Address, "10.0.0.21", &h.Network.Address}, {"address6", s.Network.Address6, "fd00:20::21", &h.Network.Address6}} {
+		if a.text == "" {
+			continue
 		}
-		h.Network.Address = a
+		var err error
+		if *a.into, err = netip.ParseAddr(a.text); err != nil {
+			out = append(out, lane.Problem{Field: "network." + a.field, Message: fmt.Sprintf("%q is not an address like %s, without a prefix length", a.text, a.like)})
+		}
 	}
 	return h.Canonical(), out
 }

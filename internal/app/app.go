@@ -22,6 +22,7 @@ import (
 	"bootlane/internal/bundle"
 	"bootlane/internal/control"
 	"bootlane/internal/dhcp"
+	"bootlane/internal/dhcp6"
 	"bootlane/internal/httpboot"
 	"bootlane/internal/lane"
 	"bootlane/internal/observe"
@@ -85,9 +86,13 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 	if err != nil {
 		return nil, err
 	}
+	known, err := cfg.controlNetworks(networks)
+	if err != nil {
+		return nil, err
+	}
 	a.control = control.New(control.Config{Store: a.store, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: cfg.BaseURL(""),
 		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
-		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Networks: bootNetworks(networks)})
+		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Networks: known})
 	a.parts = []part{{"control", a.control.Run}}
 	return a, a.listen(ctx, networks, bundles, version)
 }
@@ -119,7 +124,11 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	if err != nil {
 		return err
 	}
-	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, DHCP: addresses, Log: a.log, Transfers: machines.Transfers,
+	addresses6, err := a.listen6(ctx)
+	if err != nil {
+		return err
+	}
+	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, DHCP: addressServers{addresses, addresses6}, Log: a.log, Transfers: machines.Transfers,
 		Version: api.Version{Version: version, Go: runtime.Version()}})
 	if err != nil {
 		return err
@@ -127,6 +136,24 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	a.Operator, a.Machines = operators.Addr(), machines.Addr()
 	a.parts = append(a.parts, part{"machines", machines.Run}, part{"operators", operators.Run}, part{"tftp", files.Run}, part{"dhcp", addresses.Run}, part{"observer", observer.Run})
 	return nil
+}
+
+// listen6 opens DHCPv6, where some network has it; nil where none has.
+func (a *App) listen6(ctx context.Context) (*dhcp6.Server, error) {
+	networks, err := a.Config.networks6()
+	if err != nil || len(networks) == 0 {
+		return nil, err
+	}
+	duid, err := serverDUID(a.Config.duidFile(), rand.Read)
+	if err != nil {
+		return nil, err
+	}
+	server, err := dhcp6.New(ctx, dhcp6.Config{Networks: networks, DUID: duid, Asker: a.control, Leases: a.store, Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
+	if err != nil {
+		return nil, err
+	}
+	a.parts = append(a.parts, part{"dhcp6", server.Run})
+	return server, nil
 }
 
 // machinePorts lists the listeners for machines.
@@ -220,6 +247,9 @@ func (c Config) Subnets() string {
 	var out []string
 	for _, n := range c.Networks {
 		out = append(out, n.Subnet+" on "+n.Interface+" ("+n.Mode+")")
+		if n.IPv6 != nil {
+			out = append(out, n.IPv6.Subnet+" on "+n.Interface)
+		}
 	}
 	return strings.Join(out, ", ")
 }

@@ -39,8 +39,16 @@ func (c Config) here() []lane.Problem {
 		ifi, err := net.InterfaceByName(n.Interface)
 		if err != nil {
 			bad(field+"interface", "%q does not exist; `ip -br link` shows those that do", n.Interface)
-		} else if why := n.stands(ifi); why != "" {
+			continue
+		}
+		if why := stands(ifi, n.Server, n.Subnet, len(n.Relays) > 0); why != "" {
 			bad(field+"server", "%s", why)
+		}
+		if n.IPv6 == nil {
+			continue
+		}
+		if why := stands(ifi, n.IPv6.Server, n.IPv6.Subnet, len(n.IPv6.Relays) > 0); why != "" {
+			bad(field+"ipv6.server", "%s", why)
 		}
 	}
 	for _, l := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}} {
@@ -64,13 +72,13 @@ func (c Config) here() []lane.Problem {
 // stands says why the server's address does not stand on the interface as it must,
 // or nothing. Some address there must have a prefix that covers the subnet, or there is
 // no way back to the machines; a service address beside it may well be a /32.
-func (n Network) stands(ifi *net.Interface) string {
-	subnet, err := netip.ParsePrefix(n.Subnet)
+func stands(ifi *net.Interface, server, network string, relayed bool) string {
+	subnet, err := netip.ParsePrefix(network)
 	if err != nil {
 		return "" // check says so
 	}
 	addrs, err := ifi.Addrs()
-	if len(n.Relays) > 0 { // relay agents may speak to any address of ours
+	if relayed { // relay agents may speak to any address of ours
 		addrs, err = net.InterfaceAddrs()
 	}
 	if err != nil {
@@ -84,18 +92,18 @@ func (n Network) stands(ifi *net.Interface) string {
 			continue
 		}
 		covered = covered || p.Bits() <= subnet.Bits() && p.Contains(subnet.Addr())
-		if p.Addr().String() == n.Server {
+		if p.Addr().String() == server {
 			ours = p
 		}
 	}
 	switch {
-	case ours.IsValid() && (covered || len(n.Relays) > 0):
+	case ours.IsValid() && (covered || relayed):
 		return ""
 	case ours.IsValid():
 		return fmt.Sprintf("%s stands on %s with /%d, and the subnet is %s: answers to most machines find no way; `ip address del %s dev %s`, then `ip address add %s/%d dev %s`",
-			n.Server, ifi.Name, ours.Bits(), subnet, ours, ifi.Name, n.Server, subnet.Bits(), ifi.Name)
+			server, ifi.Name, ours.Bits(), subnet, ours, ifi.Name, server, subnet.Bits(), ifi.Name)
 	}
-	return fmt.Sprintf("%s is not an address of %s; it has %v: `ip address add %s/%d dev %s`", n.Server, ifi.Name, addrs, n.Server, subnet.Bits(), ifi.Name)
+	return fmt.Sprintf("%s is not an address of %s; it has %v: `ip address add %s/%d dev %s`", server, ifi.Name, addrs, server, subnet.Bits(), ifi.Name)
 }
 
 func has(addrs []net.Addr, ip string) bool {

@@ -142,7 +142,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	set(&c.Data, "/var/lib/bootlane")
-	server := "[::]" // several networks, each with an address of ours
+	server := "[::]" // several networks, each with an address of ours, or one of each protocol
 	if servers := c.servers(); len(servers) == 1 {
 		server = servers[0]
 	}
@@ -183,9 +183,15 @@ func (c Config) withDefaults() Config {
 
 // servers returns the networks' server addresses, each once.
 func (c Config) servers() (out []string) {
+	add := func(a string) {
+		if !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
 	for _, n := range c.Networks {
-		if !slices.Contains(out, n.Server) {
-			out = append(out, n.Server)
+		add(n.Server)
+		if n.IPv6 != nil {
+			add(n.IPv6.Server)
 		}
 	}
 	return out
@@ -238,6 +244,8 @@ func (c Config) checkListen() []lane.Problem {
 		switch {
 		case err != nil && !told:
 			out.bad("listen."+f.name, "%q is not ADDRESS:PORT", f.v)
+		case err == nil && f.name != "operators" && c.hasIPv6() && a.Addr() != netip.IPv6Unspecified():
+			out.bad("listen."+f.name, "%s: machines with networks[].ipv6 come by both protocols, use [::]:%d", f.v, a.Port())
 		case err == nil && f.name == "tftp" && a.Port() != 69:
 			out.bad("listen.tftp", "%s: DHCP cannot tell firmware another port than 69", f.v)
 		case err == nil && f.name == "tftp" && !a.Addr().IsUnspecified() && (len(servers) != 1 || a.Addr().String() != servers[0]):
@@ -296,6 +304,15 @@ func (c Config) platformLoaders() map[lane.Platform][]string {
 	return out
 }
 
+// loaderNames returns the loaders' names by platform, as machines are told them.
+func (c Config) loaderNames() map[lane.Platform][]string {
+	out := map[lane.Platform][]string{}
+	for p, paths := range c.platformLoaders() {
+		out[p] = baseNames(paths)
+	}
+	return out
+}
+
 func (c Config) hasLoader(name string) bool {
 	for _, paths := range c.Loaders {
 		if slices.Contains(baseNames(paths), name) {
@@ -334,6 +351,9 @@ func (c Config) urlOf(scheme, addr, server string) string {
 		return ""
 	}
 	if listen.Addr().IsUnspecified() {
+		if a, err := netip.ParseAddr(server); err == nil && a.Is6() && a.IsLinkLocalUnicast() {
+			server = c.server6() // the machine knows this one too, and a URL cannot say by which interface
+		}
 		if server == "" {
 			server = c.Networks[0].Server
 		}

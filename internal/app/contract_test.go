@@ -44,15 +44,15 @@ type world struct {
 	conn   net.PacketConn
 }
 
-func newWorld(t *testing.T, extra string) *world {
+func newWorld(t *testing.T, extra string, network ...string) *world {
 	t.Helper()
 	w := &world{T: t, dir: t.TempDir()}
 	config := filepath.Join(w.dir, "config.yaml")
 	if !strings.Contains(extra, "listen:") {
 		extra += "listen: {operators: \"127.0.0.1:8070\"}\n"
 	}
-	text := fmt.Sprintf("data: %s/data\nsite: {sshKeys: [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB ops@example.org\"]}\nnetworks: [{interface: %s, server: %s, subnet: 192.168.77.0/24, range: 192.168.77.100-192.168.77.199, dns: [192.168.77.1]}]\n%s",
-		w.dir, nettest.ServerInterface, nettest.Server, extra)
+	text := fmt.Sprintf("data: %s/data\nsite: {sshKeys: [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB ops@example.org\"]}\nnetworks: [{interface: %s, server: %s, subnet: 192.168.77.0/24, range: 192.168.77.100-192.168.77.199, dns: [192.168.77.1]%s}]\n%s",
+		w.dir, nettest.ServerInterface, nettest.Server, strings.Join(network, ""), extra)
 	must(t, os.WriteFile(config, []byte(text), 0o600))
 	cfg, err := app.LoadConfig(config)
 	must(t, err)
@@ -195,7 +195,11 @@ func get(t *testing.T, url string) (int, []byte) {
 // tftpGet fetches a file in the simplest way RFC 1350 knows.
 func tftpGet(t *testing.T, server, name string) ([]byte, error) {
 	t.Helper()
-	c, err := net.ListenPacket("udp4", "192.168.77.1:0")
+	local := "192.168.77.1:0"
+	if strings.Contains(server, ":") {
+		local = net.JoinHostPort(server, "0")
+	}
+	c, err := net.ListenPacket("udp", local)
 	must(t, err)
 	defer func() { _ = c.Close() }()
 	_, err = c.WriteTo([]byte("\x00\x01"+name+"\x00octet\x00"), &net.UDPAddr{IP: net.ParseIP(server), Port: 69})

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 
 	"bootlane/internal/control"
+	"bootlane/internal/dhcp"
+	"bootlane/internal/dhcp6"
 	"bootlane/internal/httpboot"
 	"bootlane/internal/lane"
 	"bootlane/internal/tftp"
@@ -74,4 +77,33 @@ func tftpError(err error) error {
 		return &tftp.Error{Code: tftp.CodeUndefined, Text: "cannot decide now, try again"}
 	}
 	return err
+}
+
+// addressServers shows operators both DHCP servers as one. six may be nil.
+type addressServers struct {
+	*dhcp.Server
+	six *dhcp6.Server
+}
+
+// State tells how full every network is.
+func (s addressServers) State() lane.DHCPState {
+	out := s.Server.State()
+	if s.six == nil {
+		return out
+	}
+	six := s.six.State()
+	out.Networks = append(out.Networks, six.Networks...)
+	c, more := &out.Counters, six.Counters
+	c.Received, c.Answered, c.Silent = c.Received+more.Received, c.Answered+more.Answered, c.Silent+more.Silent
+	c.Dropped, c.Failed, c.Lost = c.Dropped+more.Dropped, c.Failed+more.Failed, c.Lost+more.Lost
+	return out
+}
+
+// Release takes an address back, on an operator's word.
+func (s addressServers) Release(ctx context.Context, a netip.Addr) (lane.Lease, error) {
+	if s.six == nil || a.Is4() {
+		return s.Server.Release(ctx, a)
+	}
+	l, err := s.six.Release(ctx, a)
+	return lane.Lease{MAC: l.Client.MAC(), Address: l.Address, State: l.State, Granted: l.Granted, Expires: l.Expires}, err
 }

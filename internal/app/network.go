@@ -35,6 +35,7 @@ type Network struct {
 	KnownOnly     bool          `yaml:"knownOnly,omitempty"`     // of a proxy: silence towards machines without a record
 	Only4011      bool          `yaml:"only4011,omitempty"`      // of a proxy: the address server runs on this machine, and has port 67
 	Redirect4011  bool          `yaml:"redirect4011,omitempty"`  // of a proxy: name the boot file on port 4011 only
+	IPv6          *IPv6         `yaml:"ipv6,omitempty"`
 }
 
 // Pool is a range for the clients of one class.
@@ -71,6 +72,9 @@ func (n Network) withDefaults() Network {
 	}
 	if n.Mode == modeProxy {
 		return n
+	}
+	if n.IPv6 != nil {
+		n.IPv6 = n.IPv6.withDefaults(n)
 	}
 	if n.Lease == 0 {
 		n.Lease = dhcp.Network{}.LeaseTime()
@@ -129,6 +133,7 @@ func (n Network) beside(f *findings, o Network, j int) {
 	if errA == nil && errB == nil && a.Overlaps(b) {
 		f.bad("subnet", "%s overlaps networks[%d], %s", a, j, b)
 	}
+	n.beside6(f, o, j)
 	if n.Interface != o.Interface || n.Interface == "" {
 		return
 	}
@@ -146,6 +151,7 @@ func (n Network) check(f *findings) {
 	}
 	n.checkMode(f)
 	n.checkAddresses(f)
+	n.check6(f)
 	for name, list := range map[string][]string{"dns": n.DNS, "ntp": n.NTP, "relays": n.Relays} {
 		for i, v := range list {
 			if a, err := netip.ParseAddr(v); err != nil || !a.Is4() {
@@ -325,10 +331,7 @@ func (c Config) networks() ([]dhcp.Network, error) {
 		p, _ := lane.ParsePlatform(k.Platform) // checked; empty is the zero one, which fits all
 		classes = append(classes, dhcp.Class{Name: k.Name, Platform: p, Vendor: k.Vendor, UserClass: k.UserClass, CircuitID: k.CircuitID, RemoteID: k.RemoteID, Boot: k.Boot})
 	}
-	loaders := map[lane.Platform][]string{}
-	for p, paths := range c.platformLoaders() {
-		loaders[p] = baseNames(paths)
-	}
+	loaders := c.loaderNames()
 	var out []dhcp.Network
 	for _, n := range c.Networks {
 		s, err := n.subnet()

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -145,10 +147,13 @@ func macs(list []lane.MAC) string {
 }
 
 func address(h lane.Host) string {
-	if !h.Network.Address.IsValid() {
-		return "-"
+	var out []string
+	for _, a := range []netip.Addr{h.Network.Address, h.Network.Address6} {
+		if a.IsValid() {
+			out = append(out, a.String())
+		}
 	}
-	return h.Network.Address.String()
+	return cmp.Or(strings.Join(out, " "), "-")
 }
 
 func (a *app) hostShowCmd() *cobra.Command {

@@ -20,7 +20,7 @@ import (
 const labLong = `Play the whole lane on virtual servers with real firmware (QEMU, OVMF, SeaBIOS), in
 a network namespace of its own. It needs root and no KVM.
 
-  bootlane lab --image DIR --installer DIR            all scenarios
+  bootlane lab --image DIR --installer DIR            the scenarios of every day
   bootlane lab --image DIR --installer DIR a d        two of them
 
 Consoles, a packet capture and the timelines stay in the --out directory.
@@ -30,6 +30,7 @@ func (a *app) labCmd() *cobra.Command {
 	cfg := lab.Config{Out: a.Stdout, Now: a.Now}
 	var inner string
 	var atOnce int
+	var full bool
 	cmd := &cobra.Command{Use: "lab [SCENARIO...]", Short: "play the lane on virtual servers with real firmware", Long: labLong + scenarioList(), Args: args(cobra.ArbitraryArgs),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
@@ -48,7 +49,7 @@ func (a *app) labCmd() *cobra.Command {
 			if inner != "" {
 				return lab.Inner(ctx, cfg, inner)
 			}
-			keys, err := scenarioKeys(argv)
+			keys, err := scenarioKeys(argv, full)
 			if err != nil {
 				return err
 			}
@@ -59,6 +60,7 @@ func (a *app) labCmd() *cobra.Command {
 	f.StringVar(&cfg.Image, "image", "", "`directory` of an image bundle")
 	f.StringVar(&cfg.Installer, "installer", "", "`directory` of a Debian installer bundle")
 	f.IntVar(&atOnce, "at-once", 3, "`number` of scenarios played at the same time")
+	f.BoolVar(&full, "full", false, "play the slow scenarios as well")
 	f.StringVar(&inner, "inner", "", "one scenario, in the namespace that this process is in")
 	_ = f.MarkHidden("inner") // the flag was defined one line above
 	cmd.AddCommand(a.labTryCmd())
@@ -183,15 +185,18 @@ func absolute(paths ...*string) error {
 	return nil
 }
 
-func scenarioKeys(argv []string) ([]string, error) {
-	var keys []string
+func scenarioKeys(argv []string, full bool) ([]string, error) {
+	var keys, usual []string
 	known := map[string]bool{}
 	for _, s := range lab.Scenarios() {
 		keys = append(keys, s.Key)
 		known[s.Key] = true
+		if full || !s.Full {
+			usual = append(usual, s.Key)
+		}
 	}
 	if len(argv) == 0 {
-		return keys, nil
+		return usual, nil
 	}
 	for _, k := range argv {
 		if !known[k] {
@@ -205,7 +210,11 @@ func scenarioList() string {
 	var b strings.Builder
 	b.WriteString("\n\nScenarios:\n")
 	for _, s := range lab.Scenarios() {
-		fmt.Fprintf(&b, "  %s  %s\n", s.Key, s.Title)
+		mark := ""
+		if s.Full {
+			mark = " (only when named, or with --full)"
+		}
+		fmt.Fprintf(&b, "  %s  %s%s\n", s.Key, s.Title, mark)
 	}
 	return b.String()
 }

@@ -77,6 +77,11 @@ func readBootNetwork(file string) (bootNetwork, error) {
 		return bootNetwork{}, fmt.Errorf("parse the subnet: %w", err)
 	}
 	out := bootNetwork{Interface: n.Interface, Addresses: []string{fmt.Sprintf("%s/%d", n.Server, subnet.Bits())}}
+	if n.IPv6 != nil {
+		if p, err := netip.ParsePrefix(n.IPv6.Subnet); err == nil { // checked with the rest
+			out.Addresses = append(out.Addresses, fmt.Sprintf("%s/%d", n.IPv6.Server, p.Bits()))
+		}
+	}
 	// Listeners may have other addresses, behind a router: all of them are ours here.
 	others := slices.Clone(n.Routers)
 	for _, listen := range []string{cfg.Listen.Machines, cfg.Listen.TFTP} {

@@ -51,7 +51,7 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 	f.Speaker = lane.SpeakerROM
 	if c.loaderFile(p) == "" {
 		err := c.noLoader(p)
-		c.Store.Record(lane.Event{Subject: c.owner(f.MAC), At: c.Now(), Kind: lane.KindRefused, By: string(f.Surface), Surface: f.Surface, Speaker: f.Speaker, Name: f.Name, Message: err.Error(), Facts: &f})
+		c.Store.Record(lane.Event{Subject: c.owner(f), At: c.Now(), Kind: lane.KindRefused, By: string(f.Surface), Surface: f.Surface, Speaker: f.Speaker, Name: f.Name, Message: err.Error(), Facts: &f})
 		return nil, err
 	}
 	d, err := c.Ask(ctx, f)
@@ -70,7 +70,7 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 
 func (c *Control) served(f lane.Facts, body []byte) BootFile {
 	f.Speaker = lane.SpeakerLoader
-	c.Store.Record(lane.Event{Subject: c.owner(f.MAC), At: c.Now(), Kind: lane.KindServed, By: string(f.Surface), Surface: f.Surface,
+	c.Store.Record(lane.Event{Subject: c.owner(f), At: c.Now(), Kind: lane.KindServed, By: string(f.Surface), Surface: f.Surface,
 		Speaker: f.Speaker, Name: f.Name, Digest: digest(body), Bytes: int64(len(body)), Message: "entry script", Facts: &f})
 	return scriptFile{bytes.NewReader(body)}
 }

@@ -75,8 +75,9 @@ type Network struct {
 	First, Last       netip.Addr // of the range for everybody; none of a proxy, or where all have reservations
 	Lease             time.Duration
 	Authoritative     bool
-	Proxy             bool // another server gives the addresses
-	External          bool // and the boot files: Bootlane speaks no DHCP there
+	Proxy             bool        // another server gives the addresses
+	External          bool        // and the boot files: Bootlane speaks no DHCP there
+	IPv6              lane.Subnet // where machines get IPv6 addresses as well; without a prefix: they do not
 }
 
 // home returns the network that an address lies in, and the first one for any other.
@@ -128,6 +129,41 @@ func (c *Control) unloadable(h lane.Host) string {
 		}
 	}
 	return fmt.Sprintf("%s is not among the configured `loaders` of %s: %s", h.Boot.Loader, h.Arch, strings.Join(have, ", "))
+}
+
+// misplaced6 says the same of an IPv6 address. Those are ours to give, or nobody's.
+func (c *Control) misplaced6(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	var all []string
+	for _, n := range c.Networks {
+		switch {
+		case !n.IPv6.Prefix.IsValid():
+			continue
+		case n.IPv6.Prefix.Contains(a):
+			return n.IPv6.Misplaced(a)
+		}
+		all = append(all, n.IPv6.Prefix.String())
+	}
+	if len(all) == 0 {
+		return fmt.Sprintf("%s cannot be given: no network of the configuration has `ipv6`", a)
+	}
+	return fmt.Sprintf("%s is in no IPv6 network of the configuration: %s", a, strings.Join(all, ", "))
+}
+
+// siteProblems names what a record asks for and the configuration cannot give.
+func (c *Control) siteProblems(h lane.Host) (out []lane.Problem) {
+	if why := c.misplaced(h.Network.Address); why != "" {
+		out = append(out, lane.Problem{Field: "network.address", Message: why})
+	}
+	if why := c.misplaced6(h.Network.Address6); why != "" {
+		out = append(out, lane.Problem{Field: "network.address6", Message: why})
+	}
+	if why := c.unloadable(h); why != "" {
+		out = append(out, lane.Problem{Field: "boot.loader", Message: why})
+	}
+	return out
 }
 
 // Control answers surfaces and operators. It is safe for concurrent use.

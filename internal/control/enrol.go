@@ -43,13 +43,7 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 		others = slices.DeleteFunc(others, func(o lane.Host) bool {
 			return slices.ContainsFunc(specs, func(n lane.Host) bool { return n.ID == o.ID })
 		})
-		if why := c.misplaced(s.Network.Address); why != "" {
-			problems = append(problems, lane.Problem{Field: field + ".network.address", Message: why})
-		}
-		if why := c.unloadable(s); why != "" {
-			problems = append(problems, lane.Problem{Field: field + ".boot.loader", Message: why})
-		}
-		for _, p := range lane.Collisions(s, others) {
+		for _, p := range append(c.siteProblems(s), lane.Collisions(s, others)...) {
 			problems = append(problems, lane.Problem{Field: field + "." + p.Field, Message: p.Message})
 		}
 	}

@@ -47,13 +47,7 @@ func (c *Control) preflight(ctx context.Context, h lane.Host, p lane.Provisionin
 	if err != nil {
 		return b, err
 	}
-	problems := slices.Concat(lane.Armable(h, p.Reinstall), lane.Preflight(h, b), lane.Collisions(h, others))
-	if why := c.misplaced(h.Network.Address); why != "" {
-		problems = append(problems, lane.Problem{Field: "network.address", Message: why})
-	}
-	if why := c.unloadable(h); why != "" {
-		problems = append(problems, lane.Problem{Field: "boot.loader", Message: why})
-	}
+	problems := slices.Concat(lane.Armable(h, p.Reinstall), lane.Preflight(h, b), lane.Collisions(h, others), c.siteProblems(h))
 	if b.Digest != "" {
 		problems = append(problems, c.seedProblems(h, b)...)
 	}

@@ -100,6 +100,9 @@ func inventoryEnv(h lane.Host) string {
 	if h.Network.Address.IsValid() {
 		set("HOST_ADDRESS", h.Network.Address.String())
 	}
+	if h.Network.Address6.IsValid() {
+		set("HOST_ADDRESS6", h.Network.Address6.String())
+	}
 	return b.String()
 }
 

@@ -554,6 +554,48 @@ func TestImportProblemsKeepTheirOrder(t *testing.T) {
 	}
 }
 
+// TestReservations6: the NIC says whose an IPv6 address is, and the UUID where no NIC is
+// known; a NIC that is another's is not overruled by it.
+func TestReservations6(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	a := netip.MustParseAddr("fd77::21")
+	r.Networks = []control.Network{{IPv6: lane.Subnet{Prefix: netip.MustParsePrefix("fd77::/64"), Server: netip.MustParseAddr("fd77::1")}}}
+	withAddress := spec("node1")
+	withAddress.Network.Address6 = a
+	r.enrol(withAddress, other("node2"))
+	for _, c := range []struct {
+		f    lane.Facts
+		want netip.Addr
+	}{{lane.Facts{MAC: mac1}, a}, {lane.Facts{UUID: uuid1}, a}, {lane.Facts{UUID: uuid1.Swapped()}, a}, {lane.Facts{MAC: mac2, UUID: uuid1}, netip.Addr{}}, {lane.Facts{}, netip.Addr{}}} {
+		if got, _, err := r.Reserved6(ctx, c.f); err != nil || got != c.want {
+			t.Errorf("%+v has %s, %v", c.f, got, err)
+		}
+	}
+	for addr, want := range map[string]bool{"fd77::21": true, "fd77::22": false} {
+		if got, err := r.Holder6(ctx, netip.MustParseAddr(addr)); err != nil || got != want {
+			t.Errorf("%s is held: %v, %v", addr, got, err)
+		}
+	}
+	r.Lease(lane.Facts{UUID: uuid1}, "REQUEST", "leased fd77::21")
+	if e := r.last("node1", lane.KindLease); e.Message != "leased fd77::21" {
+		t.Errorf("the lease left %+v", e)
+	}
+	clash := other("node3")
+	clash.Identity, clash.Network.Address6 = lane.Identity{MACs: []lane.MAC{"52:54:00:00:00:33"}}, a
+	_, problems, err := r.Import(ctx, []lane.Host{clash}, "op:t", true)
+	if err != nil || !slices.ContainsFunc(problems, func(p lane.Problem) bool {
+		return p.Field == "hosts[0].network.address6" && strings.Contains(p.Message, "is also claimed by node1")
+	}) {
+		t.Errorf("%v, %v", problems, err)
+	}
+	_, err = r.Retire(ctx, "node1", "op:t", "")
+	r.must(err)
+	if got, err := r.Holder6(ctx, a); err != nil || got {
+		t.Errorf("a retired machine holds its address: %v", err)
+	}
+}
+
 func TestReservations(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()

@@ -220,34 +220,20 @@ func isIPXE(user []byte) bool {
 }
 
 // architecture reads option 93, the first number that we know, or else the
-// Arch field of option 60. Numbers: IANA "Processor Architecture Types".
+// Arch field of option 60.
 func architecture(p *dhcpv4.DHCPv4, vendor string) (lane.Platform, bool) {
 	codes := p.Options.Get(dhcpv4.OptionClientSystemArchitectureType)
 	if len(codes)%2 == 0 {
 		for i := 0; i+1 < len(codes); i += 2 {
-			if pl, ok := platformOf(int(codes[i])<<8 | int(codes[i+1])); ok {
+			if pl, ok := lane.PlatformOf(int(codes[i])<<8 | int(codes[i+1])); ok {
 				return pl, true
 			}
 		}
 	}
 	if _, rest, ok := strings.Cut(vendor, ":Arch:"); ok && len(rest) >= 5 {
 		if n, err := strconv.Atoi(rest[:5]); err == nil {
-			return platformOf(n)
+			return lane.PlatformOf(n)
 		}
-	}
-	return lane.Platform{}, false
-}
-
-func platformOf(code int) (lane.Platform, bool) {
-	switch code {
-	case 0:
-		return lane.Platform{Arch: lane.X86_64, Firmware: lane.BIOS}, true
-	case 6, 15:
-		return lane.Platform{Arch: lane.I386, Firmware: lane.UEFI}, true
-	case 7, 9, 16, 17: // 9 is EBC by the registry, and x64 in the first print of RFC 4578
-		return lane.Platform{Arch: lane.X86_64, Firmware: lane.UEFI}, true
-	case 11, 19:
-		return lane.Platform{Arch: lane.ARM64, Firmware: lane.UEFI}, true
 	}
 	return lane.Platform{}, false
 }

@@ -1,10 +1,7 @@
 package dhcp
 
 import (
-	"encoding/hex"
 	"net/netip"
-	"strings"
-	"unicode"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
@@ -75,25 +72,11 @@ func (r relay) facts(giaddr netip.Addr) (f lane.Relay) {
 	if !giaddr.IsUnspecified() {
 		f.Address = giaddr.String()
 	}
-	f.CircuitID, f.RemoteID = printed(r.circuit), printed(r.remote)
+	f.CircuitID, f.RemoteID = lane.AgentID(r.circuit), lane.AgentID(r.remote)
 	if r.link.IsValid() {
 		f.Link = r.link.String()
 	}
 	return f
-}
-
-// printed returns an agent's id as people know it: text where it is text, and else
-// hex digits, as for the MAC or the VLAN that many switches send.
-func printed(b []byte) string {
-	if len(b) == 0 {
-		return ""
-	}
-	text := string(b)
-	odd := func(r rune) bool { return r >= 0x7f || !unicode.IsPrint(r) }
-	if strings.IndexFunc(text, odd) >= 0 || strings.TrimSpace(text) == "" {
-		text = "0x" + hex.EncodeToString(b)
-	}
-	return lane.Clean(text, 128)
 }
 
 // subnetSelection reads option 118, RFC 3011.

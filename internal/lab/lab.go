@@ -93,7 +93,11 @@ func (l *Lab) network(ctx context.Context) error {
 	bridge := l.site.Interface
 	steps := [][]string{{"link", "set", "lo", "up"}, {"link", "add", "name", bridge, "type", "bridge", "forward_delay", "0"}}
 	for _, a := range l.site.Addresses {
-		steps = append(steps, []string{"address", "add", a, "dev", bridge})
+		step := []string{"address", "add", a, "dev", bridge}
+		if strings.Contains(a, ":") {
+			step = append(step, "nodad") // a bridge without a machine has no carrier to ask by
+		}
+		steps = append(steps, step)
 	}
 	for _, args := range append(steps, []string{"link", "set", bridge, "up"}) {
 		if err := l.ip(ctx, args...); err != nil {
@@ -207,9 +211,13 @@ func (l *Lab) add(m *Machine) *Machine {
 
 // spec returns the machine's inventory record, for its first disk.
 func (m *Machine) spec(bundle string) api.HostSpec {
+	network := api.NetworkSpec{Address: fmt.Sprintf("192.168.77.%d", 20+m.number)}
+	if m.IPv6 != "" {
+		network.Address6 = fmt.Sprintf("fd77::%d", 20+m.number)
+	}
 	return api.HostSpec{ID: m.Name, Identity: lane.Identity{UUID: m.UUID, MACs: m.MACs, Serial: m.Serial, AssetTag: m.Asset, Rack: "lab", Unit: fmt.Sprint(m.number)},
 		Arch: "x86_64", Role: "worker", Bundle: bundle, Disk: lane.DiskSelector{Serial: m.Disks[0].Serial, SizeGB: float64(m.Disks[0].Bytes) / 1e9},
-		Network: api.NetworkSpec{Address: fmt.Sprintf("192.168.77.%d", 20+m.number)}}
+		Network: network}
 }
 
 // enrol puts records into the inventory.

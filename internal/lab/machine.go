@@ -28,12 +28,22 @@ type Machine struct {
 	Asset    string
 	Firmware lane.Firmware
 	Disks    []Disk
+	IPv6     Boot6 // how it boots by IPv6; empty: it does not
 
 	lab    *Lab
 	number int
 	proc   *process
 	mark   int // offset in the serial log from which waits look
 }
+
+// Boot6 is a way to boot by IPv6.
+type Boot6 string
+
+// The ways to boot by IPv6.
+const (
+	PXE6  Boot6 = "pxe"
+	HTTP6 Boot6 = "http" // no PXE at all; OVMF tries HTTP over IPv4 first
+)
 
 // Files of the firmware, where Debian's packages put them.
 const (
@@ -125,7 +135,10 @@ func (m *Machine) arguments() []string {
 	}
 	if m.Firmware == lane.UEFI {
 		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmfCode, "-drive", "if=pflash,format=raw,file="+escape(m.file("vars.fd")),
-			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
+			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string="+yes(m.IPv6 == PXE6))
+		if m.IPv6 != "" {
+			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")
+		}
 	}
 	for i, mac := range m.MACs {
 		nic := fmt.Sprintf("virtio-net-pci,netdev=net%d,mac=%s", i, mac)
@@ -142,6 +155,13 @@ func (m *Machine) arguments() []string {
 		args = append(args, d.arguments(i, m.DiskFile(i))...)
 	}
 	return args
+}
+
+func yes(v bool) string {
+	if v {
+		return "y"
+	}
+	return "n"
 }
 
 // escape doubles the commas, which separate QEMU's options.

@@ -20,19 +20,22 @@ type Scenario struct {
 	Title string
 	play  func(ctx context.Context, l *Lab) error
 	dhcp  string // of the configuration; empty: Bootlane owns the network
+	Full  bool   // slow, or of little news: played when it is named, or with all
 }
 
 // Scenarios returns every scenario, the longest first.
 func Scenarios() []Scenario {
 	return []Scenario{
-		{"c", "the Debian installer, UEFI and BIOS: own seed, identity gate, report; then the deadline", installer, ""},
-		{"a", "the main job, UEFI: blank disk to installed, and two more power cycles", mainJob, ""},
-		{"g", "the server is killed twice on the way; the run goes on", killed, ""},
-		{"b", "the main job, legacy BIOS", legacy, ""},
-		{"e", "registered MAC, foreign UUID: quarantine, accept, and on", foreign, ""},
-		{"f", "a disk of the wrong serial, and one of the wrong size: nothing is written", wrongDisk, ""},
-		{"h", "proxyDHCP beside a site's own DHCP server, UEFI and BIOS", beside, proxyDHCP},
-		{"d", "an unknown machine: held, and told why", unknown, ""},
+		{"c", "the Debian installer, UEFI and BIOS: own seed, identity gate, report; then the deadline", installer, "", false},
+		{"a", "the main job, UEFI: blank disk to installed, and two more power cycles", mainJob, "", false},
+		{"g", "the server is killed twice on the way; the run goes on", killed, "", false},
+		{"b", "the main job, legacy BIOS", legacy, "", false},
+		{"e", "registered MAC, foreign UUID: quarantine, accept, and on", foreign, "", false},
+		{"f", "a disk of the wrong serial, and one of the wrong size: nothing is written", wrongDisk, "", false},
+		{"h", "proxyDHCP beside a site's own DHCP server, UEFI and BIOS", beside, proxyDHCP, false},
+		{"v", "PXE over IPv6, UEFI: as far as the agent's first report, then to its disk", pxe6, ownDHCP + ipv6Keys, true},
+		{"w", "HTTP Boot over IPv6 alone, UEFI: an unknown machine is held, and told why", http6, onlyIPv6, true},
+		{"d", "an unknown machine: held, and told why", unknown, "", false},
 	}
 }
 
@@ -68,7 +71,7 @@ const proxyDHCP = `  - mode: proxy
     subnet: 192.168.77.0/24`
 
 func scenarioSite(dhcp string) Site {
-	return Site{Interface: "br0", Addresses: []string{serverAddr + "/24"}, Config: func(data, operators string) ([]byte, error) {
+	return Site{Interface: "br0", Addresses: []string{serverAddr + "/24", serverAddr6 + "/64"}, Config: func(data, operators string) ([]byte, error) {
 		return fmt.Appendf(nil, serverConfig, data, operators, dhcp), nil
 	}}
 }

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"encoding/hex"
 	"slices"
 	"strings"
 )
@@ -70,6 +71,22 @@ func ParsePlatform(s string) (Platform, bool) {
 	return Platform{}, false
 }
 
+// PlatformOf reads an IANA "Processor Architecture Type", as DHCP option 93 and DHCPv6
+// option 61 carry it. It knows those that a loader can be chosen for.
+func PlatformOf(code int) (Platform, bool) {
+	switch code {
+	case 0:
+		return Platform{X86_64, BIOS}, true
+	case 6, 15:
+		return Platform{I386, UEFI}, true
+	case 7, 9, 16, 17: // 9 is EBC by the registry, and x64 in the first print of RFC 4578
+		return Platform{X86_64, UEFI}, true
+	case 11, 19:
+		return Platform{ARM64, UEFI}, true
+	}
+	return Platform{}, false
+}
+
 // Speaker is which program on the machine made a request: it says what the
 // machine can be expected to know about itself.
 type Speaker string
@@ -125,12 +142,26 @@ type Facts struct {
 }
 
 // Relay is what a DHCP relay agent said about where a message came from: the switch
-// and its port, where it tells them (RFC 3046).
+// and its port, where it tells them (RFC 3046; for IPv6 RFC 8415 and RFC 4649).
 type Relay struct {
-	Address   string `json:"address,omitempty"`   // giaddr
-	CircuitID string `json:"circuitId,omitempty"` // option 82.1, as text, or else 0x and hex digits
-	RemoteID  string `json:"remoteId,omitempty"`  // option 82.2, likewise
-	Link      string `json:"link,omitempty"`      // option 82.5, RFC 3527: the client's network, where it is not the relay's
+	Address   string `json:"address,omitempty"`   // giaddr; of IPv6, whom the message came from
+	CircuitID string `json:"circuitId,omitempty"` // option 82.1, as [AgentID] writes it; of IPv6, option 18
+	RemoteID  string `json:"remoteId,omitempty"`  // option 82.2, likewise; of IPv6, option 37
+	Link      string `json:"link,omitempty"`      // option 82.5, RFC 3527: the client's network, where it is not the relay's; of IPv6, link-address
+}
+
+// AgentID returns an id that a relay agent gave as people know it: text where it is
+// text, and else hex digits, as for the MAC or the VLAN that many switches send.
+func AgentID(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	text := string(b)
+	odd := func(r rune) bool { return r >= 0x7f || unprintable(r) }
+	if strings.IndexFunc(text, odd) >= 0 || strings.TrimSpace(text) == "" {
+		text = "0x" + hex.EncodeToString(b)
+	}
+	return Clean(text, 128)
 }
 
 // complete reports whether the machine said everything that it knows of itself:

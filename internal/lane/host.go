@@ -87,8 +87,9 @@ type Host struct {
 
 // Network is how a host is addressed.
 type Network struct {
-	// Address is reserved for this host in DHCP.
-	Address netip.Addr `json:"address,omitzero"`
+	// Address is reserved for this host in DHCP, Address6 in DHCPv6.
+	Address  netip.Addr `json:"address,omitzero"`
+	Address6 netip.Addr `json:"address6,omitzero"`
 }
 
 // BootOptions are what one machine's firmware, or one class of clients, needs

@@ -25,6 +25,29 @@ type Lease struct {
 	Expires time.Time  `json:"expires"`
 }
 
+// Lease6 binds an IPv6 address to a client. A client may have several: one for each
+// association (IA_NA) that it asks for at the same time.
+type Lease6 struct {
+	Client  Client     `json:"client"`
+	Address netip.Addr `json:"address"`
+	State   LeaseState `json:"state"`
+	Granted time.Time  `json:"granted"`
+	Expires time.Time  `json:"expires"`
+}
+
+// Client is whom an IPv6 lease is for: a hardware address as a [MAC] is written, or
+// where none is known "uuid:" or "duid:" and what the client calls itself. One network
+// boot shows two DUIDs and several IAIDs for one NIC.
+type Client string
+
+// MAC returns the hardware address, or nothing where it is not known.
+func (c Client) MAC() MAC {
+	if m, err := ParseMAC(string(c)); err == nil {
+		return m
+	}
+	return ""
+}
+
 // PoolUsage counts the addresses of one network.
 type PoolUsage struct {
 	Size    int64 `json:"size"`    // addresses in the ranges

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -183,7 +184,8 @@ func (h Host) changes(o Host) (out []string) {
 	field("place", h.Identity.place(), o.Identity.place())
 	field("hostname", h.Hostname, o.Hostname)
 	field("role", h.Role, o.Role)
-	field("address", h.Network.text(), o.Network.text())
+	field("address", text(h.Network.Address), text(o.Network.Address))
+	field("address6", text(h.Network.Address6), text(o.Network.Address6))
 	field("boot", h.Boot.String(), o.Boot.String())
 	field("labels", labelText(h.Labels), labelText(o.Labels))
 	return out
@@ -194,11 +196,11 @@ func (i Identity) place() string {
 	return strings.Trim(strings.Join([]string{i.Chassis, i.Rack, i.Unit, i.BMC}, "/"), "/")
 }
 
-func (n Network) text() string {
-	if !n.Address.IsValid() {
+func text(a netip.Addr) string {
+	if !a.IsValid() {
 		return ""
 	}
-	return n.Address.String()
+	return a.String()
 }
 
 func labelText(labels map[string]string) string {

@@ -52,6 +52,9 @@ func (h Host) Validate() []Problem {
 	if a := h.Network.Address; a.IsValid() && (!a.Is4() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback()) {
 		bad("network.address", "%s is not a host's IPv4 address", a)
 	}
+	if a := h.Network.Address6; a.IsValid() && (!a.Is6() || a.Is4In6() || a.Zone() != "" || !a.IsGlobalUnicast()) {
+		bad("network.address6", "%s is not a host's IPv6 address: a global or a unique local one", a)
+	}
 	for _, p := range h.Boot.Problems() {
 		bad("boot."+p.Field, "%s", p.Message)
 	}
@@ -187,7 +190,7 @@ func (h Host) Canonical() Host {
 }
 
 // Claims returns the values that must be unique among all records that are not
-// retired, "kind:value": its identity keys, its host name and its address.
+// retired, "kind:value": its identity keys, its host name and its addresses.
 func (h Host) Claims() []string { return h.claims(h.Identity.Keys()) }
 
 func (h Host) claims(keys []string) []string {
@@ -197,6 +200,9 @@ func (h Host) claims(keys []string) []string {
 	}
 	if h.Network.Address.IsValid() {
 		keys = append(keys, "address:"+h.Network.Address.String())
+	}
+	if h.Network.Address6.IsValid() {
+		keys = append(keys, "address6:"+h.Network.Address6.String())
 	}
 	return keys
 }
@@ -228,8 +234,8 @@ func claimField(kind string) string {
 		return "identity.assetTag"
 	case "hostname":
 		return "hostname"
-	case "address":
-		return "network.address"
+	case "address", "address6":
+		return "network." + kind
 	}
 	return "identity." + kind
 }

@@ -18,6 +18,7 @@ const (
 	ServerInterface = "srv0"
 	ClientInterface = "cli0"
 	Server          = "192.168.77.1"
+	Server6         = "fd77::1"
 )
 
 const inside = "BOOTLANE_TEST_NETNS"
@@ -55,6 +56,10 @@ func network() error {
 	if err != nil {
 		return fmt.Errorf("find lo: %w", err)
 	}
+	// Nobody else is on the cable: no test waits for duplicate address detection.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0o644); err != nil {
+		return fmt.Errorf("switch off duplicate address detection: %w", err)
+	}
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: ServerInterface}, PeerName: ClientInterface}
 	if err := errors.Join(netlink.LinkSetUp(lo), netlink.LinkAdd(veth)); err != nil {
 		return fmt.Errorf("lay the cable: %w", err)
@@ -67,8 +72,12 @@ func network() error {
 	if err != nil {
 		return fmt.Errorf("parse the address: %w", err)
 	}
+	addr6, err := netlink.ParseAddr(Server6 + "/64")
+	if err != nil {
+		return fmt.Errorf("parse the address: %w", err)
+	}
 	// Both ends are ours, so each hears packets from an address of its own host.
 	sysctl := os.WriteFile("/proc/sys/net/ipv4/conf/all/accept_local", []byte("1"), 0o644)
 	filter := os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0o644)
-	return errors.Join(netlink.AddrAdd(veth, addr), netlink.LinkSetUp(veth), netlink.LinkSetUp(peer), sysctl, filter)
+	return errors.Join(netlink.AddrAdd(veth, addr), netlink.AddrAdd(veth, addr6), netlink.LinkSetUp(veth), netlink.LinkSetUp(peer), sysctl, filter)
 }

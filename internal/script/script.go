@@ -30,7 +30,9 @@ func Entry(base string) []byte {
 	lines := []string{
 		"#!ipxe",
 		"# Bootlane entry script: says what this machine is, and runs the answer.",
-		"isset ${ip} || dhcp || goto unreachable",
+		// By IPv6 alone there is no ${ip}, and another round of dhcp takes 16 s. ${ip6} says
+		// nothing: it may be the link's own.
+		"isset ${ip} || isset ${filename} || dhcp || goto unreachable",
 		"set bl-arch ${buildarch}",
 		"iseq ${bl-arch} i386 && cpuid --ext 29 && set bl-arch x86_64 ||",
 		"set bl-tries:int32 0",
@@ -208,7 +210,7 @@ func localBoot(firmware, how string) []string {
 // no command separator, no control character, at most 160 bytes.
 func clean(s string) string {
 	s = strings.Map(func(r rune) rune {
-		ok := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(" ._:/@+-,()=?", r)
+		ok := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(" ._:/@+-,()=?[]", r)
 		switch {
 		case ok:
 			return r

@@ -62,3 +62,44 @@ func (s *Store) leases(ctx context.Context, query string, args ...any) ([]lane.L
 			Granted: time.UnixMicro(granted).UTC(), Expires: time.UnixMicro(expires).UTC()}, err
 	})
 }
+
+// PutLease6 stores leases of IPv6, all of them or none, and returns after the commit. An
+// address has one holder; a client may have several addresses.
+func (s *Store) PutLease6(ctx context.Context, leases ...lane.Lease6) error {
+	return s.do(ctx, func(ctx context.Context, tx *transaction) error {
+		for _, l := range leases {
+			if _, err := tx.exec(ctx, putLease6, l.Address.String(), string(l.Client), string(l.State), l.Granted.UnixMicro(), l.Expires.UnixMicro()); err != nil {
+				return broken("write a lease of IPv6", err)
+			}
+		}
+		return nil
+	})
+}
+
+// DropLease6 removes whatever is stored about an IPv6 address, and returns after the commit.
+func (s *Store) DropLease6(ctx context.Context, a netip.Addr) error {
+	return s.do(ctx, func(ctx context.Context, tx *transaction) error {
+		if _, err := tx.exec(ctx, dropLease6, a.String()); err != nil {
+			return broken("remove a lease of IPv6", err)
+		}
+		return nil
+	})
+}
+
+// Leases6 returns every lease of IPv6, active or not, those granted first first.
+func (s *Store) Leases6(ctx context.Context) ([]lane.Lease6, error) {
+	rows, err := s.reads.query(ctx, `SELECT client, address, state, granted, expires FROM leases6 ORDER BY granted, address`)
+	if err != nil {
+		return nil, broken("read leases of IPv6", err)
+	}
+	return collect(rows, func(r *sql.Rows) (lane.Lease6, error) {
+		var client, address, state string
+		var granted, expires int64
+		if err := r.Scan(&client, &address, &state, &granted, &expires); err != nil {
+			return lane.Lease6{}, err
+		}
+		a, err := netip.ParseAddr(address)
+		return lane.Lease6{Client: lane.Client(client), Address: a, State: lane.LeaseState(state),
+			Granted: time.UnixMicro(granted).UTC(), Expires: time.UnixMicro(expires).UTC()}, err
+	})
+}

@@ -22,10 +22,13 @@ const (
 	dropLease    = `DELETE FROM leases WHERE address = $1`
 	putLease     = `INSERT INTO leases (address, mac, state, granted, expires) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, state = excluded.state, granted = excluded.granted, expires = excluded.expires`
+	dropLease6 = `DELETE FROM leases6 WHERE address = $1`
+	putLease6  = `INSERT INTO leases6 (address, client, state, granted, expires) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (address) DO UPDATE SET client = excluded.client, state = excluded.state, granted = excluded.granted, expires = excluded.expires`
 )
 
 // writeStatements lists them.
-var writeStatements = []string{insertHost, updateHost, selectClaims, insertClaim, deleteClaim, countEvent, lastEvent, insertEvent, endLease, dropLease, putLease}
+var writeStatements = []string{insertHost, updateHost, selectClaims, insertClaim, deleteClaim, countEvent, lastEvent, insertEvent, endLease, dropLease, putLease, dropLease6, putLease6}
 
 // statements keeps prepared statements of one database, by their text.
 type statements struct {

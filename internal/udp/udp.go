@@ -95,6 +95,19 @@ func (c *Conn) Receive(b []byte) (n int, from netip.AddrPort, at Arrival, err er
 	return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), at, nil
 }
 
+// Join makes the socket hear what is sent to an IPv6 multicast group on an interface.
+func (c *Conn) Join(group netip.Addr, iface int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var join error
+	err = raw.Control(func(fd uintptr) {
+		join = unix.SetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(iface)})
+	})
+	return errors.Join(err, join)
+}
+
 // Lost returns how many datagrams the kernel dropped because the receive buffer was full.
 func (c *Conn) Lost() int64 { return int64(c.lost.Load()) }
 
@@ -111,6 +124,8 @@ func (a Arrival) control() []byte {
 	switch {
 	case !a.Local.IsValid():
 		return nil
+	case a.Local.IsMulticast() && a.Local.Is6(): // nobody's to send from; the kernel knows a better one
+		return unix.PktInfo6(&unix.Inet6Pktinfo{Ifindex: uint32(a.Interface)})
 	case a.Local.Is4():
 		return unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: a.out(), Spec_dst: a.Local.As4()})
 	}

@@ -40,6 +40,11 @@ func leaseOf(n int) lane.Lease {
 		State: lane.LeaseActive, Granted: clock(), Expires: clock().Add(time.Hour)}
 }
 
+func lease6Of(n int) lane.Lease6 {
+	l := leaseOf(n)
+	return lane.Lease6{Client: lane.Client(l.MAC), Address: netip.MustParseAddr(fmt.Sprintf("fd77::%x", n)), State: l.State, Granted: l.Granted, Expires: l.Expires}
+}
+
 // victim writes leases and consumes boots of a grant from several goroutines,
 // and says on standard output what was acknowledged, until it is killed.
 func victim(path string) error {
@@ -76,6 +81,9 @@ func victim(path string) error {
 				n := next % 65536
 				mu.Unlock()
 				if err := s.PutLease(ctx, leaseOf(n)); err != nil {
+					return
+				}
+				if err := s.PutLease6(ctx, lease6Of(n)); err != nil {
 					return
 				}
 				acknowledged("lease %d", n)
@@ -180,9 +188,18 @@ func verify(t *testing.T, path string, want map[lane.MAC]lane.Lease, boots int) 
 	for _, l := range have {
 		found[l.MAC] = l
 	}
+	have6, err := s.Leases6(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	found6 := map[netip.Addr]lane.Client{}
+	for _, l := range have6 {
+		found6[l.Address] = l.Client
+	}
 	for mac, l := range want {
-		if found[mac].Address != l.Address {
-			t.Errorf("the acknowledged lease of %s is gone", mac)
+		a := l.Address.As4()
+		if found[mac].Address != l.Address || found6[lease6Of(int(a[2])<<8|int(a[3])).Address] != lane.Client(mac) {
+			t.Errorf("an acknowledged lease of %s is gone", mac)
 		}
 	}
 	h, err := s.Host(t.Context(), "h")

@@ -37,6 +37,7 @@ func Run(t *testing.T, open Open) {
 		"coalescing":             coalescing,
 		"record and witness":     recordAndWitness,
 		"leases":                 leases,
+		"leases of IPv6":         leases6,
 		"reopen":                 reopen,
 		"newer schema":           newerSchema,
 		"changed schema":         changedSchema,
@@ -358,6 +359,33 @@ func leases(t *testing.T, open Open) {
 	}
 	if got, err = s.Leases(t.Context()); err != nil || len(got) != 1 || got[0].Address != third.Address {
 		t.Errorf("after one was dropped: %v, %v", got, err)
+	}
+}
+
+func leases6(t *testing.T, open Open) {
+	s, _ := running(t, open, "db")
+	lease := func(client lane.Client, address string, state lane.LeaseState, minute int) lane.Lease6 {
+		granted := at().Add(time.Duration(minute) * time.Minute)
+		return lane.Lease6{Client: client, Address: netip.MustParseAddr(address), State: state, Granted: granted, Expires: granted.Add(time.Hour)}
+	}
+	const nic, unnamed = lane.Client("52:54:00:00:00:01"), lane.Client("duid:00020000ab11")
+	one, two := lease(nic, "fd77::100", lane.LeaseActive, 0), lease(nic, "fd77::101", lane.LeaseActive, 0)
+	gone := lease(nic, "fd77::102", lane.LeaseActive, 0)
+	taken, declined, dropped := lease(unnamed, "fd77::102", lane.LeaseReleased, 2), lease(unnamed, "fd77::99", lane.LeaseDeclined, 1), lease(unnamed, "fd77::98", lane.LeaseDeclined, 1)
+	for _, group := range [][]lane.Lease6{{one, two, gone}, {taken}, {declined, dropped}} {
+		if err := s.PutLease6(t.Context(), group...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.DropLease6(t.Context(), dropped.Address); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Leases6(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]lane.Lease6{one, two, declined, taken}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("an address has one holder, a client any number of addresses (-want +got):\n%s", diff)
 	}
 }
 

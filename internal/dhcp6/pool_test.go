@@ -1,0 +1,125 @@
+package dhcp6
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"bootlane/internal/lane"
+)
+
+var noon = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+
+func anything(netip.Addr) (bool, error) { return true, nil }
+
+func nobody(n int) lane.Client { return lane.Client(fmt.Sprintf("duid:%08x", n)) }
+
+// TestFlood: clients that nobody ever saw cost no more memory than the addresses that
+// may be given, and keep no known machine out.
+func TestFlood(t *testing.T) {
+	p := newPool(netip.MustParseAddr("fd77::1:0"), netip.MustParseAddr("fd77::ffff:ffff:ffff:ffff"), nil)
+	if p.size() != maxGiven {
+		t.Fatalf("%d addresses", p.size())
+	}
+	now := noon
+	for i := range 3 * maxGiven {
+		now = now.Add(200 * time.Microsecond)
+		p.choose(applicant{client: nobody(i)}, anything, now)
+	}
+	if len(p.offers) > maxGiven || len(p.holdings) > maxGiven || len(p.idle) > 8*maxGiven || len(p.held) > 4*maxGiven {
+		t.Errorf("%d offers, %d clients, %d idle, %d held", len(p.offers), len(p.holdings), len(p.idle), len(p.held))
+	}
+	if _, ok, _ := p.choose(applicant{client: "52:54:00:00:00:01", known: true}, anything, now); !ok {
+		t.Error("a known machine is kept out")
+	}
+	if _, ok, _ := p.choose(applicant{client: "52:54:00:00:00:02"}, anything, now.Add(offerFirm)); !ok {
+		t.Error("a stranger is kept out for longer than ten seconds")
+	}
+}
+
+// TestPoolModel plays random clients and compares with what must always hold: no address
+// has two users, and nobody is refused while an address is free.
+func TestPoolModel(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	const size = 20
+	p := newPool(netip.MustParseAddr("fd77::100"), netip.MustParseAddr("fd77::113"), nil)
+	type tenancy struct {
+		client lane.Client
+		until  time.Time
+	}
+	users := map[netip.Addr]tenancy{}
+	now := noon
+	for range 20000 {
+		now = now.Add(time.Duration(random.IntN(120)) * time.Second)
+		c := nobody(random.IntN(40))
+		taken, own := 0, 0
+		for a, u := range users {
+			switch {
+			case !now.Before(u.until):
+				delete(users, a)
+			case u.client == c:
+				own++
+			default:
+				taken++
+			}
+		}
+		a, ok, err := p.choose(applicant{client: c, known: true}, anything, now)
+		switch {
+		case err != nil || !ok && taken < size && own < maxAssociations:
+			t.Fatalf("nothing for %s, which has %d, %d of %d are others', %v", c, own, taken, size, err)
+		case !ok:
+			continue
+		case users[a].client != "" && users[a].client != c:
+			t.Fatalf("%s is %s's, and is given to %s", a, users[a].client, c)
+		}
+		l := lane.Lease6{Client: c, Address: a, State: lane.LeaseActive, Granted: now, Expires: now.Add(time.Hour)}
+		switch random.IntN(5) {
+		case 0: // it does not ask for it
+			p.drop([]netip.Addr{a}, now)
+			continue
+		case 1:
+			l.State, l.Expires = lane.LeaseDeclined, now.Add(declineHold)
+			users[a] = tenancy{"declined", l.Expires}
+		case 2:
+			l.State, l.Expires = lane.LeaseReleased, now
+			delete(users, a)
+		default:
+			users[a] = tenancy{c, l.Expires}
+		}
+		p.set(l)
+		if u := p.usage(now); u.Used > u.Size || u.Size != size {
+			t.Fatalf("%+v", u)
+		}
+	}
+	if len(p.holdings) > 40 || len(p.leases) > size || len(p.offers) > size {
+		t.Errorf("%d clients, %d leases, %d offers", len(p.holdings), len(p.leases), len(p.offers))
+	}
+}
+
+// TestLongestIdleFirst: an address that has just expired may still be in use.
+func TestLongestIdleFirst(t *testing.T) {
+	p := newPool(netip.MustParseAddr("fd77::100"), netip.MustParseAddr("fd77::102"), nil)
+	for i, minute := range []time.Duration{2, 0, 1} {
+		a, _, _ := p.choose(applicant{client: nobody(i)}, anything, noon)
+		p.set(lane.Lease6{Client: nobody(i), Address: a, State: lane.LeaseActive, Granted: noon, Expires: noon.Add(minute * time.Minute)})
+	}
+	for i, want := range []string{"fd77::101", "fd77::102", "fd77::100"} {
+		if a, ok, _ := p.choose(applicant{client: nobody(10 + i)}, anything, noon.Add(time.Hour)); !ok || a.String() != want {
+			t.Errorf("%s, want %s", a, want)
+		}
+	}
+	// What turns out not to be for giving is skipped.
+	p = newPool(netip.MustParseAddr("fd77::100"), netip.MustParseAddr("fd77::102"), nil)
+	notFirst := func(a netip.Addr) (bool, error) { return a.String() != "fd77::100", nil }
+	if a, ok, _ := p.choose(applicant{client: nobody(1)}, notFirst, noon); !ok || a.String() != "fd77::101" {
+		t.Errorf("%s", a)
+	}
+	if u := p.usage(noon); u.Offered != 1 {
+		t.Errorf("%+v", u)
+	}
+	if a, ok, _ := newPool(netip.Addr{}, netip.Addr{}, nil).choose(applicant{client: nobody(1), known: true}, anything, noon); ok {
+		t.Errorf("%s without a range", a)
+	}
+}
