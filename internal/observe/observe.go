@@ -238,6 +238,11 @@ func (l *link) take(frame []byte) {
 	}
 	l.mu.Unlock() // the evidence is not told under the lock
 	if news != nil {
+		level := slog.LevelInfo // a proxied network has a server that gives addresses
+		if l.Owned || news.PXE {
+			level = slog.LevelWarn
+		}
+		l.cfg.Log.Log(context.Background(), level, "another DHCP server answers", "interface", l.Name, "server", news.Server, "mac", news.MAC, "gives", news.Gives, "pxe", news.PXE)
 		l.cfg.Evidence.Foreign(*news)
 	}
 	if lost != "" {

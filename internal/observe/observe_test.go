@@ -377,7 +377,7 @@ func offered(t *testing.T) []byte {
 func TestBounds(t *testing.T) {
 	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
 	w := &witness{}
-	cfg := Config{Evidence: w, Now: func() time.Time { return now }}
+	cfg := Config{Evidence: w, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
 	l := &link{Interface: Interface{"obs0", true}, cfg: &cfg, mac: "02:00:00:00:00:01", ring: ring{limit: 100_000}, responders: map[key]*responder{}, lost: map[lane.MAC]time.Time{}, waiting: map[uint32][]key{}}
 	frame := offered(t)
 	for i := range 5000 {

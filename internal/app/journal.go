@@ -1,0 +1,45 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/store"
+)
+
+// journal is the store as control writes to it: what changed a record, or a run, is a
+// line of the log too, so that a journal that somebody watches shows it. The store's
+// evidence stays the truth; it also has the answers, which come by the hundred.
+type journal struct {
+	*store.Store
+	log *slog.Logger
+}
+
+// Append stores, then logs what was stored.
+func (j journal) Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error) {
+	h, e, err := j.Store.Append(ctx, h, e)
+	if err == nil && e.Kind.Lasting() {
+		args := []any{"host", h.ID, "state", h.State, "by", e.By}
+		if e.Run != "" {
+			args = append(args, "run", e.Run)
+		}
+		if e.Stage != "" {
+			args = append(args, "stage", e.Stage)
+		}
+		j.log.Log(ctx, loudness(e.Kind), string(e.Kind)+": "+lane.Clean(e.Message, 300), args...)
+	}
+	return h, e, err
+}
+
+// loudness is a warning for what a person has to look at, and nothing for an import,
+// which its own operator sees.
+func loudness(k lane.Kind) slog.Level {
+	switch k {
+	case lane.KindQuarantined, lane.KindFailed, lane.KindExpired:
+		return slog.LevelWarn
+	case lane.KindEnrolled, lane.KindUpdated:
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}

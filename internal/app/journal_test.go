@@ -1,0 +1,66 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/store"
+	"bootlane/internal/store/sqlite"
+)
+
+// TestJournal: whoever watches the log sees what became of a machine, once it is stored.
+func TestJournal(t *testing.T) {
+	engine, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.New(t.Context(), engine, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	stored := make(chan error, 1)
+	go func() { stored <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-stored; err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	var log bytes.Buffer
+	j := journal{s, slog.New(slog.NewTextHandler(&log, nil))}
+
+	h, _, err := j.Append(t.Context(), lane.Host{ID: "n1", State: lane.StateNew}, lane.Event{Subject: "n1", At: time.Now(), Kind: lane.KindEnrolled, By: "op:t"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log.Len() > 0 {
+		t.Errorf("an import logs %s", log.String())
+	}
+	stale := h
+	h.State = lane.StateQuarantine
+	e := lane.Event{Subject: "n1", At: time.Now(), Kind: lane.KindQuarantined, By: "http", Message: "another board\nlevel=ERROR"}
+	if _, _, err := j.Append(t.Context(), h, e); err != nil {
+		t.Fatal(err)
+	}
+	got := log.String()
+	if !strings.Contains(got, "level=WARN") || !strings.Contains(got, "quarantined: another board") || !strings.Contains(got, "host=n1 state=quarantine by=http") || strings.Count(got, "\n") != 1 {
+		t.Errorf("logged %q", got)
+	}
+	log.Reset()
+	if _, _, err := j.Append(t.Context(), stale, e); lane.CodeOf(err) != lane.Conflict {
+		t.Fatalf("stale: %v", err)
+	}
+	if log.Len() > 0 {
+		t.Errorf("what was not stored is logged: %s", log.String())
+	}
+}
