@@ -19,6 +19,8 @@ type Lossy struct {
 	Delay     time.Duration
 	Jitter    time.Duration  // added to Delay, up to so much
 	Random    func() float64 // from 0 to 1
+	// Spared says which frames pass as they should; nil: none.
+	Spared func(frame []byte) bool
 }
 
 const (
@@ -63,11 +65,18 @@ func (l Lossy) pass(from, to *packet.Conn) {
 		if err != nil {
 			return
 		}
-		if addr == nil || l.Random() < l.Loss {
+		if addr == nil {
 			continue
 		}
 		frame := append([]byte(nil), buf[:n]...)
 		unchecked(frame)
+		if l.Spared != nil && l.Spared(frame) {
+			_, _ = to.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}) // one that cannot be sent is lost
+			continue
+		}
+		if l.Random() < l.Loss {
+			continue
+		}
 		wait := l.Delay + time.Duration(l.Random()*float64(l.Jitter))
 		if l.Random() < l.Reorder {
 			wait += late

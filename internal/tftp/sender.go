@@ -3,7 +3,7 @@ package tftp
 import "time"
 
 const (
-	patience = 22 // timeouts without a sign of life before the client counts as gone: 1+2+4+5+5+5 s
+	patience = 22 // timeouts without a sign of life before the client counts as gone: 1+2+4+6+6+6 s
 	dally    = 7  // the same when only the last ACK is missing: 1+2+4 s, after which the ROM has surely jumped
 
 	// leastRTO bounds the timeout from below once the round trip is known: a loss in a fast

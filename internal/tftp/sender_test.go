@@ -19,7 +19,7 @@ func play(t *testing.T, size int64, block, window int, oack bool) script {
 	if oack {
 		te.oack = []byte("oack")
 	}
-	return script{t, newSender(size, te, 5*time.Second)}
+	return script{t, newSender(size, te, 6*time.Second)}
 }
 
 func (s script) want(what string, got, want step) {
@@ -120,7 +120,7 @@ func TestSenderOack(t *testing.T) {
 	t.Run("TF-11 lost", func(t *testing.T) {
 		s := play(t, 10, 512, 1, true)
 		s.want("start", s.start(), offer)
-		for _, wait := range []time.Duration{2, 4, 5, 5, 5} {
+		for _, wait := range []time.Duration{2, 4, 6, 6, 6} {
 			s.want("again", s.expired(), offer.after(wait*time.Second))
 		}
 		if got := s.expired(); got.end != OutcomeTimeout || got.say == nil {
@@ -137,7 +137,7 @@ func TestSenderTimeouts(t *testing.T) {
 		s := play(t, 5000, 512, 1, false)
 		s.start()
 		s.ack(1)
-		for _, wait := range []time.Duration{2, 4, 5, 5, 5} {
+		for _, wait := range []time.Duration{2, 4, 6, 6, 6} {
 			s.want("again", s.expired(), blocks(2, 2).after(wait*time.Second))
 		}
 		s.want("at last", s.ack(2), blocks(3, 3))
@@ -153,7 +153,7 @@ func TestSenderTimeouts(t *testing.T) {
 		}
 	})
 	t.Run("TF-22 client's own timeout is not shortened", func(t *testing.T) {
-		s := script{t, newSender(10, terms{block: 512, window: 1, timeout: 9 * time.Second}, 5*time.Second)}
+		s := script{t, newSender(10, terms{block: 512, window: 1, timeout: 9 * time.Second}, 6*time.Second)}
 		s.want("start", s.start(), blocks(1, 1).after(9*time.Second))
 		s.want("again", s.expired(), blocks(1, 1).after(9*time.Second))
 	})
@@ -306,7 +306,7 @@ func TestSenderLossyLink(t *testing.T) {
 // TestRetransmissionTimer: in a network with a short round trip a loss costs a hundredth
 // of a second, and a client that is busy is still waited for as long as ever.
 func TestRetransmissionTimer(t *testing.T) {
-	s := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, 5*time.Second)
+	s := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, 6*time.Second)
 	if got := s.start(); got.wait != time.Second {
 		t.Fatalf("before anything is measured: %+v", got)
 	}
@@ -324,10 +324,10 @@ func TestRetransmissionTimer(t *testing.T) {
 		}
 		waits, total = append(waits, got.wait), total+got.wait
 	}
-	if waits[0] != 2*leastRTO || waits[len(waits)-1] != 5*time.Second || total < 22*time.Second || total > 28*time.Second {
+	if waits[0] != 2*leastRTO || waits[len(waits)-1] != 6*time.Second || total < 22*time.Second || total > 28*time.Second {
 		t.Errorf("%v, %s in all", waits, total)
 	}
-	slow := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, 5*time.Second)
+	slow := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, 6*time.Second)
 	for range 20 {
 		slow.heardAfter(400 * time.Millisecond)
 	}

@@ -245,7 +245,9 @@ func (s *Server) send(ctx context.Context, t *transfer) error {
 		block: func() int { return largestBlock(t.report.Local, t.report.Client) },
 	})
 	t.report.BlockSize, t.report.WindowSize = t.terms.block, t.terms.window
-	t.sender = newSender(t.report.Size, t.terms, 5*s.cfg.Timeout)
+	// Above five seconds, the usual timeout of clients: some (atftp) start theirs anew at every packet that is of no use
+	// to them, and send a lost ACK again only after a silence that is longer.
+	t.sender = newSender(t.report.Size, t.terms, 6*s.cfg.Timeout)
 	t.run(ctx)
 	return nil
 }
