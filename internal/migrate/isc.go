@@ -50,7 +50,7 @@ func (p Plan) iscBoot(line func(string, ...any)) {
 		if k.http {
 			class, length = "HTTPClient", 10
 		}
-		line("  } elsif substring(option vendor-class-identifier, 0, %d) = %q and option client-arch = %d {", length, class, k.arch)
+		line("  } elsif substring(option vendor-class-identifier, 0, %d) = %q and option client-arch = %02x:%02x {", length, class, k.arch>>8, k.arch&255) // dhcpd takes a plain number, and finds it equal to nothing
 		if k.http {
 			line("    option vendor-class-identifier %q;", class)
 		}
