@@ -61,7 +61,7 @@ func (l *Lab) router() error {
 // it to its disk after that.
 func pxe6(ctx context.Context, l *Lab) error {
 	m := l.machine("node-v", lane.UEFI, Disk{Serial: "SYSTEM-V", Bytes: 2 * gigabyte})
-	m.IPv6 = PXE6
+	m.Boot = PXE6
 	if err := l.router(); err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (l *Lab) refusedByTFTP(ctx context.Context, m *Machine) error {
 // http6 boots a machine that nobody knows by HTTP over IPv6, in a network without IPv4.
 func http6(ctx context.Context, l *Lab) error {
 	m := l.machine("stranger-w", lane.UEFI, Disk{Serial: "SYSTEM-W", Bytes: gigabyte})
-	m.IPv6 = HTTP6
+	m.Boot = HTTP6
 	if err := l.router(); err != nil {
 		return err
 	}

@@ -212,7 +212,7 @@ func (l *Lab) add(m *Machine) *Machine {
 // spec returns the machine's inventory record, for its first disk.
 func (m *Machine) spec(bundle string) api.HostSpec {
 	network := api.NetworkSpec{Address: fmt.Sprintf("192.168.77.%d", 20+m.number)}
-	if m.IPv6 != "" {
+	if m.Boot.ipv6() {
 		network.Address6 = fmt.Sprintf("fd77::%d", 20+m.number)
 	}
 	return api.HostSpec{ID: m.Name, Identity: lane.Identity{UUID: m.UUID, MACs: m.MACs, Serial: m.Serial, AssetTag: m.Asset, Rack: "lab", Unit: fmt.Sprint(m.number)},

@@ -28,7 +28,7 @@ type Machine struct {
 	Asset    string
 	Firmware lane.Firmware
 	Disks    []Disk
-	IPv6     Boot6 // how it boots by IPv6; empty: it does not
+	Boot     Way // how it boots by network
 
 	lab    *Lab
 	number int
@@ -36,14 +36,19 @@ type Machine struct {
 	mark   int // offset in the serial log from which waits look
 }
 
-// Boot6 is a way to boot by IPv6.
-type Boot6 string
+// Way is a way to boot by network.
+type Way string
 
-// The ways to boot by IPv6.
+// The ways to boot by network. Those other than PXE need UEFI.
 const (
-	PXE6  Boot6 = "pxe"
-	HTTP6 Boot6 = "http" // no PXE at all; OVMF tries HTTP over IPv4 first
+	PXE   Way = ""
+	HTTP  Way = "http" // no PXE at all
+	PXE6  Way = "pxe6"
+	HTTP6 Way = "http6" // no PXE at all; OVMF tries HTTP over IPv4 first
 )
+
+// ipv6 reports whether the machine boots by IPv6.
+func (w Way) ipv6() bool { return w == PXE6 || w == HTTP6 }
 
 // Files of the firmware, where Debian's packages put them.
 const (
@@ -135,8 +140,8 @@ func (m *Machine) arguments() []string {
 	}
 	if m.Firmware == lane.UEFI {
 		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmfCode, "-drive", "if=pflash,format=raw,file="+escape(m.file("vars.fd")),
-			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string="+yes(m.IPv6 == PXE6))
-		if m.IPv6 != "" {
+			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string="+yes(m.Boot == PXE6))
+		if m.Boot != PXE {
 			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")
 		}
 	}

@@ -16,39 +16,49 @@ import (
 // neighbourAddr is the address of the site's own DHCP server.
 const neighbourAddr = "192.168.77.2"
 
-// neighbour starts a site's own DHCP server, dnsmasq, on a computer of its own: a
-// second namespace at the same bridge.
+// neighbour starts dnsmasq as a site's own DHCP server.
 func (l *Lab) neighbour(ctx context.Context) error {
-	host, err := l.spawn(filepath.Join(l.dir, "neighbour.log"), "unshare", "-n", "sleep", "3600")
+	inside, err := l.computer(ctx)
 	if err != nil {
 		return err
+	}
+	args := append(inside[1:], "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--log-dhcp", "--log-facility=-",
+		"--interface="+l.site.Interface, "--dhcp-range=192.168.77.50,192.168.77.99,1h", "--dhcp-leasefile="+filepath.Join(l.dir, "neighbour.leases"), "--pid-file")
+	_, err = l.spawn(filepath.Join(l.dir, "neighbour.log"), inside[0], args...)
+	return err
+}
+
+// computer makes the computer of a site's own DHCP server, a second namespace at the
+// same bridge, and returns the command that runs others in it. Its interface is called
+// as ours is, as in an exported configuration.
+func (l *Lab) computer(ctx context.Context) ([]string, error) {
+	host, err := l.spawn(filepath.Join(l.dir, "neighbour.log"), "unshare", "-n", "sleep", "3600")
+	if err != nil {
+		return nil, err
 	}
 	pid := fmt.Sprint(host.cmd.Process.Pid)
 	ours, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
-		return fmt.Errorf("read our namespace: %w", err)
+		return nil, fmt.Errorf("read our namespace: %w", err)
 	}
 	if err := l.until(ctx, 10*time.Second, "the neighbour has a namespace", func() (bool, error) {
 		theirs, err := os.Readlink("/proc/" + pid + "/ns/net")
 		return err == nil && theirs != ours, nil
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	inside := []string{"nsenter", "-t", pid, "-n"}
 	for _, args := range [][]string{
-		{"ip", "link", "add", "name", "site0", "type", "veth", "peer", "name", "eth0", "netns", pid},
+		{"ip", "link", "add", "name", "site0", "type", "veth", "peer", "name", l.site.Interface, "netns", pid},
 		{"ip", "link", "set", "site0", "master", l.site.Interface, "up"},
-		append(slices.Clone(inside), "ip", "address", "add", neighbourAddr+"/24", "dev", "eth0"),
-		append(slices.Clone(inside), "ip", "link", "set", "eth0", "up"),
+		append(slices.Clone(inside), "ip", "address", "add", neighbourAddr+"/24", "dev", l.site.Interface),
+		append(slices.Clone(inside), "ip", "link", "set", l.site.Interface, "up"),
 	} {
 		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
-			return fmt.Errorf("run %s: %w: %s", strings.Join(args, " "), err, out)
+			return nil, fmt.Errorf("run %s: %w: %s", strings.Join(args, " "), err, out)
 		}
 	}
-	args := append(slices.Clone(inside[1:]), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--log-dhcp", "--log-facility=-",
-		"--interface=eth0", "--dhcp-range=192.168.77.50,192.168.77.99,1h", "--dhcp-leasefile="+filepath.Join(l.dir, "neighbour.leases"), "--pid-file")
-	_, err = l.spawn(filepath.Join(l.dir, "neighbour.log"), inside[0], args...)
-	return err
+	return inside, nil
 }
 
 // beside boots machines on a network whose addresses are somebody else's.
@@ -61,22 +71,13 @@ func beside(ctx context.Context, l *Lab) error {
 	if err := l.ready(ctx, l.cfg.Image, uefi, bios); err != nil {
 		return err
 	}
-	for _, m := range []*Machine{bios, uefi} {
-		if err := l.provision(ctx, m, lane.Provisioning{}); err != nil {
-			return err
-		}
-		if err := m.start(ctx); err != nil {
-			return err
-		}
+	if err := l.reachesAgent(ctx, bios, uefi); err != nil {
+		return err
 	}
 	for _, m := range []*Machine{bios, uefi} {
-		if err := l.stage(ctx, m.Name, lane.StageKernel, patience); err != nil {
-			return err
-		}
 		if err := l.leasedByNeighbour(ctx, m); err != nil {
 			return err
 		}
-		m.stop()
 		if _, err := l.client.Act(ctx, m.Name, "cancel", "the way is shown"); err != nil {
 			return err
 		}

@@ -35,6 +35,8 @@ func Scenarios() []Scenario {
 		{"h", "proxyDHCP beside a site's own DHCP server, UEFI and BIOS", beside, proxyDHCP, false},
 		{"v", "PXE over IPv6, UEFI: as far as the agent's first report, then to its disk", pxe6, ownDHCP + ipv6Keys, true},
 		{"w", "HTTP Boot over IPv6 alone, UEFI: an unknown machine is held, and told why", http6, onlyIPv6, true},
+		{"x", "HTTP Boot, UEFI: as far as the agent's first report", httpBoot, "", true},
+		{"y", "the site's own DHCP server names the boot files, as exported: dnsmasq, Kea, ISC; PXE and HTTP Boot", exported, externalDHCP, true},
 		{"d", "an unknown machine: held, and told why", unknown, "", false},
 	}
 }
@@ -69,6 +71,13 @@ const proxyDHCP = `  - mode: proxy
     interface: br0
     server: 192.168.77.1
     subnet: 192.168.77.0/24`
+
+// externalDHCP is a network in which Bootlane speaks no DHCP.
+const externalDHCP = `  - mode: external
+    interface: br0
+    server: 192.168.77.1
+    subnet: 192.168.77.0/24
+    range: 192.168.77.50-192.168.77.99`
 
 func scenarioSite(dhcp string) Site {
 	return Site{Interface: "br0", Addresses: []string{serverAddr + "/24", serverAddr6 + "/64"}, Config: func(data, operators string) ([]byte, error) {
