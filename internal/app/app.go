@@ -2,6 +2,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -128,7 +130,7 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	if err != nil {
 		return err
 	}
-	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, DHCP: addressServers{addresses, addresses6}, Log: a.log, Transfers: machines.Transfers,
+	operators, err := api.New(ctx, api.Config{Addr: cfg.Listen.Operators, Token: token, Operator: a.control, Observer: observer, DHCP: addressServers{addresses, addresses6, cfg.external()}, Log: a.log, Transfers: machines.Transfers,
 		Version: api.Version{Version: version, Go: runtime.Version()}})
 	if err != nil {
 		return err
@@ -191,6 +193,9 @@ func (a *App) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	if !a.Config.private() {
+		a.log.Warn("operators' token crosses the network in clear text: let listen.operators be a loopback address, and reach it by ssh -L or a TLS proxy", "operators", a.Operator)
+	}
 	a.log.Info("bootlane serves", "networks", a.Config.Subnets(), "machines", a.Machines, "operators", a.Operator, "data", a.Config.Data)
 	err := g.Wait()
 	a.log.Info("bootlane stops")
@@ -234,12 +239,29 @@ func (c Config) observed() []observe.Interface {
 		switch {
 		case n.Interface == "":
 		case i < 0:
-			out = append(out, observe.Interface{Name: n.Interface, Owned: !n.Proxy()})
+			out = append(out, observe.Interface{Name: n.Interface, Owned: n.Mode == modeOwn})
 		default:
-			out[i].Owned = out[i].Owned && !n.Proxy()
+			out[i].Owned = out[i].Owned && n.Mode == modeOwn
 		}
 	}
 	return out
+}
+
+// external lists the networks whose addresses another server gives by itself.
+func (c Config) external() (out []lane.NetworkUsage) {
+	for _, n := range c.Networks {
+		if p, err := netip.ParsePrefix(n.Subnet); err == nil && n.Mode == modeExternal { // checked with the rest
+			out = append(out, lane.NetworkUsage{Network: p, Interface: cmp.Or(n.Interface, "-"), Mode: n.Mode})
+		}
+	}
+	return out
+}
+
+// private reports whether only this machine reaches the operators' listener, which
+// has no TLS.
+func (c Config) private() bool {
+	a, err := netip.ParseAddrPort(c.Listen.Operators)
+	return err == nil && a.Addr().IsLoopback()
 }
 
 // Subnets names the networks, for the log and for people.

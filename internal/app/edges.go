@@ -82,12 +82,14 @@ func tftpError(err error) error {
 // addressServers shows operators both DHCP servers as one. six may be nil.
 type addressServers struct {
 	*dhcp.Server
-	six *dhcp6.Server
+	six      *dhcp6.Server
+	external []lane.NetworkUsage // where Bootlane speaks no DHCP
 }
 
 // State tells how full every network is.
 func (s addressServers) State() lane.DHCPState {
 	out := s.Server.State()
+	out.Networks = append(out.Networks, s.external...)
 	if s.six == nil {
 		return out
 	}

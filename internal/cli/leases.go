@@ -159,6 +159,9 @@ func (a *app) dhcpExportCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if r.Note != "" {
+				fmt.Fprintln(a.Stderr, "note:", r.Note)
+			}
 			return a.show(r, func(w io.Writer) { fmt.Fprint(w, r.Body) })
 		}}
 	cmd.Flags().StringVar(&form, "form", "owned", "who names the boot files: `owned` (that server) or proxy (Bootlane)")

@@ -178,12 +178,24 @@ func New(cfg Config) *Control { return &Control{cfg, &loops{}} }
 // conflicts is how often a verb starts over when somebody else changed the record.
 const conflicts = 5
 
+// record reads the record that a verb is about. Verbs take ids only: a MAC is told its record.
+func (c *Control) record(ctx context.Context, id lane.HostID) (lane.Host, error) {
+	h, err := c.Store.Host(ctx, id)
+	if lane.CodeOf(err) != lane.NotFound {
+		return h, err
+	}
+	if owner, err := c.Host(ctx, id); err == nil {
+		return h, lane.Errorf(lane.NotFound, "%s is a MAC of %s: give the host's id", id, owner.ID)
+	}
+	return h, err
+}
+
 // change reads a record, applies a transition and stores the result, and starts
 // over when the record was changed in between.
 func (c *Control) change(ctx context.Context, id lane.HostID, transition func(lane.Host) (lane.Host, lane.Event, error)) (lane.Host, error) {
 	var last error
 	for range conflicts {
-		h, err := c.Store.Host(ctx, id)
+		h, err := c.record(ctx, id)
 		if err != nil {
 			return lane.Host{}, err
 		}

@@ -37,7 +37,7 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 // provisioned now, and the equivalent dnsmasq configuration. No secret of any run
 // is in it. A host without a usable bundle gets what does not need one.
 func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, error) {
-	h, err := c.Store.Host(ctx, id)
+	h, err := c.record(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,10 @@ func (c *Control) ExportDHCP(ctx context.Context, server, form, network string) 
 		for _, n := range c.Networks {
 			have = append(have, n.Prefix.String())
 		}
-		return lane.Rendered{}, lane.Errorf(lane.Invalid, "%q is not one network of the configuration: name one of %s", network, strings.Join(have, ", "))
+		if network == "" {
+			return lane.Rendered{}, lane.Errorf(lane.Invalid, "the configuration has several networks: give --network, one of %s", strings.Join(have, ", "))
+		}
+		return lane.Rendered{}, lane.Errorf(lane.Invalid, "the configuration has no network %s: give --network, one of %s", network, strings.Join(have, ", "))
 	}
 	n := c.Networks[i]
 	if n.Proxy && migrate.Form(form) == migrate.Owned || !n.First.IsValid() {
@@ -146,5 +149,12 @@ func (c *Control) ExportDHCP(ctx context.Context, server, form, network string) 
 		hosts = append(hosts, slices.DeleteFunc(page, func(h lane.Host) bool { return h.State == lane.StateRetired || !n.Prefix.Contains(h.Network.Address) })...)
 	}
 	text, err := migrate.Export(server, c.plan(n, hosts...), migrate.Form(form))
-	return lane.Rendered{Path: server + "-" + form + ".conf", Body: text}, err
+	out := lane.Rendered{Path: server + "-" + form + ".conf", Body: text}
+	switch {
+	case migrate.Form(form) == migrate.Owned && !n.External:
+		out.Note = fmt.Sprintf("Bootlane gives the addresses of %s itself: set networks[].mode: external before that server starts", n.Prefix)
+	case migrate.Form(form) == migrate.Proxied && !n.Proxy:
+		out.Note = fmt.Sprintf("nobody names the boot files of %s until networks[].mode is proxy: set it before that server starts", n.Prefix)
+	}
+	return out, err
 }

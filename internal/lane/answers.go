@@ -104,4 +104,5 @@ type Transfer struct {
 type Rendered struct {
 	Path string `json:"path"`
 	Body string `json:"body"`
+	Note string `json:"note,omitempty"` // what its user has to do besides
 }

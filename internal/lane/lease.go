@@ -62,7 +62,7 @@ type NetworkUsage struct {
 	Network   netip.Prefix `json:"network"`
 	Interface string       `json:"interface"`
 	Relays    []netip.Addr `json:"relays,omitempty"`
-	Mode      string       `json:"mode"` // own or proxy
+	Mode      string       `json:"mode"` // own, proxy or external
 	PoolUsage
 }
 
