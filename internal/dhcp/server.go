@@ -231,7 +231,12 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	errs := make(chan error, len(s.ports)+len(s.probers))
 	for _, p := range s.ports {
-		go func() { errs <- s.receive(ctx, p, work) }()
+		go func() {
+			errs <- p.Each(ctx, func(d udp.Datagram) {
+				s.stats.received.Add(1)
+				work <- datagram{p, d}
+			})
+		}()
 	}
 	for _, p := range s.probers {
 		go func() { errs <- p.run(ctx) }()
@@ -249,27 +254,7 @@ func (s *Server) Run(ctx context.Context) error {
 // datagram is a message on its way from a socket to whoever handles it.
 type datagram struct {
 	port *port
-	data []byte
-	at   udp.Arrival
-	from netip.AddrPort
-}
-
-// receive reads one socket until ctx ends.
-func (s *Server) receive(ctx context.Context, p *port, work chan<- datagram) error {
-	stop := context.AfterFunc(ctx, func() { _ = p.Close() }) // ends the read below
-	defer stop()
-	buf := make([]byte, 8192)
-	for {
-		n, from, at, err := p.Receive(buf)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read from %s: %w", p.LocalAddr(), err)
-		}
-		s.stats.received.Add(1)
-		work <- datagram{p, append([]byte(nil), buf[:n]...), at, from}
-	}
+	udp.Datagram
 }
 
 // serve handles one datagram. A panic costs that datagram, not the server.
@@ -277,16 +262,16 @@ func (s *Server) serve(ctx context.Context, d datagram) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.stats.failed.Add(1)
-			s.cfg.Log.Error("panic while handling a DHCP packet", "panic", v, "packet", fmt.Sprintf("%x", d.data))
+			s.cfg.Log.Error("panic while handling a DHCP packet", "panic", v, "packet", fmt.Sprintf("%x", d.Data))
 		}
 	}()
-	q, err := parse(d.data)
+	q, err := parse(d.Data)
 	if err != nil {
 		s.stats.dropped.Add(1)
-		s.cfg.Log.Debug("DHCP packet dropped", "why", err, "from", d.from)
+		s.cfg.Log.Debug("DHCP packet dropped", "why", err, "from", d.From)
 		return
 	}
-	q.facts.From, q.iface, q.unicast, q.bootServer = d.from.Addr().String(), d.port.iface, !d.at.Broadcast, d.port.number == bootServerPort
+	q.facts.From, q.iface, q.unicast, q.bootServer = d.From.Addr().String(), d.port.iface, !d.At.Broadcast, d.port.number == bootServerPort
 	a, err := s.handle(ctx, q)
 	switch {
 	case err != nil:
@@ -295,7 +280,7 @@ func (s *Server) serve(ctx context.Context, d datagram) {
 	case a.kind == 0:
 		s.stats.silent.Add(1)
 	default:
-		to, at := destination(q, a.kind, d.from), d.at
+		to, at := destination(q, a.kind, d.From), d.At
 		if at.Broadcast { // the address that its reply names; another one may be the interface's first
 			at.Local = a.server
 		}

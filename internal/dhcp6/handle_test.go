@@ -11,6 +11,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/udp"
 )
 
 // memory is a store, an inventory and a judge that keep nothing.
@@ -336,8 +337,8 @@ func TestOperatorsRelease(t *testing.T) {
 func TestPanicCostsOnePacket(t *testing.T) {
 	r := newRig(t)
 	r.cfg.Asker = nil
-	d := datagram{port: &port{iface: "test"}, data: capture(t, "dhcp6-pxe-solicit"), from: netip.MustParseAddrPort("[" + firmware + "]:546")}
-	d.at.Broadcast = true
+	d := datagram{&port{iface: "test"}, udp.Datagram{Data: capture(t, "dhcp6-pxe-solicit"), From: netip.MustParseAddrPort("[" + firmware + "]:546")}}
+	d.At.Broadcast = true
 	r.serve(t.Context(), d)
 	if s := r.State().Counters; s.Failed != 1 {
 		t.Errorf("%+v", s)

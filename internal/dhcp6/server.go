@@ -162,7 +162,12 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	errs := make(chan error, len(s.ports))
 	for _, p := range s.ports {
-		go func() { errs <- s.receive(ctx, p, work) }()
+		go func() {
+			errs <- p.Each(ctx, func(d udp.Datagram) {
+				s.stats.received.Add(1)
+				work <- datagram{p, d}
+			})
+		}()
 	}
 	var err error
 	for range s.ports {
@@ -177,27 +182,7 @@ func (s *Server) Run(ctx context.Context) error {
 // datagram is a message on its way from a socket to whoever handles it.
 type datagram struct {
 	port *port
-	data []byte
-	at   udp.Arrival
-	from netip.AddrPort
-}
-
-// receive reads one socket until ctx ends.
-func (s *Server) receive(ctx context.Context, p *port, work chan<- datagram) error {
-	stop := context.AfterFunc(ctx, func() { _ = p.Close() }) // ends the read below
-	defer stop()
-	buf := make([]byte, 8192)
-	for {
-		n, from, at, err := p.Receive(buf)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read from %s: %w", p.LocalAddr(), err)
-		}
-		s.stats.received.Add(1)
-		work <- datagram{p, append([]byte(nil), buf[:n]...), at, from}
-	}
+	udp.Datagram
 }
 
 // serve handles one datagram. A panic costs that datagram, not the server.
@@ -205,16 +190,16 @@ func (s *Server) serve(ctx context.Context, d datagram) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.stats.failed.Add(1)
-			s.cfg.Log.Error("panic while handling a DHCPv6 packet", "panic", v, "packet", fmt.Sprintf("%x", d.data))
+			s.cfg.Log.Error("panic while handling a DHCPv6 packet", "panic", v, "packet", fmt.Sprintf("%x", d.Data))
 		}
 	}()
-	q, err := parse(d.data, d.from)
+	q, err := parse(d.Data, d.From)
 	if err != nil {
 		s.stats.dropped.Add(1)
-		s.cfg.Log.Debug("DHCPv6 packet dropped", "why", err, "from", d.from)
+		s.cfg.Log.Debug("DHCPv6 packet dropped", "why", err, "from", d.From)
 		return
 	}
-	q.iface, q.unicast = d.port.iface, !d.at.Broadcast
+	q.iface, q.unicast = d.port.iface, !d.At.Broadcast
 	r, err := s.handle(ctx, q)
 	switch {
 	case err != nil:
@@ -223,7 +208,7 @@ func (s *Server) serve(ctx context.Context, d datagram) {
 	case r.kind == 0:
 		s.stats.silent.Add(1)
 	default:
-		if err := d.port.Send(r.marshal(q), d.at, destination(q)); err != nil {
+		if err := d.port.Send(r.marshal(q), d.At, destination(q)); err != nil {
 			s.stats.failed.Add(1)
 			s.cfg.Log.Error("DHCPv6 reply not sent", "client", q.client, "to", destination(q), "err", err)
 			return

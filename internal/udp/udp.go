@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -93,6 +94,33 @@ func (c *Conn) Receive(b []byte) (n int, from netip.AddrPort, at Arrival, err er
 		c.lost.Store(lost)
 	}
 	return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), at, nil
+}
+
+// Datagram is what one socket received, in memory of its own.
+type Datagram struct {
+	Data []byte
+	At   Arrival
+	From netip.AddrPort
+}
+
+// maxDatagram is in bytes: more than any message of a boot protocol. The rest of a longer one is lost.
+const maxDatagram = 8192
+
+// Each passes every datagram on, until ctx ends; then it closes the socket.
+func (c *Conn) Each(ctx context.Context, pass func(Datagram)) error {
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // ends the read below
+	defer stop()
+	buf := make([]byte, maxDatagram)
+	for {
+		n, from, at, err := c.Receive(buf)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read from %s: %w", c.LocalAddr(), err)
+		}
+		pass(Datagram{append([]byte(nil), buf[:n]...), at, from})
+	}
 }
 
 // Join makes the socket hear what is sent to an IPv6 multicast group on an interface.
