@@ -20,6 +20,7 @@ import (
 	"bootlane/internal/lane"
 	"bootlane/internal/store"
 	"bootlane/internal/store/sqlite"
+	"bootlane/internal/store/storetest"
 )
 
 type benchBoots struct{ *control.Control }
@@ -58,15 +59,7 @@ func opened(b *testing.B, dir string, now func() time.Time) (*store.Store, func(
 	b.Helper()
 	e, err := sqlite.Open(b.Context(), filepath.Join(dir, "db"))
 	check(b, err)
-	s, err := store.New(b.Context(), e, now)
-	check(b, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	stored := make(chan error, 1)
-	go func() { stored <- s.Run(ctx) }()
-	return s, func() {
-		cancel()
-		check(b, errors.Join(<-stored, s.Close()))
-	}
+	return storetest.Start(b, e, now)
 }
 
 func check(b *testing.B, err error) {

@@ -2,7 +2,6 @@ package app
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -10,8 +9,8 @@ import (
 	"time"
 
 	"bootlane/internal/lane"
-	"bootlane/internal/store"
 	"bootlane/internal/store/sqlite"
+	"bootlane/internal/store/storetest"
 )
 
 // TestJournal: whoever watches the log sees what became of a machine, once it is stored.
@@ -20,22 +19,7 @@ func TestJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.New(t.Context(), engine, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	stored := make(chan error, 1)
-	go func() { stored <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-stored; err != nil {
-			t.Error(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s, _ := storetest.Start(t, engine, time.Now)
 	var log bytes.Buffer
 	j := journal{s, slog.New(slog.NewTextHandler(&log, nil))}
 

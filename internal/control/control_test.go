@@ -20,6 +20,7 @@ import (
 	"bootlane/internal/seed"
 	"bootlane/internal/store"
 	"bootlane/internal/store/sqlite"
+	"bootlane/internal/store/storetest"
 )
 
 // counter is a source of ids that differ from each other and are the same in every run.
@@ -66,21 +67,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{t: t, now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), dir: t.TempDir()}
 	e, err := sqlite.Open(t.Context(), filepath.Join(r.dir, "db"))
 	r.must(err)
-	r.store, err = store.New(t.Context(), e, r.clock)
-	r.must(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- r.store.Run(ctx) }()
-	var once sync.Once
-	r.stop = func() {
-		once.Do(func() {
-			cancel()
-			if err := errors.Join(<-done, r.store.Close()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	t.Cleanup(r.stop)
+	r.store, r.stop = storetest.Start(t, e, r.clock)
 	bundles, err := bundle.NewStore(filepath.Join(r.dir, "bundles"))
 	r.must(err)
 	loader := filepath.Join(r.dir, "snponly.efi")

@@ -16,6 +16,7 @@ import (
 	"bootlane/internal/lane"
 	"bootlane/internal/store"
 	"bootlane/internal/store/sqlite"
+	"bootlane/internal/store/storetest"
 )
 
 // rig is a server without a socket, on a real store and a clock that tests move.
@@ -73,22 +74,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.store, err = store.New(t.Context(), e, func() time.Time { return r.now }); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- r.store.Run(ctx) }()
-	var once sync.Once
-	r.stop = func() {
-		once.Do(func() {
-			cancel()
-			if err := errors.Join(<-done, r.store.Close()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	t.Cleanup(r.stop)
+	r.store, r.stop = storetest.Start(t, e, func() time.Time { return r.now })
 	r.restart()
 	return r
 }

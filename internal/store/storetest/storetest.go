@@ -23,6 +23,27 @@ import (
 // test it opens the same database again.
 type Open func(t *testing.T, name string) store.Engine
 
+// Start returns a running store on an engine, and what stops and closes it: once, and at
+// the end of the test at the latest.
+func Start(t testing.TB, e store.Engine, now func() time.Time) (*store.Store, func()) {
+	t.Helper()
+	s, err := store.New(t.Context(), e, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := errors.Join(<-done, s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return s, stop
+}
+
 // Run runs the suite.
 func Run(t *testing.T, open Open) {
 	for name, test := range map[string]func(*testing.T, Open){
