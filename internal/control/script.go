@@ -53,10 +53,13 @@ func (c *Control) tell(ctx context.Context, f lane.Facts, failed bool, say langu
 		}
 		if d.Action == lane.Install && !failed {
 			body, err := c.installScript(ctx, d, h, f, say.install)
-			if lane.CodeOf(err) == lane.Conflict {
+			switch {
+			case lane.CodeOf(err) == lane.Conflict:
 				continue
+			case err != nil: // an order that is not on record is none
+				return nil, lane.Decision{Reason: lane.StoreUnavailable, Detail: "the boot cannot be counted"}, err
 			}
-			return body, d, err
+			return body, d, nil
 		}
 		if failed {
 			d.Action, d.Reason, d.Detail = lane.LocalBoot, lane.LoaderFailed, "the boot loader could not load the files of the installer"

@@ -13,7 +13,7 @@ import (
 // same address ends with it, and any other of the same client: an address has one
 // holder, and a client one address. What a client declined stays set aside.
 func (s *Store) PutLease(ctx context.Context, l lane.Lease) error {
-	return s.do(ctx, func(ctx context.Context, tx *transaction) error {
+	return s.doBare(ctx, func(ctx context.Context, tx *transaction) error {
 		if _, err := tx.exec(ctx, endLease, string(l.MAC), l.Address.String()); err != nil {
 			return broken("end a client's older lease", err)
 		}
@@ -28,7 +28,7 @@ func (s *Store) PutLease(ctx context.Context, l lane.Lease) error {
 
 // DropLease removes whatever is stored about an address, and returns after the commit.
 func (s *Store) DropLease(ctx context.Context, a netip.Addr) error {
-	return s.do(ctx, func(ctx context.Context, tx *transaction) error {
+	return s.doBare(ctx, func(ctx context.Context, tx *transaction) error {
 		if _, err := tx.exec(ctx, dropLease, a.String()); err != nil {
 			return broken("remove a lease", err)
 		}
@@ -66,7 +66,7 @@ func (s *Store) leases(ctx context.Context, query string, args ...any) ([]lane.L
 // PutLease6 stores leases of IPv6, all of them or none, and returns after the commit. An
 // address has one holder; a client may have several addresses.
 func (s *Store) PutLease6(ctx context.Context, leases ...lane.Lease6) error {
-	return s.do(ctx, func(ctx context.Context, tx *transaction) error {
+	return s.doBare(ctx, func(ctx context.Context, tx *transaction) error {
 		for _, l := range leases {
 			if _, err := tx.exec(ctx, putLease6, l.Address.String(), string(l.Client), string(l.State), l.Granted.UnixMicro(), l.Expires.UnixMicro()); err != nil {
 				return broken("write a lease of IPv6", err)
@@ -78,7 +78,7 @@ func (s *Store) PutLease6(ctx context.Context, leases ...lane.Lease6) error {
 
 // DropLease6 removes whatever is stored about an IPv6 address, and returns after the commit.
 func (s *Store) DropLease6(ctx context.Context, a netip.Addr) error {
-	return s.do(ctx, func(ctx context.Context, tx *transaction) error {
+	return s.doBare(ctx, func(ctx context.Context, tx *transaction) error {
 		if _, err := tx.exec(ctx, dropLease6, a.String()); err != nil {
 			return broken("remove a lease of IPv6", err)
 		}

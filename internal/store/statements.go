@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"sync"
+
+	"bootlane/internal/lane"
 )
 
 // The statements that change the database. They are prepared once: parsing them
@@ -84,6 +86,14 @@ type transaction struct {
 	tx     *sql.Tx
 	source *statements
 	bound  map[string]*sql.Stmt
+	staged staged
+}
+
+// staged is what the store will remember of a transaction, once it is committed.
+type staged struct {
+	records []record
+	recent  map[string]lane.Event
+	heads   map[string]head
 }
 
 func (s *statements) begin(ctx context.Context) (*transaction, error) {
@@ -91,7 +101,7 @@ func (s *statements) begin(ctx context.Context) (*transaction, error) {
 	if err != nil {
 		return nil, broken("begin a transaction", err)
 	}
-	return &transaction{tx, s, map[string]*sql.Stmt{}}, nil
+	return &transaction{tx, s, map[string]*sql.Stmt{}, staged{recent: map[string]lane.Event{}, heads: map[string]head{}}}, nil
 }
 
 func (t *transaction) stmt(ctx context.Context, text string) *sql.Stmt {

@@ -44,13 +44,19 @@ type Store struct {
 	gap     atomic.Int64 // evidence shed since the last gap event
 	wake    chan struct{}
 
-	reads  *statements
-	writes *statements
-	index  *index // nil where others write too
+	reads     *statements
+	writes    *statements
+	inventory *inventory // nil where others write too
 
 	recent map[string]lane.Event // by CoalesceKey; the writer's own
-	heads  map[string]lane.Event // number and hash of the last event by subject; the writer's own
+	heads  map[string]head       // by subject, where nobody else writes; the writer's own
 	budget budget                // of new lines of evidence; the writer's own
+}
+
+// head is the end of a subject's chain of evidence: where the next event is tied to it.
+type head struct {
+	seq  int64
+	hash string
 }
 
 // Limits that keep a hostile segment from filling memory, or the disk. A machine
@@ -76,12 +82,15 @@ func New(ctx context.Context, e Engine, now func() time.Time) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{engine: e, reads: &statements{db: e.Read, byText: map[string]*sql.Stmt{}}, writes: writes, now: now, ops: make(chan *op, maxBatch), done: make(chan struct{}),
-		byKey: map[string]int{}, wake: make(chan struct{}, 1)}
-	s.forget()
-	if e.Exclusive {
-		if s.index, err = newIndex(ctx, e.Read); err != nil {
-			return nil, err
-		}
+		byKey: map[string]int{}, wake: make(chan struct{}, 1), recent: map[string]lane.Event{}}
+	if !e.Exclusive {
+		return s, nil
+	}
+	if s.inventory, err = newInventory(ctx, e.Read); err != nil {
+		return nil, err
+	}
+	if s.heads, err = readHeads(ctx, e.Read); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -112,8 +121,8 @@ func (s *Store) Hosts(ctx context.Context, after lane.HostID, limit int) ([]lane
 
 // Claimants returns every record that makes one of the claims, each once, by id.
 func (s *Store) Claimants(ctx context.Context, claims []string) ([]lane.Host, error) {
-	if s.index != nil {
-		claims = s.index.known(claims)
+	if s.inventory != nil {
+		return s.inventory.claimants(claims)
 	}
 	if len(claims) == 0 {
 		return nil, nil

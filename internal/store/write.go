@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 // committed as a whole: it must not keep anything from the first time.
 type op struct {
 	run  func(ctx context.Context, tx *transaction) error
+	bare bool // has no place in any order of events: queued evidence may follow later
 	err  error
 	done chan struct{}
 }
@@ -83,9 +86,19 @@ func (s *Store) Flush(ctx context.Context) error {
 	return s.do(ctx, func(context.Context, *transaction) error { return nil })
 }
 
-// do hands a write to the group-commit goroutine and waits for its commit.
+// do writes what comes behind all evidence that was recorded before, and waits for the commit.
 func (s *Store) do(ctx context.Context, run func(context.Context, *transaction) error) error {
-	o := &op{run: run, done: make(chan struct{})}
+	return s.submit(ctx, &op{run: run, done: make(chan struct{})})
+}
+
+// doBare writes what is no evidence, and waits for the commit: in a storm of requests
+// nobody waits for an address until what was said about everybody is written.
+func (s *Store) doBare(ctx context.Context, run func(context.Context, *transaction) error) error {
+	return s.submit(ctx, &op{run: run, bare: true, done: make(chan struct{})})
+}
+
+// submit hands a write to the group-commit goroutine.
+func (s *Store) submit(ctx context.Context, o *op) error {
 	select {
 	case s.ops <- o:
 	case <-s.done:
@@ -119,24 +132,27 @@ func (s *Store) Run(ctx context.Context) error {
 			}
 			batch := s.gather(o)
 			busy = len(batch) >= busyBatch
-			s.commit(work, batch)
+			s.commit(work, batch, slices.ContainsFunc(batch, func(o *op) bool { return !o.bare }))
 		case <-s.wake:
 			if !waiting { // let evidence gather: it is not what anybody waits for
-				timer.Reset(100 * time.Millisecond)
+				timer.Reset(evidenceAfter)
 				waiting = true
 			}
 		case <-timer.C:
 			waiting = false
-			s.commit(work, s.gather(nil))
+			s.commit(work, s.gather(nil), true)
 		case <-ctx.Done():
-			s.commit(work, s.gather(nil))
+			s.commit(work, s.gather(nil), true)
 			if s.gap.Load() > 0 { // what this last commit shed is said as well
-				s.commit(work, s.gather(nil))
+				s.commit(work, s.gather(nil), true)
 			}
 			return nil
 		}
 	}
 }
+
+// evidenceAfter is how long evidence gathers that nobody waits for.
+const evidenceAfter = 100 * time.Millisecond
 
 // While many write at once, a commit waits a moment for more of them: it costs as much
 // for a hundred as for one. Who writes alone is not kept waiting.
@@ -162,33 +178,37 @@ func (s *Store) gather(first *op) []*op {
 	return batch
 }
 
-// commit writes the queued evidence and the batch in one transaction. When that
-// fails, each write gets a transaction of its own, so that one bad write spoils
-// no other.
-func (s *Store) commit(ctx context.Context, batch []*op) {
+// commit writes the batch in one transaction, behind the queued evidence where it is
+// asked for.
+func (s *Store) commit(ctx context.Context, batch []*op, evidence bool) {
+	if !evidence {
+		s.write(ctx, batch)
+		return
+	}
 	events := s.takePending()
 	var spent *spending
-	evidence := func(ctx context.Context, tx *transaction) error {
+	lines := &op{done: make(chan struct{}), run: func(ctx context.Context, tx *transaction) error {
 		spent = s.budget.open(s.now())
 		return s.putEvents(ctx, tx, events, spent)
-	}
-	all := append([]*op{{run: evidence, done: make(chan struct{})}}, batch...)
-	if err := s.transact(ctx, all); err != nil {
-		s.forget() // both may hold what was rolled back
-		for i, o := range all {
-			o.err = s.transact(ctx, all[i:i+1])
-			if o.err != nil {
-				s.forget()
-			}
-		}
-	}
-	if all[0].err == nil {
+	}}
+	s.write(ctx, append([]*op{lines}, batch...))
+	if lines.err == nil {
 		s.budget.close(spent)
 		s.gap.Add(spent.shed)
 	} else {
 		s.gap.Add(count(events))
 	}
-	for _, o := range all {
+}
+
+// write commits ops together and tells who waits. When that fails, each gets a
+// transaction of its own, so that one bad write spoils no other.
+func (s *Store) write(ctx context.Context, ops []*op) {
+	if err := s.transact(ctx, ops); err != nil {
+		for i, o := range ops {
+			o.err = s.transact(ctx, ops[i:i+1])
+		}
+	}
+	for _, o := range ops {
 		close(o.done)
 	}
 }
@@ -218,7 +238,29 @@ func (s *Store) transact(ctx context.Context, ops []*op) error {
 	if err := tx.tx.Commit(); err != nil {
 		return broken("commit", err)
 	}
+	s.remember(tx.staged)
 	return nil
+}
+
+// remember takes over what is committed by now. Whoever is told of the commit finds it so.
+func (s *Store) remember(c staged) {
+	if len(s.recent)+len(c.recent) > maxRecent {
+		clear(s.recent)
+	}
+	maps.Copy(s.recent, c.recent)
+	if s.inventory == nil {
+		return
+	}
+	if len(s.heads) > s.inventory.size()+maxRecent {
+		maps.DeleteFunc(s.heads, func(subject string, _ head) bool { return strings.HasPrefix(subject, strangers) })
+	}
+	maps.Copy(s.heads, c.heads)
+	s.inventory.put(c.records)
+	for subject := range c.heads {
+		if strings.HasPrefix(subject, strangers) {
+			s.inventory.hear(subject)
+		}
+	}
 }
 
 // putEvents writes events as far as the budget goes.
@@ -240,7 +282,7 @@ func (s *Store) putLimited(ctx context.Context, tx *transaction, e lane.Event, s
 		return err
 	}
 	stranger := strings.HasPrefix(e.Subject, strangers)
-	if stranger && s.spent(spent, e.Subject) {
+	if stranger && s.spent(tx, spent, e.Subject) {
 		spent.shed += int64(e.Count)
 		return nil
 	}
@@ -248,8 +290,8 @@ func (s *Store) putLimited(ctx context.Context, tx *transaction, e lane.Event, s
 	if err != nil {
 		return err
 	}
-	if s.budget.allows(spent, e.Subject, stranger, prev.Seq == 0) {
-		spent.add(e.Subject, stranger, prev.Seq == 0)
+	if s.budget.allows(spent, e.Subject, stranger, prev.seq == 0) {
+		spent.add(e.Subject, stranger, prev.seq == 0)
 		_, err := s.seal(ctx, tx, prev, e)
 		return err
 	}
@@ -296,11 +338,15 @@ func (s *Store) putHost(ctx context.Context, tx *transaction, h lane.Host, was i
 	if n == 0 {
 		return lane.Errorf(lane.Conflict, "the record of %s was changed by somebody else: read it again and retry", h.ID)
 	}
-	return s.putClaims(ctx, tx, h)
+	claims := h.Claims()
+	if s.inventory != nil {
+		tx.staged.records = append(tx.staged.records, record{h.ID, string(doc), s.inventory.hashes(claims)})
+	}
+	return s.putClaims(ctx, tx, h.ID, claims)
 }
 
-func (s *Store) putClaims(ctx context.Context, tx *transaction, h lane.Host) error {
-	rows, err := tx.rows(ctx, selectClaims, string(h.ID))
+func (s *Store) putClaims(ctx context.Context, tx *transaction, id lane.HostID, claims []string) error {
+	rows, err := tx.rows(ctx, selectClaims, string(id))
 	if err != nil {
 		return broken("read claims", err)
 	}
@@ -312,20 +358,17 @@ func (s *Store) putClaims(ctx context.Context, tx *transaction, h lane.Host) err
 	for _, c := range have {
 		old[c] = true
 	}
-	for _, c := range h.Claims() {
+	for _, c := range claims {
 		if old[c] {
 			delete(old, c)
 			continue
 		}
-		if s.index != nil {
-			s.index.add(c)
-		}
-		if _, err := tx.exec(ctx, insertClaim, c, string(h.ID)); err != nil {
+		if _, err := tx.exec(ctx, insertClaim, c, string(id)); err != nil {
 			return broken("write a claim", err)
 		}
 	}
 	for c := range old {
-		if _, err := tx.exec(ctx, deleteClaim, c, string(h.ID)); err != nil {
+		if _, err := tx.exec(ctx, deleteClaim, c, string(id)); err != nil {
 			return broken("remove a claim", err)
 		}
 	}
@@ -337,7 +380,10 @@ func (s *Store) repeat(ctx context.Context, tx *transaction, e *lane.Event) (boo
 	e.At = e.At.UTC().Truncate(time.Microsecond)
 	e.Count = max(e.Count, 1)
 	key := e.CoalesceKey()
-	prev, ok := s.recent[key]
+	prev, ok := tx.staged.recent[key]
+	if !ok {
+		prev, ok = s.recent[key]
+	}
 	if !ok {
 		return false, nil
 	}
@@ -348,7 +394,7 @@ func (s *Store) repeat(ctx context.Context, tx *transaction, e *lane.Event) (boo
 	if _, err := tx.exec(ctx, countEvent, merged.Count, merged.LastAt.UnixMicro(), merged.Subject, merged.Seq); err != nil {
 		return false, broken("count an event", err)
 	}
-	s.recent[key], *e = merged, merged
+	tx.staged.recent[key], *e = merged, merged
 	return true, nil
 }
 
@@ -365,29 +411,27 @@ func (s *Store) putEvent(ctx context.Context, tx *transaction, e lane.Event) (la
 	return s.seal(ctx, tx, prev, e)
 }
 
-// forget drops what the writer remembers of the database.
-func (s *Store) forget() {
-	s.recent, s.heads = map[string]lane.Event{}, map[string]lane.Event{}
-}
-
-// lastOf returns number and hash of a subject's last event, or zeros.
-func (s *Store) lastOf(ctx context.Context, tx *transaction, subject string) (prev lane.Event, err error) {
-	if prev, ok := s.heads[subject]; ok && s.index != nil {
-		return prev, nil
+// lastOf returns the end of a subject's chain, or zeros.
+func (s *Store) lastOf(ctx context.Context, tx *transaction, subject string) (last head, err error) {
+	if last, ok := tx.staged.heads[subject]; ok {
+		return last, nil
 	}
-	if s.index != nil && strings.HasPrefix(subject, strangers) && len(s.index.known([]string{heard + subject})) == 0 {
-		return lane.Event{}, nil // never heard before
+	if last, ok := s.heads[subject]; ok {
+		return last, nil
 	}
-	err = tx.row(ctx, lastEvent, subject).Scan(&prev.Seq, &prev.Hash)
+	if s.inventory != nil && strings.HasPrefix(subject, strangers) && s.inventory.unheard(subject) {
+		return head{}, nil
+	}
+	err = tx.row(ctx, lastEvent, subject).Scan(&last.seq, &last.hash)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return prev, broken("read the last event", err)
+		return last, broken("read the last event", err)
 	}
-	return prev, nil
+	return last, nil
 }
 
-// seal writes the event behind prev.
-func (s *Store) seal(ctx context.Context, tx *transaction, prev, e lane.Event) (lane.Event, error) {
-	e, doc, err := lane.Seal(prev, e)
+// seal writes the event behind the last one.
+func (s *Store) seal(ctx context.Context, tx *transaction, prev head, e lane.Event) (lane.Event, error) {
+	e, doc, err := lane.Seal(lane.Event{Seq: prev.seq, Hash: prev.hash}, e)
 	if err != nil {
 		return e, err
 	}
@@ -402,20 +446,17 @@ func (s *Store) seal(ctx context.Context, tx *transaction, prev, e lane.Event) (
 		e.Subject, e.Seq, e.At.UnixMicro(), last, e.Count, e.Hash, string(doc), lasting); err != nil {
 		return e, broken("write an event", err)
 	}
-	if len(s.recent) >= maxRecent || len(s.heads) >= maxRecent {
-		s.forget()
-	}
-	s.recent[e.CoalesceKey()] = e
-	s.heads[e.Subject] = lane.Event{Seq: e.Seq, Hash: e.Hash}
-	if s.index != nil && strings.HasPrefix(e.Subject, strangers) {
-		s.index.add(heard + e.Subject)
-	}
+	tx.staged.recent[e.CoalesceKey()] = e
+	tx.staged.heads[e.Subject] = head{e.Seq, e.Hash}
 	return e, nil
 }
 
 // spent reports whether nothing more can be written about an unknown machine: in a flood
 // of invented addresses that is known without asking the database.
-func (s *Store) spent(now *spending, subject string) bool {
-	return !s.budget.allows(now, subject, true, false) ||
-		s.index != nil && !s.budget.allows(now, subject, true, true) && len(s.index.known([]string{heard + subject})) == 0
+func (s *Store) spent(tx *transaction, now *spending, subject string) bool {
+	if !s.budget.allows(now, subject, true, false) {
+		return true
+	}
+	_, heard := tx.staged.heads[subject]
+	return s.inventory != nil && !heard && !s.budget.allows(now, subject, true, true) && s.inventory.unheard(subject)
 }

@@ -14,20 +14,27 @@ import (
 	"bootlane/internal/store/storetest"
 )
 
+// TestSuite runs the suite as the one process that writes, and as one of several: the
+// queries of such a one serve engines that have no other kind.
 func TestSuite(t *testing.T) {
-	dirs := map[string]string{}
-	storetest.Run(t, func(t *testing.T, name string) store.Engine {
-		t.Helper()
-		key := t.Name() + name
-		if dirs[key] == "" {
-			dirs[key] = t.TempDir()
-		}
-		e, err := sqlite.Open(t.Context(), filepath.Join(dirs[key], "bootlane.db"))
-		if err != nil {
-			t.Fatalf("open: %v", err)
-		}
-		return e
-	})
+	for name, exclusive := range map[string]bool{"alone": true, "one of several": false} {
+		t.Run(name, func(t *testing.T) {
+			dirs := map[string]string{}
+			storetest.Run(t, func(t *testing.T, name string) store.Engine {
+				t.Helper()
+				key := t.Name() + name
+				if dirs[key] == "" {
+					dirs[key] = t.TempDir()
+				}
+				e, err := sqlite.Open(t.Context(), filepath.Join(dirs[key], "bootlane.db"))
+				if err != nil {
+					t.Fatalf("open: %v", err)
+				}
+				e.Exclusive = exclusive
+				return e
+			})
+		})
+	}
 }
 
 func TestSecondServerIsRefused(t *testing.T) {

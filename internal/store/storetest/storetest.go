@@ -231,6 +231,22 @@ func claims(t *testing.T, open Open) {
 	other.Identity.MACs = []lane.MAC{"52:54:00:00:00:02"}
 	put(t, s, other)
 	find([]string{"h2"}, "mac:52:54:00:00:00:02")
+	third := put(t, s, lane.Host{ID: "h0", Hostname: "h0", Identity: lane.Identity{Serial: "S2"}})
+	find([]string{"h0", "h2"}, "serial:S2")
+	other, err := s.Host(t.Context(), "h2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Identity.Serial = ""
+	put(t, s, other) // the first to claim it gives it up
+	find([]string{"h0"}, "serial:S2")
+	third.Identity.Serial = ""
+	put(t, s, third)
+	find(nil, "serial:S2")
+	if _, _, err := s.Append(t.Context(), lane.Host{ID: "h0", Identity: lane.Identity{Serial: "S9"}}, event("h0", "stale")); lane.CodeOf(err) != lane.Conflict {
+		t.Errorf("a second first record of h0 gives %v", err)
+	}
+	find(nil, "serial:S9")
 }
 
 func capability(t *testing.T, open Open) {
