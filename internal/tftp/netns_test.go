@@ -172,6 +172,7 @@ func newLossyWire(t testing.TB, l nettest.Lossy) *wire {
 	cable(t, w.client, "cli0", middle, "mid1")
 	configure(t, middle, "mid0")
 	configure(t, middle, "mid1")
+	whole(t, w.server, "srv0")
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	inNamespace(t, middle, func() {
@@ -181,6 +182,24 @@ func newLossyWire(t testing.TB, l nettest.Lossy) *wire {
 	})
 	w.start(t)
 	return w
+}
+
+// whole makes an interface pass packets as they are on a wire, not several in one for the
+// next network card to cut up: the cable's program passes what it gets.
+func whole(t testing.TB, ns netns.NsHandle, name string) {
+	t.Helper()
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	link, err := h.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.LinkSetGSOMaxSegs(link, 1); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // start starts the server.
@@ -437,6 +456,23 @@ func (w *wire) testTunnel(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := w.newClient(t, "10.78.0.2", "10.77.0.1:69")
+	c.ask(request("size-30000.windows", "octet", "blksize", "1468", "windowsize", "4"))
+	c.want("offer", "OACK blksize=1368 windowsize=4")
+	c.ack(0)
+	for n := range 4 {
+		c.want("first window", fmt.Sprintf("DATA %d (1368)", n+1))
+	}
+	route.MTU = 800
+	if err := h.RouteReplace(route); err != nil {
+		t.Fatal(err)
+	}
+	c.ack(4)
+	c.want("end", "ERROR 0 path MTU fell below the block size, ask again")
+	route.MTU = 1400
+	if err := h.RouteReplace(route); err != nil {
+		t.Fatal(err)
+	}
+	c = w.newClient(t, "10.78.0.2", "10.77.0.1:69")
 	c.ask(request("size-30000.tunnel", "octet", "blksize", "1468"))
 	c.want("offer", "OACK blksize=1368")
 	c.ack(0)

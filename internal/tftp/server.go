@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,9 @@ const (
 	maxRequest  = 9216             // bytes; RFC 1350 says 512, jumbo frames allow this
 	openTimeout = 20 * time.Second // for Source.Open; clients give up after 6 tries of 4 s (PXE 2.1)
 )
+
+// maxThreads is up to how many transfers each may block a thread for a moment.
+const maxThreads = 8
 
 // internalError is all that a client reads of a cause that is none of its business.
 const internalError = "internal error, try again"
@@ -35,6 +39,7 @@ type Server struct {
 	names   map[int]string // interface names by index; Run's goroutine owns them
 	namesAt time.Time      // when they were forgotten last
 	running sync.WaitGroup // one for each transfer
+	open    atomic.Int32   // transfers going on, as stats.Active, to be read at each block
 
 	mu      sync.Mutex // guards what follows
 	active  map[slot]bool
@@ -134,7 +139,7 @@ func (s *Server) handle(ctx context.Context, b []byte, at udp.Arrival, from neti
 		s.reply(from, at, refused)
 		return
 	}
-	t := &transfer{at: at, options: p.options, now: s.cfg.Now, report: Transfer{
+	t := &transfer{at: at, options: p.options, now: s.cfg.Now, few: func() bool { return s.open.Load() <= maxThreads }, report: Transfer{
 		Request: Request{Name: name, Client: from, Local: at.Local, Interface: s.interfaceName(at.Interface)},
 		Started: s.cfg.Now(), Outcome: OutcomeAborted,
 	}}
@@ -185,6 +190,7 @@ func (s *Server) admit(t *transfer) error {
 	s.active[key] = true
 	s.clients[client]++
 	s.stats.Active++
+	s.open.Store(int32(s.stats.Active))
 	return nil
 }
 
@@ -198,6 +204,7 @@ func (s *Server) release(t *transfer) {
 		delete(s.clients, client)
 	}
 	s.stats.Active--
+	s.open.Store(int32(s.stats.Active))
 }
 
 // serve answers an admitted request and reports how that went.
@@ -245,6 +252,7 @@ func (s *Server) send(ctx context.Context, t *transfer) error {
 		block: func() int { return largestBlock(t.report.Local, t.report.Client) },
 	})
 	t.report.BlockSize, t.report.WindowSize = t.terms.block, t.terms.window
+	t.segments = t.terms.window > 1 && t.terms.block >= leastSegment && segment(t.conn, headerSize+t.terms.block) == nil
 	// Above five seconds, the usual timeout of clients: some (atftp) start theirs anew at every packet that is of no use
 	// to them, and send a lost ACK again only after a silence that is longer.
 	t.sender = newSender(t.report.Size, t.terms, 6*s.cfg.Timeout)

@@ -28,24 +28,27 @@ type transfer struct {
 
 	content Content
 	conn    *net.UDPConn
-	timer   *time.Timer // makes a read fail: a deadline would need the time of day, which jumps
+	alarm   *alarm
 	terms   terms
 	sender  *sender
 	now     func() time.Time
 	asked   time.Time // when something was sent to which the next ACK can only be the answer; zero once it was sent again
-	buf     []byte    // the blocks of one window, with room for one header in front
+	buf     []byte    // the packets of one window
 	in      [headerSize + maxTextSize + 1]byte
 	told    int  // strangers told off
 	refused bool // the client's port was closed when everything had been sent; its last ACK may still be on its way
+
+	few      func() bool // so few transfers go on that each may have a thread
+	segments bool        // several packets are one datagram up to the network card (UDP_SEGMENT of Linux 4.18)
 }
 
 // run sends the content until the end. The socket and the terms are there.
 func (t *transfer) run(ctx context.Context) {
 	stop := interruptOn(ctx, t.conn)
 	defer stop()
-	t.timer = time.AfterFunc(time.Hour, func() { _ = t.conn.SetReadDeadline(longAgo()) })
-	defer t.timer.Stop()
-	t.buf = make([]byte, headerSize+min(int64(t.terms.block)*int64(t.terms.window), t.report.Size))
+	t.alarm = newAlarm(t.conn)
+	defer t.alarm.stop()
+	t.buf = make([]byte, headerSize*int64(t.terms.window)+min(int64(t.terms.block)*int64(t.terms.window), t.report.Size))
 	next := t.sender.start()
 	for {
 		err := t.perform(next)
@@ -75,10 +78,7 @@ func (t *transfer) perform(s step) error {
 		}
 	}
 	if s.wait > 0 {
-		// A timer that fires right now may still set its deadline afterwards. That resends too early, once.
-		t.timer.Stop()
-		_ = t.conn.SetReadDeadline(time.Time{})
-		t.timer.Reset(s.wait)
+		t.alarm.set(s.wait)
 	}
 	switch {
 	case s.say != nil:
@@ -91,13 +91,12 @@ func (t *transfer) perform(s step) error {
 	return nil
 }
 
-// sendBlocks reads a window in one go and sends it without moving a byte: each header is put over the last bytes of the
-// block before, which has left by then.
+// sendBlocks reads a window in one go, to the end of the buffer, and moves each block forward behind its header.
 func (t *transfer) sendBlocks(from, to int64) error {
 	block := int64(t.terms.block)
 	offset := (from - 1) * block
-	length := min((to-from+1)*block, t.report.Size-offset)
-	payload := t.buf[headerSize : headerSize+length]
+	headers, length := headerSize*(to-from+1), min((to-from+1)*block, t.report.Size-offset)
+	packets, payload := t.buf[:headers+length], t.buf[headers:headers+length]
 	if n, err := t.content.ReadAt(payload, offset); n < len(payload) {
 		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
@@ -105,12 +104,42 @@ func (t *transfer) sendBlocks(from, to int64) error {
 		return fmt.Errorf("read content at %d: %w", offset, err)
 	}
 	for number := from; number <= to; number++ {
-		start := (number - from) * block
-		b := t.buf[start : headerSize+min(start+block, length)]
-		putDataHeader(b, uint16(number))
-		if err := t.write(b); err != nil {
+		start := (number - from) * (headerSize + block)
+		n := copy(packets[start+headerSize:], payload[:min(block, int64(len(payload)))])
+		payload = payload[n:]
+		putDataHeader(packets[start:], uint16(number))
+	}
+	return t.writePackets(packets, headerSize+t.terms.block)
+}
+
+// What the kernel cuts in segments: at most UDP_MAX_SEGMENTS of udp.h, and what fits the length field of IPv4. Segments of
+// 20 bytes and less arrive damaged (seen on Linux 6.18); nobody who wants windows wants such blocks.
+const (
+	maxSegments  = 64
+	maxSegmented = 65507
+	leastSegment = 512
+)
+
+// writePackets sends what lies one behind the other, each of size bytes but for the last: as many at once as the kernel
+// takes, for a system call and the way through the kernel cost more than the bytes.
+func (t *transfer) writePackets(b []byte, size int) error {
+	for len(b) > 0 {
+		n := min(len(b), size)
+		if t.segments {
+			n = min(len(b), min(maxSegments, maxSegmented/size)*size)
+		}
+		_, err := t.conn.WriteToUDPAddrPort(b[:n], t.report.Client)
+		if n > size && cannotSegment(err) {
+			t.segments = false
+			if err := segment(t.conn, 0); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := t.serious(err); err != nil {
 			return err
 		}
+		b = b[n:]
 	}
 	return nil
 }
@@ -145,12 +174,19 @@ func (t *transfer) fail(err error) step {
 	return next
 }
 
+// linger is how long a thread waits for an answer before the transfer gives it up to others: the round trip in a
+// rack is shorter, and to be woken by the scheduler costs more than all the rest of a block.
+const linger = 2 * time.Millisecond
+
 // await reads until something happens that calls for a step.
 func (t *transfer) await(ctx context.Context) step {
 	for failed := 0; ; {
 		// Looked at before each read: perform may have lifted the deadline that the end of ctx set.
 		if ctx.Err() != nil {
 			return t.fail(&Error{CodeUndefined, "server is stopping, try again"})
+		}
+		if t.few() {
+			waitReadable(t.conn, linger)
 		}
 		n, from, err := t.conn.ReadFromUDPAddrPort(t.in[:])
 		switch failed++; {
