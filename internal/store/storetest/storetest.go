@@ -58,6 +58,7 @@ func Run(t *testing.T, open Open) {
 		"coalescing":             coalescing,
 		"record and witness":     recordAndWitness,
 		"leases":                 leases,
+		"many leases":            manyLeases,
 		"leases of IPv6":         leases6,
 		"reopen":                 reopen,
 		"newer schema":           newerSchema,
@@ -396,6 +397,58 @@ func leases(t *testing.T, open Open) {
 	}
 	if got, err = s.Leases(t.Context()); err != nil || len(got) != 1 || got[0].Address != third.Address {
 		t.Errorf("after one was dropped: %v, %v", got, err)
+	}
+}
+
+// manyLeases grants many at once, some to the same client or of the same address: what was
+// granted last counts, and who was told so finds it stored.
+func manyLeases(t *testing.T, open Open) {
+	s, _ := running(t, open, "db")
+	const clients = 203
+	mac := func(i int) lane.MAC { return lane.MAC(fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&255)) }
+	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			for _, a := range []netip.Addr{address(i), address(1000 + i), address(2000 + i)} {
+				l := lane.Lease{MAC: mac(i), Address: a, State: lane.LeaseActive, Granted: at(), Expires: at().Add(time.Hour)}
+				if i == 7 && a == address(7) {
+					l.State = lane.LeaseDeclined
+				}
+				if err := s.PutLease(t.Context(), l); err != nil {
+					t.Errorf("%s: %v", a, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i := range 2 * clients { // two addresses for one client at the same moment: it has one of them
+		wg.Go(func() {
+			l := lane.Lease{MAC: mac(i / 2), Address: address(3000 + i), State: lane.LeaseActive, Granted: at(), Expires: at().Add(time.Hour)}
+			if err := s.PutLease(t.Context(), l); err != nil {
+				t.Errorf("%s: %v", l.Address, err)
+			}
+		})
+	}
+	wg.Wait()
+	taken := lane.Lease{MAC: mac(5000), Address: address(9000), State: lane.LeaseActive, Granted: at(), Expires: at().Add(time.Hour)}
+	for _, m := range []lane.MAC{mac(6000), taken.MAC} {
+		l := taken
+		l.MAC = m
+		if err := s.PutLease(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := s.Leases(t.Context())
+	if err != nil || len(got) != clients+2 {
+		t.Fatalf("%d leases, want one a client, one that is set aside and the last; %v", len(got), err)
+	}
+	for _, l := range got {
+		switch {
+		case l.State == lane.LeaseDeclined && l.Address == address(7), l.MAC == taken.MAC && l.Address == taken.Address:
+		case l.Address.Less(address(3000)) || l.Address == taken.Address:
+			t.Errorf("%s still has %s", l.MAC, l.Address)
+		}
 	}
 }
 
