@@ -12,13 +12,16 @@ import (
 	"bootlane/internal/lane"
 )
 
-// Debian 12 has iPXE for x86_64 only. What boots other machines here is another real
-// loader of Debian: its installer's shim and GRUB.
+// Debian 12 has iPXE for x86_64 only. What boots other machines here are other real
+// loaders of Debian: the network GRUB of its installer, and SYSLINUX.
 const (
 	armInstaller = "/usr/lib/debian-installer/images/12/arm64/text/debian-installer/arm64"
 	armLoader    = armInstaller + "/bootnetaa64.efi"
+	efi32Loader  = "/usr/lib/SYSLINUX.EFI/efi32/syslinux.efi"
+	efi32Rest    = "/usr/lib/syslinux/modules/efi32/ldlinux.e32"
 
-	armLoaders = "\nloaders:\n  arm64-uefi: [" + armLoader + ", " + armInstaller + "/grubaa64.efi]"
+	armLoaders   = "\nloaders:\n  arm64-uefi: [" + armLoader + ", " + armInstaller + "/grubaa64.efi]"
+	efi32Loaders = "\nloaders:\n  i386-uefi: [" + efi32Loader + ", " + efi32Rest + "]"
 )
 
 // armBundle makes a bundle of Debian's installer for arm64.
@@ -83,4 +86,21 @@ func (l *Lab) refusesArch(ctx context.Context, m *Machine) {
 	_, err := l.client.Provision(ctx, m.Name, lane.Provisioning{})
 	want := fmt.Sprintf("the machine is %s, the bundle", m.hardware().arch)
 	l.expect(err != nil && strings.Contains(err.Error(), want), "an install on %s is refused: %s", m.Name, lane.Clean(fmt.Sprint(err), 300))
+}
+
+// ia32 boots a machine whose firmware has 32 bits and that nobody knows.
+func ia32(ctx context.Context, l *Lab) error {
+	m := l.machine("stranger-i", lane.UEFI, Disk{Serial: "SYSTEM-I", Bytes: gigabyte})
+	m.Board = IA32
+	if err := m.start(ctx); err != nil {
+		return err
+	}
+	if err := l.screen(ctx, m, "Bootlane hold: "+string(lane.UnknownMachine), patience); err != nil {
+		return err
+	}
+	l.expect(true, "SYSLINUX ran, asked for its configuration, and shows why the machine is held")
+	if err := l.fetched(ctx, m, 6, efi32Loader); err != nil {
+		return err
+	}
+	return l.held(ctx, m)
 }

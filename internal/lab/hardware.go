@@ -8,6 +8,7 @@ type Board string
 // The boards. The firmware of a PC is what [Machine.Firmware] says; the others have one.
 const (
 	PC    Board = ""      // x86_64, with OVMF or SeaBIOS
+	IA32  Board = "ia32"  // UEFI of 32 bits
 	ARM64 Board = "arm64" // UEFI
 )
 
@@ -25,6 +26,7 @@ type hardware struct {
 // Files of the firmware, where Debian's packages put them.
 const (
 	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ia32Code = "/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd"
 	armCode  = "/usr/share/AAVMF/AAVMF_CODE.fd"
 )
 
@@ -33,6 +35,10 @@ func (m *Machine) hardware() hardware {
 	pc := []string{"-machine", "q35,accel=tcg,graphics=off", "-cpu", "max"}
 	arm := []string{"-machine", "virt,accel=tcg", "-cpu", "cortex-a57"}
 	switch {
+	case m.Board == IA32:
+		// Debian has this firmware only as it keeps its variables in system management mode.
+		return hardware{lane.I386, "qemu-system-x86_64", []string{"-machine", "q35,accel=tcg,graphics=off,smm=on", "-cpu", "max", "-global", "driver=cfi.pflash01,property=secure,value=on"},
+			ia32Code, "/usr/share/OVMF/OVMF32_VARS_4M.fd", "OVMF, IA32", []string{"ovmf-ia32", "qemu-system-x86"}}
 	case m.Board == ARM64:
 		return hardware{lane.ARM64, "qemu-system-aarch64", arm, armCode, "/usr/share/AAVMF/AAVMF_VARS.fd", "AAVMF, arm64", []string{"qemu-efi-aarch64", "qemu-system-arm"}}
 	case m.Firmware == lane.UEFI:

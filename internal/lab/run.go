@@ -61,8 +61,8 @@ func packageOf(name string) string {
 	return map[string]string{
 		"qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm", "ip": "iproute2", "tcpdump": "tcpdump", "radvd": "radvd",
 		"dhcrelay": "isc-dhcp-relay", "dnsmasq": "dnsmasq-base", "kea-dhcp4": "kea-dhcp4-server", "dhcpd": "isc-dhcp-server",
-		ovmfCode: "ovmf", armCode: "qemu-efi-aarch64", "/usr/lib/ipxe/snponly.efi": "ipxe",
-		armLoader: "debian-installer-12-netboot-arm64",
+		ovmfCode: "ovmf", armCode: "qemu-efi-aarch64", ia32Code: "ovmf-ia32", "/usr/lib/ipxe/snponly.efi": "ipxe",
+		armLoader: "debian-installer-12-netboot-arm64", efi32Loader: "syslinux-efi", efi32Rest: "syslinux-common",
 	}[name]
 }
 
