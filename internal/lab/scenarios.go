@@ -41,6 +41,7 @@ func Scenarios() []Scenario {
 		{"y", "the site's own DHCP server names the boot files, as exported: dnsmasq, Kea, ISC; PXE and HTTP Boot", exported, externalDHCP, true, []string{"dnsmasq", "kea-dhcp4", "dhcpd"}},
 		{"m", "arm64 UEFI, by PXE and by HTTP Boot: an image for x86_64 is refused, its own boot loader runs", arm64, ownDHCP + armLoaders, true, []string{"qemu-system-aarch64", armCode, armLoader}},
 		{"i", "UEFI of 32 bits: an unknown machine is held, and SYSLINUX tells it why", ia32, ownDHCP + efi32Loaders, true, []string{ia32Code, efi32Loader, efi32Rest}},
+		{"r", "behind a router and a relay agent, UEFI: as far as the agent's first report", relayed, relayedDHCP, true, []string{"dhcrelay"}},
 		{"d", "an unknown machine: held, and told why", unknown, "", false, nil},
 	}
 }
