@@ -19,7 +19,8 @@ lab: setup build ## blank virtual servers go through the lane; SCENARIO=a plays 
 	scripts/lab-bundles $(CACHE)/lab
 	bin/bootlane lab --image $(CACHE)/lab/image --installer $(CACHE)/lab/installer --out lab-out $(SCENARIO)
 
-lab-full: setup build ## every scenario, the slow ones too
+lab-full: build ## every scenario, the slow ones too
+	@scripts/setup full
 	scripts/lab-bundles $(CACHE)/lab
 	bin/bootlane lab --full --image $(CACHE)/lab/image --installer $(CACHE)/lab/installer --out lab-out
 

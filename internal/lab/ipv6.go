@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -43,9 +42,6 @@ const routerConfig = `interface br0 {
 
 // router starts the site's IPv6 router, as far as it advertises.
 func (l *Lab) router() error {
-	if _, err := exec.LookPath("radvd"); err != nil {
-		return fmt.Errorf("the lab needs radvd, for a router that advertises: apt-get install radvd: %w", err)
-	}
 	config := filepath.Join(l.dir, "radvd.conf")
 	if err := os.WriteFile(config, []byte(routerConfig), 0o644); err != nil {
 		return fmt.Errorf("write the router's configuration: %w", err)

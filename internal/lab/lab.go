@@ -5,6 +5,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -66,21 +68,23 @@ func (l *Lab) say(format string, args ...any) {
 	fmt.Fprintf(l.cfg.Out, "%s %7.1fs  %s\n", l.key, l.now().Sub(l.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// expect records and shows whether something is as it must be.
-func (l *Lab) expect(ok bool, format string, args ...any) {
+// expect records and shows whether something is as it must be, and returns it.
+func (l *Lab) expect(ok bool, format string, args ...any) bool {
 	text := fmt.Sprintf(format, args...)
 	if ok {
 		l.say("  ok    %s", text)
-		return
+		return true
 	}
 	l.say("  FAIL  %s", text)
 	l.failures = append(l.failures, text)
+	return false
 }
 
-func (l *Lab) ip(ctx context.Context, args ...string) error {
-	out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("run ip %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+// run runs a program to its end, inside the namespace that a command leads to, or in ours.
+func run(ctx context.Context, inside []string, name string, args ...string) error {
+	command := slices.Concat(inside, []string{name}, args)
+	if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("run %s: %w: %s", strings.Join(command, " "), err, bytes.TrimSpace(out))
 	}
 	return nil
 }
@@ -100,15 +104,24 @@ func (l *Lab) network(ctx context.Context) error {
 		steps = append(steps, step)
 	}
 	for _, args := range append(steps, []string{"link", "set", bridge, "up"}) {
-		if err := l.ip(ctx, args...); err != nil {
+		if err := run(ctx, nil, "ip", args...); err != nil {
 			return err
 		}
 	}
-	// Whole boot packets, but of file transfers only how they begin and end. It stays
+	// Whole boot packets, but of transfers by HTTP only how they begin and end. It stays
 	// root: a process that changes its user no longer dies with its parent, prctl(2).
 	_, err := l.spawn(filepath.Join(l.dir, "tcpdump.log"), "tcpdump", "-Z", "root", "-i", bridge, "-U", "-s", "600", "-w", filepath.Join(l.dir, packets),
-		"udp or (tcp and tcp[tcpflags] & (tcp-syn|tcp-fin|tcp-rst) != 0)")
+		strings.Join(wanted(), " or "))
 	return err
+}
+
+// wanted is what the packet capture keeps. For TCP over IPv6, pcap-filter(7) has no names.
+func wanted() []string {
+	out := []string{"udp", "tcp[13] & 7 != 0", "(ip6[6] = 6 and ip6[53] & 7 != 0)"}
+	for _, word := range []string{"GET ", "HEAD", "POST", "HTTP"} {
+		out = append(out, fmt.Sprintf("tcp[((tcp[12] & 0xf0) >> 2):4] = %#x", word), fmt.Sprintf("(ip6[6] = 6 and ip6[(((ip6[52] & 0xf0) >> 2) + 40):4] = %#x)", word))
+	}
+	return out
 }
 
 // serve starts the server, again if need be, and returns when it answers.
@@ -211,12 +224,12 @@ func (l *Lab) add(m *Machine) *Machine {
 
 // spec returns the machine's inventory record, for its first disk.
 func (m *Machine) spec(bundle string) api.HostSpec {
-	network := api.NetworkSpec{Address: fmt.Sprintf("192.168.77.%d", 20+m.number)}
+	network := api.NetworkSpec{Address: fmt.Sprintf("%s.%d", cmp.Or(m.place.net, "192.168.77"), 20+m.number)}
 	if m.Boot.ipv6() {
 		network.Address6 = fmt.Sprintf("fd77::%d", 20+m.number)
 	}
 	return api.HostSpec{ID: m.Name, Identity: lane.Identity{UUID: m.UUID, MACs: m.MACs, Serial: m.Serial, AssetTag: m.Asset, Rack: "lab", Unit: fmt.Sprint(m.number)},
-		Arch: "x86_64", Role: "worker", Bundle: bundle, Disk: lane.DiskSelector{Serial: m.Disks[0].Serial, SizeGB: float64(m.Disks[0].Bytes) / 1e9},
+		Arch: string(m.hardware().arch), Role: "worker", Bundle: bundle, Disk: lane.DiskSelector{Serial: m.Disks[0].Serial, SizeGB: float64(m.Disks[0].Bytes) / 1e9},
 		Network: network}
 }
 

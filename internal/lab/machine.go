@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -29,11 +31,14 @@ type Machine struct {
 	Firmware lane.Firmware
 	Disks    []Disk
 	Boot     Way // how it boots by network
+	Board    Board
 
 	lab    *Lab
 	number int
+	place  place
 	proc   *process
-	mark   int // offset in the serial log from which waits look
+	on     time.Time // when it was first switched on
+	mark   int       // offset in the serial log from which waits look
 }
 
 // Way is a way to boot by network.
@@ -50,11 +55,12 @@ const (
 // ipv6 reports whether the machine boots by IPv6.
 func (w Way) ipv6() bool { return w == PXE6 || w == HTTP6 }
 
-// Files of the firmware, where Debian's packages put them.
-const (
-	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-)
+// place is where a machine stands. The zero place is at the server's own bridge.
+type place struct {
+	inside []string // the command that runs others in its namespace
+	bridge string
+	net    string // the first three numbers of its network
+}
 
 func (m *Machine) file(name string) string {
 	return filepath.Join(m.lab.dir, m.Name+"-"+name)
@@ -91,11 +97,14 @@ func (m *Machine) start(ctx context.Context) error {
 			return err
 		}
 	}
-	p, err := m.lab.spawn(m.file("qemu.log"), "qemu-system-x86_64", m.arguments()...)
+	command := slices.Concat(m.place.inside, []string{m.hardware().program}, m.arguments())
+	p, err := m.lab.spawn(m.file("qemu.log"), command[0], command[1:]...)
 	if err != nil {
 		return err
 	}
-	m.proc = p
+	if m.proc = p; m.on.IsZero() {
+		m.on = m.lab.now()
+	}
 	return nil
 }
 
@@ -106,18 +115,18 @@ func (m *Machine) make(ctx context.Context) error {
 			return err
 		}
 	}
-	if m.Firmware == lane.UEFI {
-		vars, err := os.ReadFile(ovmfVars)
+	if hw := m.hardware(); hw.vars != "" {
+		vars, err := os.ReadFile(hw.vars)
 		if err != nil {
-			return fmt.Errorf("read the firmware (Debian package ovmf): %w", err)
+			return fmt.Errorf("read the firmware (Debian package %s): %w", hw.packages[0], err)
 		}
 		if err := os.WriteFile(m.file("vars.fd"), vars, 0o600); err != nil {
 			return fmt.Errorf("write firmware variables: %w", err)
 		}
 	}
 	for i := range m.MACs {
-		for _, args := range [][]string{{"tuntap", "add", m.tap(i), "mode", "tap"}, {"link", "set", m.tap(i), "master", m.lab.site.Interface, "up"}} {
-			if err := m.lab.ip(ctx, args...); err != nil {
+		for _, args := range [][]string{{"tuntap", "add", m.tap(i), "mode", "tap"}, {"link", "set", m.tap(i), "master", cmp.Or(m.place.bridge, m.lab.site.Interface), "up"}} {
+			if err := run(ctx, m.place.inside, "ip", args...); err != nil {
 				return err
 			}
 		}
@@ -132,14 +141,15 @@ func (m *Machine) arguments() []string {
 	if m.Serial != "" {
 		smbios += ",serial=" + escape(m.Serial)
 	}
-	args := []string{"-name", m.Name, "-machine", "q35,accel=tcg,graphics=off", "-cpu", "max", "-smp", "1", "-m", "1024", "-display", "none", "-no-user-config", "-nodefaults",
-		"-serial", "file:" + m.file("serial.log"), "-qmp", "unix:" + escape(m.file("qmp")) + ",server=on,wait=off",
-		"-uuid", string(m.UUID), "-smbios", smbios}
+	hw := m.hardware()
+	args := append(hw.options, "-name", m.Name, "-smp", "1", "-m", "1024", "-display", "none", "-no-user-config", "-nodefaults",
+		"-serial", "file:"+m.file("serial.log"), "-qmp", "unix:"+escape(m.file("qmp"))+",server=on,wait=off",
+		"-uuid", string(m.UUID), "-smbios", smbios)
 	if m.Asset != "" {
 		args = append(args, "-smbios", "type=3,asset="+escape(m.Asset))
 	}
-	if m.Firmware == lane.UEFI {
-		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+ovmfCode, "-drive", "if=pflash,format=raw,file="+escape(m.file("vars.fd")),
+	if hw.code != "" {
+		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+hw.code, "-drive", "if=pflash,format=raw,file="+escape(m.file("vars.fd")),
 			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string="+yes(m.Boot == PXE6))
 		if m.Boot != PXE {
 			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")

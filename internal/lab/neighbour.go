@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -48,14 +47,17 @@ func (l *Lab) computer(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	inside := []string{"nsenter", "-t", pid, "-n"}
-	for _, args := range [][]string{
-		{"ip", "link", "add", "name", "site0", "type", "veth", "peer", "name", l.site.Interface, "netns", pid},
-		{"ip", "link", "set", "site0", "master", l.site.Interface, "up"},
-		append(slices.Clone(inside), "ip", "address", "add", neighbourAddr+"/24", "dev", l.site.Interface),
-		append(slices.Clone(inside), "ip", "link", "set", l.site.Interface, "up"),
+	for _, step := range []struct {
+		inside []string
+		ip     string
+	}{
+		{nil, "link add name site0 type veth peer name " + l.site.Interface + " netns " + pid},
+		{nil, "link set site0 master " + l.site.Interface + " up"},
+		{inside, "address add " + neighbourAddr + "/24 dev " + l.site.Interface},
+		{inside, "link set " + l.site.Interface + " up"},
 	} {
-		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("run %s: %w: %s", strings.Join(args, " "), err, out)
+		if err := run(ctx, step.inside, "ip", strings.Fields(step.ip)...); err != nil {
+			return nil, err
 		}
 	}
 	return inside, nil

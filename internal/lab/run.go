@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,7 +26,7 @@ const limit = 20 * time.Minute
 // namespace of its own, and shows their progress live. It returns an error when
 // any expectation failed.
 func Play(ctx context.Context, cfg Config, keys []string, atOnce int) error {
-	if err := tools(ovmfCode, "/usr/lib/ipxe/snponly.efi"); err != nil {
+	if err := tools(needs(keys)...); err != nil {
 		return err
 	}
 	began := cfg.Now()
@@ -44,19 +45,41 @@ func Play(ctx context.Context, cfg Config, keys []string, atOnce int) error {
 	return summary(cfg, keys, results, cfg.Now().Sub(began))
 }
 
-// tools names every missing program and file with its Debian package.
-func tools(files ...string) error {
-	var problems []error
-	for _, t := range []struct{ name, pkg string }{{"qemu-system-x86_64", "qemu-system-x86"}, {"ip", "iproute2"}, {"tcpdump", "tcpdump"}} {
-		if _, err := exec.LookPath(t.name); err != nil {
-			problems = append(problems, fmt.Errorf("the lab needs %s: apt-get install %s", t.name, t.pkg))
+// needs returns the programs and files that scenarios are played with.
+func needs(keys []string) []string {
+	out := []string{ovmfCode, "/usr/lib/ipxe/snponly.efi"}
+	for _, s := range Scenarios() {
+		if slices.Contains(keys, s.Key) {
+			out = append(out, s.needs...)
 		}
 	}
-	for _, f := range append(files, "/dev/net/tun") {
-		if _, err := os.Stat(f); err != nil {
-			mend := map[string]string{ovmfCode: "apt-get install ovmf", "/dev/net/tun": "modprobe tun"}[f]
-			problems = append(problems, fmt.Errorf("the lab needs %s: %s", f, cmp.Or(mend, "apt-get install ipxe")))
+	return out
+}
+
+// packageOf is where Debian keeps the files and programs that the lab needs.
+func packageOf(name string) string {
+	return map[string]string{
+		"qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm", "ip": "iproute2", "tcpdump": "tcpdump", "radvd": "radvd",
+		"dhcrelay": "isc-dhcp-relay", "dnsmasq": "dnsmasq-base", "kea-dhcp4": "kea-dhcp4-server", "dhcpd": "isc-dhcp-server",
+		ovmfCode: "ovmf", armCode: "qemu-efi-aarch64", ia32Code: "ovmf-ia32", "/usr/lib/ipxe/snponly.efi": "ipxe",
+		armLoader: "debian-installer-12-netboot-arm64", efi32Loader: "syslinux-efi", efi32Rest: "syslinux-common",
+	}[name]
+}
+
+// tools names every missing program and file with its Debian package.
+func tools(needed ...string) error {
+	var problems []error
+	for _, name := range append([]string{"qemu-system-x86_64", "ip", "tcpdump"}, needed...) {
+		_, err := os.Stat(name)
+		if !filepath.IsAbs(name) {
+			_, err = exec.LookPath(name)
 		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("the lab needs %s: apt-get install %s", name, packageOf(name)))
+		}
+	}
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		problems = append(problems, errors.New("the lab needs /dev/net/tun: modprobe tun"))
 	}
 	if os.Geteuid() != 0 {
 		problems = append(problems, errors.New("the lab needs root, for a network namespace of its own"))

@@ -19,26 +19,30 @@ type Scenario struct {
 	Key   string
 	Title string
 	play  func(ctx context.Context, l *Lab) error
-	dhcp  string // of the configuration; empty: Bootlane owns the network
-	Full  bool   // slow, or of little news: played when it is named, or with all
+	dhcp  string   // of the configuration; empty: Bootlane owns the network
+	Full  bool     // slow, or of little news: played when it is named, or with all
+	needs []string // programs and files, beside what all of them need
 }
 
 // Scenarios returns every scenario, the longest first. In a network without DHCPv6, OVMF
 // waits a minute for it on its way to the disk: the one with the most power cycles has it.
 func Scenarios() []Scenario {
 	return []Scenario{
-		{"c", "the Debian installer, UEFI and BIOS: own seed, identity gate, report; then the deadline", installer, "", false},
-		{"a", "the main job, UEFI: blank disk to installed, and two more power cycles", mainJob, ownDHCP + ipv6Keys, false},
-		{"g", "the server is killed twice on the way; the run goes on", killed, "", false},
-		{"b", "the main job, legacy BIOS", legacy, "", false},
-		{"e", "registered MAC, foreign UUID: quarantine, accept, and on", foreign, "", false},
-		{"f", "a disk of the wrong serial, and one of the wrong size: nothing is written", wrongDisk, "", false},
-		{"h", "proxyDHCP beside a site's own DHCP server, UEFI and BIOS", beside, proxyDHCP, false},
-		{"v", "PXE over IPv6, UEFI: as far as the agent's first report, then to its disk", pxe6, ownDHCP + ipv6Keys, true},
-		{"w", "HTTP Boot over IPv6 alone, UEFI: an unknown machine is held, and told why", http6, onlyIPv6, true},
-		{"x", "HTTP Boot, UEFI: as far as the agent's first report", httpBoot, "", true},
-		{"y", "the site's own DHCP server names the boot files, as exported: dnsmasq, Kea, ISC; PXE and HTTP Boot", exported, externalDHCP, true},
-		{"d", "an unknown machine: held, and told why", unknown, "", false},
+		{"c", "the Debian installer, UEFI and BIOS: own seed, identity gate, report; then the deadline", installer, "", false, nil},
+		{"a", "the main job, UEFI: blank disk to installed, and two more power cycles", mainJob, ownDHCP + ipv6Keys, false, nil},
+		{"g", "the server is killed twice on the way; the run goes on", killed, "", false, nil},
+		{"b", "the main job, legacy BIOS", legacy, "", false, nil},
+		{"e", "registered MAC, foreign UUID: quarantine, accept, and on", foreign, "", false, nil},
+		{"f", "a disk of the wrong serial, and one of the wrong size: nothing is written", wrongDisk, "", false, nil},
+		{"h", "proxyDHCP beside a site's own DHCP server, UEFI and BIOS", beside, proxyDHCP, false, []string{"dnsmasq"}},
+		{"v", "PXE over IPv6, UEFI: as far as the agent's first report, then to its disk", pxe6, ownDHCP + ipv6Keys, true, []string{"radvd"}},
+		{"w", "HTTP Boot over IPv6 alone, UEFI: an unknown machine is held, and told why", http6, onlyIPv6, true, []string{"radvd"}},
+		{"x", "HTTP Boot, UEFI: as far as the agent's first report", httpBoot, "", true, nil},
+		{"y", "the site's own DHCP server names the boot files, as exported: dnsmasq, Kea, ISC; PXE and HTTP Boot", exported, externalDHCP, true, []string{"dnsmasq", "kea-dhcp4", "dhcpd"}},
+		{"m", "arm64 UEFI, by PXE and by HTTP Boot: an image for x86_64 is refused, its own boot loader runs", arm64, ownDHCP + armLoaders, true, []string{"qemu-system-aarch64", armCode, armLoader}},
+		{"i", "UEFI of 32 bits: an unknown machine is held, and SYSLINUX tells it why", ia32, ownDHCP + efi32Loaders, true, []string{ia32Code, efi32Loader, efi32Rest}},
+		{"r", "behind a router and a relay agent, UEFI: as far as the agent's first report", relayed, relayedDHCP, true, []string{"dhcrelay"}},
+		{"d", "an unknown machine: held, and told why", unknown, "", false, nil},
 	}
 }
 
@@ -333,6 +337,11 @@ func unknown(ctx context.Context, l *Lab) error {
 	for _, want := range []string{string(lane.UnknownMachine), string(m.MACs[0]), string(m.UUID), m.Serial, m.Asset} {
 		l.expect(m.shows(regexp.QuoteMeta(want)), "its screen shows %s", want)
 	}
+	return l.held(ctx, m)
+}
+
+// held expects that a machine without a record was given nothing, and left its traces.
+func (l *Lab) held(ctx context.Context, m *Machine) error {
 	events, err := l.client.Events(ctx, string(m.MACs[0]), 0, 5000)
 	if err != nil {
 		return err

@@ -1,0 +1,48 @@
+package lab
+
+import "bootlane/internal/lane"
+
+// Board is a kind of machine that QEMU plays.
+type Board string
+
+// The boards. The firmware of a PC is what [Machine.Firmware] says; the others have one.
+const (
+	PC    Board = ""      // x86_64, with OVMF or SeaBIOS
+	IA32  Board = "ia32"  // UEFI of 32 bits
+	ARM64 Board = "arm64" // UEFI
+)
+
+// hardware is a board as QEMU is told, and as the records call it.
+type hardware struct {
+	arch     lane.Arch
+	program  string
+	options  []string
+	code     string // UEFI firmware, and the variables that it begins with
+	vars     string
+	name     string   // of the firmware
+	packages []string // of Debian: the firmware's, what stands beside it, and the emulator's
+}
+
+// Files of the firmware, where Debian's packages put them.
+const (
+	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ia32Code = "/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd"
+	armCode  = "/usr/share/AAVMF/AAVMF_CODE.fd"
+)
+
+// hardware returns what the machine is made of.
+func (m *Machine) hardware() hardware {
+	pc := []string{"-machine", "q35,accel=tcg,graphics=off", "-cpu", "max"}
+	arm := []string{"-machine", "virt,accel=tcg", "-cpu", "cortex-a57"}
+	switch {
+	case m.Board == IA32:
+		// Debian has this firmware only as it keeps its variables in system management mode.
+		return hardware{lane.I386, "qemu-system-x86_64", []string{"-machine", "q35,accel=tcg,graphics=off,smm=on", "-cpu", "max", "-global", "driver=cfi.pflash01,property=secure,value=on"},
+			ia32Code, "/usr/share/OVMF/OVMF32_VARS_4M.fd", "OVMF, IA32", []string{"ovmf-ia32", "qemu-system-x86"}}
+	case m.Board == ARM64:
+		return hardware{lane.ARM64, "qemu-system-aarch64", arm, armCode, "/usr/share/AAVMF/AAVMF_VARS.fd", "AAVMF, arm64", []string{"qemu-efi-aarch64", "qemu-system-arm"}}
+	case m.Firmware == lane.UEFI:
+		return hardware{lane.X86_64, "qemu-system-x86_64", pc, ovmfCode, "/usr/share/OVMF/OVMF_VARS_4M.fd", "OVMF, x64", []string{"ovmf", "qemu-system-x86"}}
+	}
+	return hardware{lane.X86_64, "qemu-system-x86_64", pc, "", "", "SeaBIOS, iPXE as the NIC's ROM", []string{"seabios", "ipxe-qemu", "qemu-system-x86"}}
+}
