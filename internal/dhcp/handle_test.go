@@ -68,9 +68,12 @@ func (r *rig) Lease(_ lane.Facts, _, text string) {
 	r.notes = append(r.notes, text)
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return newRigIn(t, t.TempDir()) }
+
+// newRigIn makes a rig with its database in dir.
+func newRigIn(t *testing.T, dir string) *rig {
 	r := &rig{t: t, now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), reserved: map[lane.MAC]netip.Addr{}, networks: []Network{network()}}
-	e, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
+	e, err := sqlite.Open(t.Context(), filepath.Join(dir, "db"))
 	if err != nil {
 		t.Fatal(err)
 	}
