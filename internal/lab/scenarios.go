@@ -277,7 +277,7 @@ func installer(ctx context.Context, l *Lab) error {
 		return err
 	}
 	for _, m := range []*Machine{bios, uefi} {
-		if err := l.provision(ctx, m, lane.Provisioning{For: 7 * time.Minute}); err != nil {
+		if err := l.provision(ctx, m, lane.Provisioning{For: 8 * time.Minute}); err != nil {
 			return err
 		}
 		if err := m.start(ctx); err != nil {
@@ -285,7 +285,7 @@ func installer(ctx context.Context, l *Lab) error {
 		}
 	}
 	for _, m := range []*Machine{bios, uefi} {
-		if err := l.stage(ctx, m.Name, lane.StageKernel, 7*time.Minute); err != nil {
+		if err := l.stage(ctx, m.Name, lane.StageKernel, 8*time.Minute); err != nil {
 			return err
 		}
 		if err := l.readItsSeed(ctx, m); err != nil {
