@@ -110,7 +110,8 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	if err != nil {
 		return err
 	}
-	files, err := tftp.New(tftp.Config{Addr: cfg.Listen.TFTP, Source: tftpSource{a.control, cfg.BaseURL}, Now: time.Now, Log: a.log, Done: a.transferred})
+	files, err := tftp.New(tftp.Config{Addr: cfg.Listen.TFTP, Source: tftpSource{a.control, cfg.BaseURL}, Now: time.Now, Log: a.log, Done: a.transferred,
+		MaxBlock: cfg.TFTP.MaxBlock, MaxWindow: cfg.TFTP.MaxWindow, MaxPerClient: cfg.TFTP.MaxPerClient, SinglePort: cfg.TFTP.SinglePort})
 	if err != nil {
 		return err
 	}

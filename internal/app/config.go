@@ -27,6 +27,7 @@ type Config struct {
 	Networks []Network        `yaml:"networks"`
 	Classes  []Class          `yaml:"classes,omitempty"`
 	Loaders  map[string]Files `yaml:"loaders"` // platform to files; the first is given when nobody asks for another
+	TFTP     TFTP             `yaml:"tftp"`
 	Policy   Policy           `yaml:"policy"`
 	Site     seed.Site        `yaml:"site"`
 	Log      string           `yaml:"log"` // debug, info, warn, error
@@ -45,6 +46,14 @@ func (f *Files) UnmarshalYAML(n *yaml.Node) error {
 	err := n.Decode(&list)
 	*f = list
 	return err
+}
+
+// TFTP bounds what is agreed to with TFTP clients.
+type TFTP struct {
+	MaxBlock     int  `yaml:"maxBlock"`     // bytes; 0: what the way to the client takes unfragmented
+	MaxWindow    int  `yaml:"maxWindow"`    // blocks for one ACK
+	MaxPerClient int  `yaml:"maxPerClient"` // transfers of one client address at once
+	SinglePort   bool `yaml:"singlePort"`   // answer from port 69, not from a new port for each transfer
 }
 
 // Listen says where the listeners are.
@@ -205,6 +214,7 @@ func (c Config) check() []lane.Problem {
 	out = append(out, c.checkNetworks()...)
 	out = append(out, c.checkListen()...)
 	out = append(out, c.checkLoaders()...)
+	out = append(out, c.TFTP.check()...)
 	if c.Policy.LocalBoot != "fast" && c.Policy.LocalBoot != "silent" {
 		bad("policy.localBoot", "%q: use fast or silent", c.Policy.LocalBoot)
 	}
@@ -226,6 +236,24 @@ func (c Config) check() []lane.Problem {
 	}
 	if level(c.Log) == nil {
 		bad("log", "%q: use debug, info, warn or error", c.Log)
+	}
+	return out
+}
+
+// check looks at the bounds; 0 is the default of each.
+func (t TFTP) check() (out []lane.Problem) {
+	for _, f := range []struct {
+		name              string
+		v, least, most    int
+		unit, consequence string
+	}{
+		{"maxBlock", t.MaxBlock, 512, 65464, "bytes", ""},
+		{"maxWindow", t.MaxWindow, 1, 1024, "blocks", ", and 1 declines windows"},
+		{"maxPerClient", t.MaxPerClient, 1, 2000, "transfers", ""},
+	} {
+		if f.v != 0 && (f.v < f.least || f.v > f.most) {
+			out = append(out, lane.Problem{Field: "tftp." + f.name, Message: fmt.Sprintf("%d: from %d to %d %s%s", f.v, f.least, f.most, f.unit, f.consequence)})
+		}
 	}
 	return out
 }

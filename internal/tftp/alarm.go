@@ -1,7 +1,6 @@
 package tftp
 
 import (
-	"net"
 	"sync"
 	"time"
 )
@@ -10,7 +9,7 @@ import (
 // timer of the runtime each time would wake a thread that sleeps until the next one. So it ticks a few times in a wait,
 // and counts. It needs no clock, for the time of day jumps.
 type alarm struct {
-	conn *net.UDPConn
+	conn socket
 
 	mu    sync.Mutex
 	timer *time.Timer
@@ -22,7 +21,7 @@ type alarm struct {
 
 const ticks = 8 // in a wait: it goes off at most one tick late
 
-func newAlarm(conn *net.UDPConn) *alarm {
+func newAlarm(conn socket) *alarm {
 	a := &alarm{conn: conn}
 	a.timer = time.AfterFunc(time.Hour, a.tick)
 	a.timer.Stop()

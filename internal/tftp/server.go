@@ -39,11 +39,12 @@ type Server struct {
 	names   map[int]string // interface names by index; Run's goroutine owns them
 	namesAt time.Time      // when they were forgotten last
 	running sync.WaitGroup // one for each transfer
-	open    atomic.Int32   // transfers going on, as stats.Active, to be read at each block
+	going   atomic.Int32   // transfers going on, as stats.Active, to be read at each block
 
 	mu      sync.Mutex // guards what follows
 	active  map[slot]bool
 	clients map[netip.Addr]int // transfers of each client address
+	desks   map[netip.AddrPort]*desk
 	stats   Stats
 }
 
@@ -74,7 +75,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg, conn: conn,
-		names: map[int]string{}, active: map[slot]bool{}, clients: map[netip.Addr]int{},
+		names: map[int]string{}, active: map[slot]bool{}, clients: map[netip.Addr]int{}, desks: map[netip.AddrPort]*desk{},
 	}, nil
 }
 
@@ -130,8 +131,14 @@ func (s *Server) guard(f func()) (err error) {
 // RFC 1123 section 4.2.3.5 wants requests that went to many at once ignored.
 func (s *Server) handle(ctx context.Context, b []byte, at udp.Arrival, from netip.AddrPort) {
 	p, err := parse(b)
-	if !at.Local.IsValid() || at.Broadcast || from.Port() == 0 || len(b) < 2 || p.op == opError {
-		return // answering an ERROR could make two servers talk to each other forever
+	if d := s.deskOf(from, p.op); d != nil {
+		d.put(b)
+		return
+	}
+	if !at.Local.IsValid() || at.Broadcast || from.Port() == 0 || len(b) < 2 || p.op == opError || s.cfg.SinglePort && p.op == opAck {
+		// Answering an ERROR could make two servers talk to each other forever. With one port, an ACK that came late
+		// is of a transfer that is over, and its client may be about to ask from the same port again.
+		return
 	}
 	name, refused := p.request(err)
 	if refused != nil {
@@ -139,7 +146,7 @@ func (s *Server) handle(ctx context.Context, b []byte, at udp.Arrival, from neti
 		s.reply(from, at, refused)
 		return
 	}
-	t := &transfer{at: at, options: p.options, now: s.cfg.Now, few: func() bool { return s.open.Load() <= maxThreads }, report: Transfer{
+	t := &transfer{at: at, options: p.options, netascii: strings.EqualFold(p.mode, "netascii"), now: s.cfg.Now, few: func() bool { return s.going.Load() <= maxThreads }, report: Transfer{
 		Request: Request{Name: name, Client: from, Local: at.Local, Interface: s.interfaceName(at.Interface)},
 		Started: s.cfg.Now(), Outcome: OutcomeAborted,
 	}}
@@ -190,7 +197,7 @@ func (s *Server) admit(t *transfer) error {
 	s.active[key] = true
 	s.clients[client]++
 	s.stats.Active++
-	s.open.Store(int32(s.stats.Active))
+	s.going.Store(int32(s.stats.Active))
 	return nil
 }
 
@@ -200,11 +207,14 @@ func (s *Server) release(t *transfer) {
 	defer s.mu.Unlock()
 	client := t.report.Client.Addr()
 	delete(s.active, slot{t.report.Client, t.report.Name})
+	if d := s.desks[t.report.Client]; d != nil && t.conn == socket(d) {
+		delete(s.desks, t.report.Client)
+	}
 	if s.clients[client]--; s.clients[client] == 0 {
 		delete(s.clients, client)
 	}
 	s.stats.Active--
-	s.open.Store(int32(s.stats.Active))
+	s.going.Store(int32(s.stats.Active))
 }
 
 // serve answers an admitted request and reports how that went.
@@ -241,23 +251,55 @@ func (s *Server) send(ctx context.Context, t *transfer) error {
 	}
 	t.content = content
 	defer content.Close()
-	t.report.Size = content.Size()
-	t.conn, err = openTransfer(t.report.Local)
-	if err != nil {
+	if t.netascii {
+		if t.content, err = toNetascii(content); err != nil {
+			return err
+		}
+	}
+	t.report.Size = t.content.Size()
+	if err := s.open(t); err != nil {
 		return err
 	}
 	defer t.conn.Close()
 	t.terms = negotiate(t.options, limits{
 		size: t.report.Size, window: s.cfg.MaxWindow, timeout: s.cfg.Timeout,
-		block: func() int { return largestBlock(t.report.Local, t.report.Client) },
+		block: func() int { return s.cfg.clampBlock(largestBlock(t.report.Local, t.report.Client)) },
 	})
 	t.report.BlockSize, t.report.WindowSize = t.terms.block, t.terms.window
-	t.segments = t.terms.window > 1 && t.terms.block >= leastSegment && segment(t.conn, headerSize+t.terms.block) == nil
+	t.segments = t.port != nil && t.terms.window > 1 && t.terms.block >= leastSegment && segment(t.port, headerSize+t.terms.block) == nil
 	// Above five seconds, the usual timeout of clients: some (atftp) start theirs anew at every packet that is of no use
 	// to them, and send a lost ACK again only after a silence that is longer.
 	t.sender = newSender(t.report.Size, t.terms, 6*s.cfg.Timeout)
 	t.run(ctx)
 	return nil
+}
+
+// open opens what a transfer speaks through.
+func (s *Server) open(t *transfer) (err error) {
+	if !s.cfg.SinglePort {
+		t.port, err = openTransfer(t.report.Local)
+		t.conn = t.port
+		return err
+	}
+	d := newDesk(t.report.Client, s.conn, t.at)
+	t.conn = d
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.desks[d.client]; old != nil {
+		_ = old.Close() // the client went on to another file: what it sends from now on is about that one
+	}
+	s.desks[d.client] = d
+	return nil
+}
+
+// deskOf returns where a packet that came to the well-known port belongs, or nil.
+func (s *Server) deskOf(from netip.AddrPort, op uint16) *desk {
+	if op != opAck && op != opError {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.desks[from]
 }
 
 // reply sends an ERROR from the listening socket, from the address that was asked. No socket of its own is worth it:

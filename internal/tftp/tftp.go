@@ -105,6 +105,8 @@ type Config struct {
 	MaxTransfers int           // at the same time; 0 is 2000
 	MaxPerClient int           // at the same time for one client address; 0 is 32
 	MaxWindow    int           // the largest windowsize agreed to, 1 to 1024; 0 is 64, and 1 declines the option
+	MaxBlock     int           // the largest blksize agreed to, from 512; 0: what the way to the client takes unfragmented
+	SinglePort   bool          // answer from the port that was asked, instead of a new one for each transfer (RFC 1350 section 4)
 	Timeout      time.Duration // before the first retransmission, doubling up to five times this; 0 is one second
 }
 
@@ -117,6 +119,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("configure tftp: no Now")
 	case c.MaxWindow < 0 || c.MaxWindow > 1024:
 		return c, fmt.Errorf("configure tftp: MaxWindow %d is not between 1 and 1024", c.MaxWindow)
+	case c.MaxBlock != 0 && (c.MaxBlock < 512 || c.MaxBlock > 65464):
+		return c, fmt.Errorf("configure tftp: MaxBlock %d is not between 512 and 65464", c.MaxBlock)
 	case c.MaxTransfers < 0 || c.MaxPerClient < 0 || c.Timeout < 0:
 		return c, fmt.Errorf("configure tftp: MaxTransfers, MaxPerClient and Timeout cannot be negative")
 	}
@@ -129,4 +133,12 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxWindow = cmp.Or(c.MaxWindow, 64)
 	c.Timeout = cmp.Or(c.Timeout, time.Second)
 	return c, nil
+}
+
+// clampBlock bounds the payload that the way to a client takes.
+func (c Config) clampBlock(way int) int {
+	if c.MaxBlock == 0 {
+		return way
+	}
+	return min(way, c.MaxBlock)
 }

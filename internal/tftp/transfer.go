@@ -27,7 +27,8 @@ type transfer struct {
 	report  Transfer
 
 	content Content
-	conn    *net.UDPConn
+	conn    socket
+	port    *net.UDPConn // the same, where the transfer has a port of its own
 	alarm   *alarm
 	terms   terms
 	sender  *sender
@@ -39,6 +40,7 @@ type transfer struct {
 	refused bool // the client's port was closed when everything had been sent; its last ACK may still be on its way
 
 	few      func() bool // so few transfers go on that each may have a thread
+	netascii bool        // the mode that was asked for
 	segments bool        // several packets are one datagram up to the network card (UDP_SEGMENT of Linux 4.18)
 }
 
@@ -131,7 +133,7 @@ func (t *transfer) writePackets(b []byte, size int) error {
 		_, err := t.conn.WriteToUDPAddrPort(b[:n], t.report.Client)
 		if n > size && cannotSegment(err) {
 			t.segments = false
-			if err := segment(t.conn, 0); err != nil {
+			if err := segment(t.port, 0); err != nil {
 				return err
 			}
 			continue
@@ -185,8 +187,8 @@ func (t *transfer) await(ctx context.Context) step {
 		if ctx.Err() != nil {
 			return t.fail(&Error{CodeUndefined, "server is stopping, try again"})
 		}
-		if t.few() {
-			waitReadable(t.conn, linger)
+		if t.port != nil && t.few() {
+			waitReadable(t.port, linger)
 		}
 		n, from, err := t.conn.ReadFromUDPAddrPort(t.in[:])
 		switch failed++; {
@@ -246,7 +248,7 @@ func refusal(err error) *Error {
 }
 
 // interruptOn makes reads on conn fail once ctx ends. Writes get another second, for a last word to the peer.
-func interruptOn(ctx context.Context, conn *net.UDPConn) (stop func() bool) {
+func interruptOn(ctx context.Context, conn socket) (stop func() bool) {
 	return context.AfterFunc(ctx, func() {
 		_ = conn.SetReadDeadline(longAgo())
 		time.AfterFunc(time.Second, func() { _ = conn.Close() })
