@@ -6,6 +6,7 @@ SHELL := /bin/bash
 CACHE := .cache
 SCENARIO ?=
 FUZZTIME ?= 20s
+BENCH ?= dhcp,storm,kill,memory,tftp,lossy,http
 
 .PHONY: build setup lab lab-full test check bench bench-peers fuzz conformance clean
 
@@ -35,9 +36,9 @@ check: ## format, vet, shell scripts
 bench: ## speed, measured
 	go test -run '^$$' -bench . -benchmem ./internal/...
 
-bench-peers: build ## side by side with Kea, dnsmasq, atftpd and nginx
+bench-peers: build ## side by side with Kea, dnsmasq, atftpd and nginx; BENCH=storm,kill plays some
 	@scripts/setup bench
-	go run ./internal/bench -bootlane bin/bootlane -work $(CACHE)/bench -json $(CACHE)/bench.json
+	go run ./internal/bench -bootlane bin/bootlane -work $(CACHE)/bench -json $(CACHE)/bench.json -only $(BENCH)
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for pkg in $$(go list ./internal/...); do \

@@ -8,12 +8,16 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
+
+	"bootlane/internal/nettest"
 )
 
 // result is one line of the table.
@@ -41,7 +45,7 @@ func main() {
 	flag.StringVar(&o.bootlane, "bootlane", "bin/bootlane", "binary under test")
 	flag.StringVar(&o.work, "work", ".cache/bench", "directory for data of the servers")
 	flag.StringVar(&o.out, "json", "", "write the results to this file as well")
-	flag.StringVar(&o.only, "only", "dhcp,tftp,http", "which benches to run")
+	flag.StringVar(&o.only, "only", "dhcp,storm,kill,memory,tftp,lossy,http", "which benches to run")
 	flag.IntVar(&o.seconds, "seconds", 10, "how long one load lasts")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -55,13 +59,17 @@ func main() {
 func run(ctx context.Context, o options) error {
 	var results []result
 	for _, b := range []struct {
-		name string
-		run  func(context.Context, *rig) ([]result, error)
-	}{{"dhcp", dhcp}, {"tftp", tftp}, {"http", http}} {
+		name  string
+		run   func(context.Context, *rig) ([]result, error)
+		cable *nettest.Lossy
+	}{
+		{"dhcp", dhcp, nil}, {"storm", storm, nil}, {"kill", killed, nil}, {"memory", memory, nil}, {"tftp", tftp, nil},
+		{"lossy", lossy, &nettest.Lossy{Loss: 0.01, Delay: 100 * time.Microsecond, Random: rand.Float64}}, {"http", http, nil},
+	} {
 		if !slices.Contains(strings.Split(o.only, ","), b.name) {
 			continue
 		}
-		r, err := newRig(ctx, o)
+		r, err := newRig(ctx, o, b.cable)
 		if err != nil {
 			return err
 		}

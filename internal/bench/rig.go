@@ -8,15 +8,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"bootlane/internal/nettest"
 )
 
-// The two ends of the cable.
+// The two ends of the cable, and its middle where it is a bad one.
 const (
 	serverNS, clientNS     = "bootlane-bench-s", "bootlane-bench-c"
+	middleNS               = "bootlane-bench-m"
 	serverIP, clientIP     = "10.0.0.1", "10.0.0.2"
 	serverLink, clientLink = "bench-s", "bench-c"
 )
@@ -27,7 +31,8 @@ type rig struct {
 	dir string
 }
 
-func newRig(ctx context.Context, o options) (*rig, error) {
+// newRig lays the cable; a bad one passes through a program.
+func newRig(ctx context.Context, o options, bad *nettest.Lossy) (*rig, error) {
 	dir, err := filepath.Abs(o.work)
 	if err != nil {
 		return nil, err
@@ -40,25 +45,37 @@ func newRig(ctx context.Context, o options) (*rig, error) {
 		return nil, err
 	}
 	_ = r.close() // what an interrupted run left behind
-	for _, c := range []string{
-		"ip netns add " + serverNS, "ip netns add " + clientNS,
-		"ip link add " + serverLink + " netns " + serverNS + " type veth peer name " + clientLink + " netns " + clientNS,
+	lay := []string{"ip link add " + serverLink + " netns " + serverNS + " type veth peer name " + clientLink + " netns " + clientNS}
+	if bad != nil {
+		lay = []string{
+			"ip netns add " + middleNS,
+			"ip link add " + serverLink + " netns " + serverNS + " type veth peer name left netns " + middleNS,
+			"ip link add " + clientLink + " netns " + clientNS + " type veth peer name right netns " + middleNS,
+			"ip -n " + middleNS + " link set left up", "ip -n " + middleNS + " link set right up",
+			// The program passes frames as they are on a wire: none that a NIC would still cut.
+			"ip -n " + serverNS + " link set " + serverLink + " gso_max_segs 1", "ip -n " + clientNS + " link set " + clientLink + " gso_max_segs 1",
+		}
+	}
+	for _, c := range slices.Concat([]string{"ip netns add " + serverNS, "ip netns add " + clientNS}, lay, []string{
 		"ip -n " + serverNS + " address add " + serverIP + "/8 dev " + serverLink, "ip -n " + clientNS + " address add " + clientIP + "/8 dev " + clientLink,
 		"ip -n " + serverNS + " link set " + serverLink + " up", "ip -n " + clientNS + " link set " + clientLink + " up",
 		"ip -n " + serverNS + " link set lo up", "ip -n " + clientNS + " link set lo up",
-	} {
+	}) {
 		args := strings.Fields(c)
 		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("%s: %w: %s", c, err, bytes.TrimSpace(out))
 		}
 	}
-	return r, nil
+	if bad == nil {
+		return r, nil
+	}
+	return r, inside(middleNS, func() error { return bad.Join(ctx, "left", "right") })
 }
 
 // close removes the namespaces, and with them the cable.
 func (r *rig) close() error {
 	var all error
-	for _, ns := range []string{serverNS, clientNS} {
+	for _, ns := range []string{serverNS, clientNS, middleNS} {
 		if _, err := os.Stat("/run/netns/" + ns); err != nil {
 			continue
 		}
@@ -87,6 +104,9 @@ func (r *rig) fresh(name string) (string, error) {
 	return path, errors.Join(os.RemoveAll(path), os.MkdirAll(path, 0o755))
 }
 
+// settle is how long a server is given to start.
+const settle = 2 * time.Second
+
 // start starts a server in its namespace, and gives it a moment.
 func (r *rig) start(ctx context.Context, name string, args ...string) (*server, error) {
 	log, err := os.Create(filepath.Join(r.dir, name+".log"))
@@ -104,7 +124,7 @@ func (r *rig) start(ctx context.Context, name string, args ...string) (*server, 
 	select {
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), s.stop())
-	case <-time.After(2 * time.Second):
+	case <-time.After(settle):
 	}
 	if _, err := s.cpu(); err != nil {
 		return nil, fmt.Errorf("%s ended at once: see %s", name, log.Name())
@@ -123,6 +143,21 @@ func (s *server) stop() error {
 		return s.cmd.Process.Kill()
 	}
 	return nil
+}
+
+// memory returns the server's resident set in bytes.
+func (s *server) memory() (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
+			kib, err := strconv.ParseInt(f[1], 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("%s has no resident memory: it ended", s.name)
 }
 
 // cpu returns the processor time that the server and its children have used so far.
@@ -159,10 +194,15 @@ func (s *server) cpuOf(pid int) (time.Duration, error) {
 	return total, nil
 }
 
-// client runs a program in the clients' namespace. perfdhcp reports losses by its exit
-// code: the output is returned in any case.
+// client runs a program in the clients' namespace.
 func (r *rig) client(ctx context.Context, args ...string) (text string, failed, err error) {
-	out, err := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", clientNS}, args...)...).CombinedOutput()
+	return r.exec(ctx, clientNS, args...)
+}
+
+// exec runs a program in a namespace. perfdhcp reports losses by its exit code: the output
+// is returned in any case.
+func (r *rig) exec(ctx context.Context, ns string, args ...string) (text string, failed, err error) {
+	out, err := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", ns}, args...)...).CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return string(out), err, nil
@@ -183,6 +223,7 @@ func (r *rig) serve(ctx context.Context, loader string) (*server, error) {
 networks:
   - {interface: %s, server: %s, subnet: 10.0.0.0/8, relays: [%s], range: 10.1.0.0-10.31.255.255, conflictProbe: false}
 policy: {probeEvery: 0s}
+tftp: {maxPerClient: 2000}
 %ssite: {sshKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody@bench"]}
 log: warn
 `, data, serverLink, serverIP, clientIP, loader))

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	neturl "net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,40 +36,101 @@ func (r *rig) payload(name string, size int) (string, error) {
 // bootPath is where Bootlane serves a loader to a machine that it does not know.
 const bootPath = "boot/52-54-00-00-00-01/x86_64-uefi/"
 
-// tftp measures one transfer, and 32 at once, with and without windows.
+// fileServer is a server under test with a file, and the file's name there.
+type fileServer struct {
+	name, path string
+	start      func(context.Context) (*server, error)
+}
+
+func (r *rig) tftpServers(file string) []fileServer {
+	root, name := filepath.Dir(file), filepath.Base(file)
+	return []fileServer{
+		{"bootlane", bootPath + name, func(ctx context.Context) (*server, error) { return r.serve(ctx, file) }},
+		{"atftpd", name, func(ctx context.Context) (*server, error) {
+			return r.start(ctx, "atftpd", "atftpd", "--daemon", "--no-fork", "--user", "root", "--maxthread", "1000", root)
+		}},
+		{"dnsmasq", name, func(ctx context.Context) (*server, error) {
+			return r.start(ctx, "dnsmasq", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--enable-tftp", "--tftp-root="+root, "--tftp-max=2000", "--interface="+serverLink, "--pid-file")
+		}},
+	}
+}
+
+// atftp returns the client's command line; with window 1 it asks for none.
+func atftp(window int, path, local string) []string {
+	args := []string{"atftp", "--option", "blksize 1468"}
+	if window > 1 {
+		args = append(args, "--option", "windowsize "+strconv.Itoa(window))
+	}
+	return append(args, "-g", "-r", path, "-l", local, serverIP)
+}
+
+// tftp measures one transfer with and without windows, and many at once.
 func tftp(ctx context.Context, r *rig) ([]result, error) {
-	file, err := r.payload("payload.efi", 32*megabyte)
+	large, err := r.payload("payload.efi", 32*megabyte)
 	if err != nil {
 		return nil, err
 	}
-	root := filepath.Dir(file)
+	small, err := r.payload("small.efi", megabyte)
+	if err != nil {
+		return nil, err
+	}
 	var out []result
-	for _, s := range []struct {
-		name, path string
-		start      func(context.Context) (*server, error)
+	for _, l := range []struct {
+		label          string
+		file           string
+		size           int64
+		window, atOnce int
 	}{
-		{"bootlane", bootPath + "payload.efi", func(ctx context.Context) (*server, error) { return r.serve(ctx, file) }},
-		{"atftpd", "payload.efi", func(ctx context.Context) (*server, error) {
-			return r.start(ctx, "atftpd", "atftpd", "--daemon", "--no-fork", "--user", "root", "--maxthread", "1000", root)
-		}},
-		{"dnsmasq", "payload.efi", func(ctx context.Context) (*server, error) {
-			return r.start(ctx, "dnsmasq", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--enable-tftp", "--tftp-root="+root, "--tftp-max=2000", "--interface="+serverLink, "--pid-file")
-		}},
+		{"1468, lock step", large, 32 * megabyte, 1, 1}, {"1468, window 16", large, 32 * megabyte, 16, 1}, {"1468, window 64", large, 32 * megabyte, 64, 1},
+		{"1468, 64 clients", small, megabyte, 1, 64}, {"1468, 1,000 clients", small, megabyte, 1, 1000},
 	} {
-		for _, l := range []struct {
-			label          string
-			window, atOnce int
-		}{{"1468, lock step", 1, 1}, {"1468, window 16", 16, 1}, {"1468, window 64", 64, 1}, {"1468, 32 clients", 1, 32}} {
-			args := []string{"atftp", "--option", "blksize 1468"}
-			if l.window > 1 {
-				args = append(args, "--option", "windowsize "+strconv.Itoa(l.window))
-			}
-			got, err := r.transfers(ctx, s.start, l.atOnce, 32*megabyte, append(args, "-g", "-r", s.path, "-l", "/dev/null", serverIP)...)
+		for _, s := range r.tftpServers(l.file) {
+			got, err := r.transfers(ctx, s.start, l.atOnce, l.size, atftp(l.window, s.path, "/dev/null")...)
 			if err != nil {
 				return out, fmt.Errorf("%s, %s: %w", s.name, l.label, err)
 			}
 			got.Bench, got.Server, got.Load = "tftp", s.name, l.label
-			fmt.Printf("tftp %-10s %-16s %6.1f MB/s, %.0f us CPU/MB %s\n", s.name, l.label, got.Rate, got.CPU, got.Note)
+			fmt.Printf("tftp %-10s %-20s %6.1f MB/s, %.0f us CPU/MB %s\n", s.name, l.label, got.Rate, got.CPU, got.Note)
+			out = append(out, got)
+		}
+	}
+	return out, nil
+}
+
+// lossy measures one transfer over a cable that loses one frame in a hundred. One that
+// does not end in time counts as far as it came.
+func lossy(ctx context.Context, r *rig) ([]result, error) {
+	const limit = 45 * time.Second
+	file, err := r.payload("lossy.efi", 4*megabyte)
+	if err != nil {
+		return nil, err
+	}
+	local := filepath.Join(r.dir, "received")
+	var out []result
+	for _, window := range []int{1, 16, 64} {
+		for _, s := range r.tftpServers(file) {
+			_ = os.Remove(local) // the one before may have got none
+			bounded, cancel := context.WithTimeout(ctx, limit)
+			began := time.Now()
+			got, err := r.transfers(bounded, s.start, 1, 4*megabyte, atftp(window, s.path, local)...)
+			took := min(time.Since(began)-settle, limit)
+			cancel()
+			if err != nil && bounded.Err() == nil {
+				return out, err
+			}
+			got.Bench, got.Server, got.Load, got.Unit, got.PerWhat = "tftp", s.name, fmt.Sprintf("1 %% loss, 100 us, window %d", window), "kB/s", "MB"
+			st, err := os.Stat(local)
+			if err != nil {
+				st = nil
+			}
+			got.Note = "whole"
+			if got.Rate = 0; st != nil {
+				got.Rate = float64(st.Size()) / 1e3 / took.Seconds()
+			}
+			if st == nil || st.Size() != 4*megabyte {
+				got.Note = "gave up, or not done in 45 s"
+			}
+			fmt.Printf("tftp %-10s %-28s %6.0f kB/s %s\n", s.name, got.Load, got.Rate, got.Note)
 			out = append(out, got)
 		}
 	}
@@ -86,24 +150,71 @@ func http(ctx context.Context, r *rig) ([]result, error) {
 		return nil, err
 	}
 	var out []result
-	for _, s := range []struct {
-		name, path string
-		start      func(context.Context) (*server, error)
-	}{
+	for _, s := range []fileServer{
 		{"bootlane", bootPath + "large.efi", func(ctx context.Context) (*server, error) { return r.serve(ctx, file) }},
 		{"nginx", "large.efi", func(ctx context.Context) (*server, error) { return r.start(ctx, "nginx", "nginx", "-c", config) }},
 	} {
-		for _, n := range []int{1, 16} {
-			got, err := r.transfers(ctx, s.start, n, size, "curl", "-fsS", "-o", "/dev/null", "http://"+serverIP+":8080/"+s.path)
-			if err != nil {
-				return out, fmt.Errorf("%s, %d connections: %w", s.name, n, err)
+		url := "http://" + serverIP + ":8080/" + s.path
+		for _, l := range []struct {
+			label string
+			n     int
+			size  int64
+			args  []string
+			slow  int
+		}{
+			{"256 MiB, 1 connection", 1, size, nil, 0},
+			{"256 MiB, 16 connections", 16, size, nil, 0},
+			{"8 MiB each, 256 connections", 256, 8 * megabyte, []string{"--range", "0-8388607"}, 0},
+			{"256 MiB beside 1,000 slow ones", 1, size, nil, 1000},
+		} {
+			start := func(ctx context.Context) (*server, error) {
+				up, err := s.start(ctx)
+				if err != nil || l.slow == 0 {
+					return up, err
+				}
+				return up, crawl(ctx, url, l.slow)
 			}
-			got.Bench, got.Server, got.Load = "http", s.name, fmt.Sprintf("256 MiB, %d connections", n)
-			fmt.Printf("http %-10s %-24s %6.0f MB/s, %.0f us CPU/MB %s\n", s.name, got.Load, got.Rate, got.CPU, got.Note)
+			bounded, cancel := context.WithCancel(ctx)
+			got, err := r.transfers(bounded, start, l.n, l.size, slices.Concat([]string{"curl", "-fsS", "-o", "/dev/null"}, l.args, []string{url})...)
+			cancel()
+			if err != nil {
+				return out, fmt.Errorf("%s, %s: %w", s.name, l.label, err)
+			}
+			got.Bench, got.Server, got.Load = "http", s.name, l.label
+			fmt.Printf("http %-10s %-32s %6.0f MB/s, %.0f us CPU/MB %s\n", s.name, got.Load, got.Rate, got.CPU, got.Note)
 			out = append(out, got)
 		}
 	}
 	return out, nil
+}
+
+// crawl opens connections that ask for a file and read a little of it every second, until
+// ctx ends.
+func crawl(ctx context.Context, url string, n int) error {
+	u, err := neturl.Parse(url)
+	if err != nil {
+		return err
+	}
+	return inside(clientNS, func() error {
+		for range n {
+			conn, err := net.DialTimeout("tcp", u.Host, 5*time.Second)
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", u.Path, u.Host); err != nil {
+				return errors.Join(err, conn.Close())
+			}
+			context.AfterFunc(ctx, func() { _ = conn.Close() })
+			go func() {
+				for b := make([]byte, 4096); ; time.Sleep(time.Second) {
+					if _, err := conn.Read(b); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		return nil
+	})
 }
 
 // transfers has n clients fetch a file at the same time.
