@@ -443,6 +443,11 @@ func TestPXELinuxContract(t *testing.T) {
 			t.Errorf("%s %q: %d bytes, %v", key, name, len(b), err)
 		}
 	}
+	got = config("boot/" + mac.Hyphens() + "/x86_64-uefi/pxelinux.cfg/01-" + mac.Hyphens())
+	name, whole := strings.CutPrefix(word(got, "KERNEL"), "::") // else SYSLINUX looks beside itself
+	if b, err := tftpGet(t, nettest.Server, name); !whole || err != nil || len(b) == 0 {
+		t.Errorf("SYSLINUX of UEFI is told\n%s: %d bytes, %v", got, len(b), err)
+	}
 	if got = config(bios); !strings.HasPrefix(word(got, "KERNEL"), "http://"+nettest.Server+":8080/run/") {
 		t.Errorf("PXELINUX is told\n%s", got)
 	}

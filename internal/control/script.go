@@ -26,9 +26,15 @@ func (c *Control) Script(ctx context.Context, f lane.Facts, failed bool) ([]byte
 func (c *Control) PXELinux(ctx context.Context, f lane.Facts) ([]byte, lane.Decision, error) {
 	return c.tell(ctx, f, false, language{
 		install: func(in script.Install) []byte {
-			if in.Facts.Firmware != lane.BIOS { // U-Boot, by TFTP from this same server
-				in.KernelURL, in.InitrdURL = strings.TrimPrefix(in.KernelURL, in.Server), strings.TrimPrefix(in.InitrdURL, in.Server)
+			root := ""
+			switch in.Facts.Firmware {
+			case lane.BIOS: // PXELINUX takes URLs
+				return script.PXELinuxInstall(in)
+			case lane.UEFI: // SYSLINUX, which looks for everything beside itself but what begins so
+				root = "::"
 			}
+			// By TFTP from this same server, as U-Boot has nothing else.
+			in.KernelURL, in.InitrdURL = root+strings.TrimPrefix(in.KernelURL, in.Server), root+strings.TrimPrefix(in.InitrdURL, in.Server)
 			return script.PXELinuxInstall(in)
 		},
 		other: func(d lane.Decision, _ lane.Facts) []byte { return script.PXELinuxLocal(d) },
