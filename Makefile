@@ -20,10 +20,11 @@ lab: setup build ## blank virtual servers go through the lane; SCENARIO=a plays 
 	scripts/lab-bundles $(CACHE)/lab
 	bin/bootlane lab --image $(CACHE)/lab/image --installer $(CACHE)/lab/installer --out lab-out $(SCENARIO)
 
-lab-full: build ## every scenario, the slow ones too
+lab-full: build ## every scenario, the slow ones too; writes the table of docs/firmware.md
 	@scripts/setup full
 	scripts/lab-bundles $(CACHE)/lab
 	bin/bootlane lab --full --image $(CACHE)/lab/image --installer $(CACHE)/lab/installer --out lab-out
+	go test ./internal/lab -run FirmwarePage -table ../../lab-out/firmware.md
 
 test: setup check ## everything but the lab
 	go test -race ./...

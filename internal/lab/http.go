@@ -111,6 +111,7 @@ func (l *Lab) exportedServer(ctx context.Context, kind string, inside []string) 
 		"kea":     {"env", "KEA_LOCKFILE_DIR=" + l.dir, "KEA_PIDFILE_DIR=" + l.dir, "kea-dhcp4", "-c", file(".conf")},
 		"isc":     {"dhcpd", "-4", "-f", "-d", "-cf", file(".conf"), "-lf", file(".leases"), "-pf", file(".pid"), l.site.Interface},
 	}[kind]
+	l.peers = map[string]string{neighbourAddr: map[string]string{"dnsmasq": "dnsmasq-base", "kea": "kea-dhcp4-server", "isc": "isc-dhcp-server"}[kind]}
 	l.say("%s serves DHCP, as exported", kind)
 	return l.spawn(file(".log"), inside[0], slices.Concat(inside[1:], command)...)
 }

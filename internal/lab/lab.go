@@ -56,6 +56,7 @@ type Lab struct {
 	client   *api.Client
 	server   *process
 	procs    []*process
+	peers    map[string]string // other DHCP servers that run: their Debian packages, by address
 	machines []*Machine
 	shown    map[string]int64 // events printed, by subject
 	failures []string
@@ -230,7 +231,7 @@ func (m *Machine) spec(bundle string) api.HostSpec {
 	}
 	return api.HostSpec{ID: m.Name, Identity: lane.Identity{UUID: m.UUID, MACs: m.MACs, Serial: m.Serial, AssetTag: m.Asset, Rack: "lab", Unit: fmt.Sprint(m.number)},
 		Arch: string(m.hardware().arch), Role: "worker", Bundle: bundle, Disk: lane.DiskSelector{Serial: m.Disks[0].Serial, SizeGB: float64(m.Disks[0].Bytes) / 1e9},
-		Network: network}
+		Network: network, Boot: lane.BootOptions{Loader: m.Loader}}
 }
 
 // enrol puts records into the inventory.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -32,13 +33,15 @@ type Machine struct {
 	Disks    []Disk
 	Boot     Way // how it boots by network
 	Board    Board
+	Loader   string // that its record asks for; empty: the first
 
 	lab    *Lab
 	number int
 	place  place
 	proc   *process
-	on     time.Time // when it was first switched on
-	mark   int       // offset in the serial log from which waits look
+	on     time.Time         // when it was first switched on
+	peers  map[string]string // the other DHCP servers at that time: their Debian packages, by address
+	mark   int               // offset in the serial log from which waits look
 }
 
 // Way is a way to boot by network.
@@ -103,7 +106,7 @@ func (m *Machine) start(ctx context.Context) error {
 		return err
 	}
 	if m.proc = p; m.on.IsZero() {
-		m.on = m.lab.now()
+		m.on, m.peers = m.lab.now(), maps.Clone(m.lab.peers)
 	}
 	return nil
 }

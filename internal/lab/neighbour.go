@@ -24,6 +24,7 @@ func (l *Lab) neighbour(ctx context.Context) error {
 	args := append(inside[1:], "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--log-dhcp", "--log-facility=-",
 		"--interface="+l.site.Interface, "--dhcp-range=192.168.77.50,192.168.77.99,1h", "--dhcp-leasefile="+filepath.Join(l.dir, "neighbour.leases"), "--pid-file")
 	_, err = l.spawn(filepath.Join(l.dir, "neighbour.log"), inside[0], args...)
+	l.peers = map[string]string{neighbourAddr: "dnsmasq-base"}
 	return err
 }
 

@@ -42,7 +42,7 @@ func Play(ctx context.Context, cfg Config, keys []string, atOnce int) error {
 		})
 	}
 	wg.Wait()
-	return summary(cfg, keys, results, cfg.Now().Sub(began))
+	return errors.Join(summary(cfg, keys, results, cfg.Now().Sub(began)), writeTable(cfg))
 }
 
 // needs returns the programs and files that scenarios are played with.
@@ -62,7 +62,7 @@ func packageOf(name string) string {
 		"qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm", "ip": "iproute2", "tcpdump": "tcpdump", "radvd": "radvd",
 		"dhcrelay": "isc-dhcp-relay", "dnsmasq": "dnsmasq-base", "kea-dhcp4": "kea-dhcp4-server", "dhcpd": "isc-dhcp-server",
 		ovmfCode: "ovmf", armCode: "qemu-efi-aarch64", ia32Code: "ovmf-ia32", "/usr/lib/ipxe/snponly.efi": "ipxe",
-		armLoader: "debian-installer-12-netboot-arm64", efi32Loader: "syslinux-efi", efi32Rest: "syslinux-common",
+		armLoader: "debian-installer-12-netboot-arm64", efi32Loader: "syslinux-efi", efi32Rest: "syslinux-common", efi64Loader: "syslinux-efi", efi64Rest: "syslinux-common",
 	}[name]
 }
 
@@ -109,7 +109,13 @@ func Inner(ctx context.Context, cfg Config, key string) error {
 			continue
 		}
 		l.site = scenarioSite(cmp.Or(s.dhcp, ownDHCP))
-		if err := l.play(ctx, s.Title, s.play); err != nil {
+		story := func(ctx context.Context, l *Lab) error {
+			if err := s.play(ctx, l); err != nil {
+				return err
+			}
+			return l.record(ctx)
+		}
+		if err := l.play(ctx, s.Title, story); err != nil {
 			l.failures = append(l.failures, err.Error())
 			l.say("  FAIL  %v", err)
 			for _, m := range l.machines {

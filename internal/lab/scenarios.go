@@ -42,6 +42,7 @@ func Scenarios() []Scenario {
 		{"m", "arm64 UEFI, by PXE and by HTTP Boot: an image for x86_64 is refused, its own boot loader runs", arm64, ownDHCP + armLoaders, true, []string{"qemu-system-aarch64", armCode, armLoader}},
 		{"i", "UEFI of 32 bits: an unknown machine is held, and SYSLINUX tells it why", ia32, ownDHCP + efi32Loaders, true, []string{ia32Code, efi32Loader, efi32Rest}},
 		{"r", "behind a router and a relay agent, UEFI: as far as the agent's first report", relayed, relayedDHCP, true, []string{"dhcrelay"}},
+		{"p", "SYSLINUX in place of iPXE, UEFI: as far as the agent's first report", syslinux, ownDHCP + efi64Loaders, true, []string{efi64Loader, efi64Rest}},
 		{"d", "an unknown machine: held, and told why", unknown, "", false, nil},
 	}
 }

@@ -1,0 +1,49 @@
+package lab
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bootlane/internal/lane"
+)
+
+// efi64Loaders offers SYSLINUX beside iPXE, for hosts whose record asks for it.
+const efi64Loaders = "\nloaders:\n  x86_64-uefi: [/usr/lib/ipxe/snponly.efi, " + efi64Loader + ", " + efi64Rest + "]"
+
+const (
+	efi64Loader = "/usr/lib/SYSLINUX.EFI/efi64/syslinux.efi"
+	efi64Rest   = "/usr/lib/syslinux/modules/efi64/ldlinux.e64"
+)
+
+// syslinux boots a machine whose record asks for another loader than iPXE, as far as its
+// agent's first report.
+func syslinux(ctx context.Context, l *Lab) error {
+	m := l.machine("node-p", lane.UEFI, Disk{Serial: "SYSTEM-P", Bytes: 2 * gigabyte})
+	m.Loader = filepath.Base(efi64Loader)
+	if err := l.ready(ctx, l.cfg.Image, m); err != nil {
+		return err
+	}
+	if err := l.reachesAgent(ctx, m); err != nil {
+		return err
+	}
+	if err := l.fetched(ctx, m, 7, efi64Loader); err != nil {
+		return err
+	}
+	return l.configured(ctx, m)
+}
+
+// configured expects that a machine got its installer by a configuration of PXELINUX's form.
+func (l *Lab) configured(ctx context.Context, m *Machine) error {
+	events, err := l.client.Events(ctx, m.Name, 0, 5000)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(events, func(e lane.Event) bool { return strings.HasSuffix(e.Name, "pxelinux.cfg/01-"+m.MACs[0].Hyphens()) })
+	if l.expect(i >= 0, "%s asked for pxelinux.cfg/01-%s", m.Name, m.MACs[0].Hyphens()) {
+		e := events[i]
+		l.expect(e.Action == lane.Install.String() && e.Stage == lane.StageScript && e.Surface == lane.SurfaceTFTP, "and was told to install, by TFTP: %s", e.Message)
+	}
+	return nil
+}
