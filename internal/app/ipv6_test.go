@@ -122,18 +122,18 @@ func (w *world) solicit6(f firmware) *dhcpv6.Message {
 
 func linkLocal(t *testing.T, ifi *net.Interface) net.IP {
 	t.Helper()
-	for range 100 {
+	var found net.IP
+	nettest.Eventually(t, ifi.Name+" has a link-local address", func() bool {
 		list, err := ifi.Addrs()
 		must(t, err)
 		for _, a := range list {
 			if n, ok := a.(*net.IPNet); ok && n.IP.IsLinkLocalUnicast() && n.IP.To4() == nil {
-				return n.IP
+				found = n.IP
 			}
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	t.Fatalf("%s has no link-local address", ifi.Name)
-	return nil
+		return found != nil
+	})
+	return found
 }
 
 var tftpURL = regexp.MustCompile(`^tftp://\[([0-9a-f:]+)\]/(.+)$`)
@@ -215,9 +215,15 @@ func TestReservation6(t *testing.T) {
 	if a := p.Options.OneIANA().Options.OneAddress(); a == nil || a.IPv6Addr.String() != "fd77::20" {
 		t.Errorf("%s", p.Summary())
 	}
-	state, err := w.client.DHCP(t.Context())
-	if err != nil || len(state.Networks) != 2 || state.Networks[1].Network.String() != "fd77::/64" || state.Networks[1].Offered != 1 || state.Counters.Answered != 1 {
-		t.Errorf("%+v, %v", state, err)
+	var state lane.DHCPState
+	nettest.Eventually(t, "the answer is counted", func() bool { // after it was sent
+		var err error
+		state, err = w.client.DHCP(t.Context())
+		must(t, err)
+		return state.Counters.Answered == 1
+	})
+	if len(state.Networks) != 2 || state.Networks[1].Network.String() != "fd77::/64" || state.Networks[1].Offered != 1 {
+		t.Errorf("%+v", state)
 	}
 	if _, err := w.client.ReleaseLease(t.Context(), "fd77::20", ""); lane.CodeOf(err) != lane.NotFound {
 		t.Errorf("an address that is only on offer: %v", err)

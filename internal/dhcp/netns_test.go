@@ -21,6 +21,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/nettest"
 )
 
 // segment is a veth pair between two namespaces: the server's, in which the test
@@ -96,20 +97,18 @@ func (s segment) run(t *testing.T, pkg, name string, args ...string) string {
 
 func stopDaemon(t *testing.T, pidFile string) {
 	t.Helper()
-	for range 200 {
-		// The daemon writes its pid after the program that we waited for has ended.
+	var pid int
+	// The daemon writes its pid after the program that we waited for has ended.
+	nettest.Eventually(t, "dhclient writes its pid into "+pidFile, func() bool {
 		text, err := os.ReadFile(pidFile)
-		pid, convErr := strconv.Atoi(strings.TrimSpace(string(text)))
-		if err != nil || convErr != nil {
-			time.Sleep(50 * time.Millisecond)
-			continue
+		if err == nil {
+			pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
 		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		return
+		return err == nil
+	})
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("dhclient wrote no pid into %s", pidFile)
 }
 
 // TestRealClients runs the server on a real interface for real clients.
@@ -145,8 +144,8 @@ func TestRealClients(t *testing.T) {
 	if l, ok := srv.scopes[0].pool.leaseOf(mac(1)); !ok || l.State != lane.LeaseActive || l.Address.String() != "192.168.77.100" {
 		t.Errorf("lease %+v", l)
 	}
-	stats := srv.Stats()
-	if stats.Answered < 4 || stats.Failed != 0 {
+	nettest.Eventually(t, "four answers are counted", func() bool { return srv.Stats().Answered >= 4 })
+	if stats := srv.Stats(); stats.Failed != 0 {
 		t.Errorf("counters %+v", stats)
 	}
 	cancel()
@@ -356,13 +355,10 @@ func TestConflictProbe(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- srv.Run(ctx) }()
-	now := time.Now()
-	for deadline := now.Add(20 * time.Second); srv.scopes[0].pool.usage(now).Aside == 0 || !srv.scopes[0].pool.verified(netip.MustParseAddr("192.168.77.101"), time.Now()); {
-		if time.Now().After(deadline) {
-			t.Fatalf("the squatter is not found: %+v", srv.scopes[0].pool.usage(now))
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	nettest.Eventually(t, "the squatter is found, and the address beside it is free", func() bool {
+		pool, now := srv.scopes[0].pool, time.Now()
+		return pool.usage(now).Aside > 0 && pool.verified(netip.MustParseAddr("192.168.77.101"), now)
+	})
 	a, ok, err := srv.choose(ctx, srv.scopes[0], query{mac: mac(9), requested: netip.MustParseAddr("192.168.77.100")}, false)
 	if err != nil || !ok || a.String() != "192.168.77.101" {
 		t.Errorf("given %s, %v, %v", a, ok, err)

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/nettest"
 )
 
 // place is a network namespace that programs enter.
@@ -74,13 +75,10 @@ func (p place) ip(lines ...string) {
 // settle waits until the interface can speak.
 func (p place) settle(nic string) {
 	p.t.Helper()
-	for range 200 {
-		if out := p.run("iproute2", "ip", "-6", "address", "show", "dev", nic, "scope", "link"); strings.Contains(out, "fe80") && !strings.Contains(out, "tentative") {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	p.t.Fatalf("%s has no link-local address", nic)
+	nettest.Eventually(p.t, nic+" has a link-local address", func() bool {
+		out := p.run("iproute2", "ip", "-6", "address", "show", "dev", nic, "scope", "link")
+		return strings.Contains(out, "fe80") && !strings.Contains(out, "tentative")
+	})
 }
 
 // start starts a program, and ends it with the test.
@@ -176,7 +174,8 @@ func TestRealClients(t *testing.T) {
 	if out := dhclient(t, client, "cli0", "-S"); !strings.Contains(out, "new_dhcp6_name_servers=fd77::35") || strings.Contains(out, "new_ip6_address") {
 		t.Errorf("stateless:\n%s", out)
 	}
-	if st := s.State().Counters; st.Failed != 0 || st.Answered < 4 {
+	nettest.Eventually(t, "four answers are counted", func() bool { return s.State().Counters.Answered >= 4 })
+	if st := s.State().Counters; st.Failed != 0 {
 		t.Errorf("counters %+v", st)
 	}
 }

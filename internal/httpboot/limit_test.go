@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"bootlane/internal/nettest"
 )
 
 // One source may hold maxFromOne connections; one more is closed unread, and
@@ -46,14 +48,13 @@ func TestConnectionsFromOneSource(t *testing.T) {
 	if err := conns[0].Close(); err != nil {
 		t.Fatal(err)
 	}
-	for range 100 {
-		if c, err := asks(s.Addr()); err == nil {
+	nettest.Eventually(t, "a connection that ended makes room", func() bool {
+		c, err := asks(s.Addr())
+		if err == nil {
 			conns = append(conns, c)
-			return
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Error("a connection that ended makes no room")
+		return err == nil
+	})
 }
 
 // asks opens a connection, has one request answered, and leaves it open.

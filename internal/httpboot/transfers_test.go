@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/nettest"
 	"bootlane/internal/seed"
 )
 
@@ -68,11 +69,5 @@ func TestTransfers(t *testing.T) {
 	if _, err := io.Copy(io.Discard, res.Body); err != nil {
 		t.Fatal(err)
 	}
-	for range 100 {
-		if len(s.Transfers(capability)) == 0 {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Error("the transfer has ended, and is still listed")
+	nettest.Eventually(t, "an ended transfer is listed no more", func() bool { return len(s.Transfers(capability)) == 0 })
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -80,4 +82,18 @@ func network() error {
 	sysctl := os.WriteFile("/proc/sys/net/ipv4/conf/all/accept_local", []byte("1"), 0o644)
 	filter := os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0o644)
 	return errors.Join(netlink.AddrAdd(veth, addr), netlink.AddrAdd(veth, addr6), netlink.LinkSetUp(veth), netlink.LinkSetUp(peer), sysctl, filter)
+}
+
+// Eventually waits until ok, for what the kernel or another process does without
+// telling us. The bound is far above what a busy machine takes: only a failure
+// ever waits for it.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for range 1500 {
+		if ok() {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Fatalf("not in time: %s", what)
 }

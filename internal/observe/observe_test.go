@@ -98,7 +98,7 @@ func (s segment) dnsmasq(t *testing.T, args ...string) {
 			t.Logf("dnsmasq said:\n%s", said.String())
 		}
 	})
-	eventually(t, "dnsmasq listens", func() bool {
+	nettest.Eventually(t, "dnsmasq listens", func() bool {
 		return strings.Contains(said.String(), "sockets bound exclusively") || strings.Contains(said.String(), "DHCP, ")
 	})
 }
@@ -118,17 +118,6 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for range 200 {
-		if ok() {
-			return
-		}
-		time.Sleep(20 * time.Millisecond) // the kernel and another process are not ours to wait on
-	}
-	t.Fatalf("not in time: %s", what)
 }
 
 // witness keeps what it is told.
@@ -259,7 +248,7 @@ func TestTimer(t *testing.T) {
 	s := newSegment(t)
 	s.dnsmasq(t, "--dhcp-range=192.168.78.100,192.168.78.110")
 	_, w := start(t, Config{Every: 100 * time.Millisecond})
-	eventually(t, "the neighbour is told", func() bool { told, _ := w.told(); return len(told) == 1 && told[0].Gives && !told[0].PXE })
+	nettest.Eventually(t, "the neighbour is told", func() bool { told, _ := w.told(); return len(told) == 1 && told[0].Gives && !told[0].PXE })
 }
 
 // TestLost: a machine takes another server's offer.
@@ -270,7 +259,7 @@ func TestLost(t *testing.T) {
 	s.send(t, frame)
 	s.send(t, frame)
 	s.send(t, request(t, "192.168.78.1"))
-	eventually(t, "all is heard", func() bool {
+	nettest.Eventually(t, "all is heard", func() bool {
 		var b bytes.Buffer
 		must(t, o.Export(&b, "", nil))
 		c, err := pcap.Read(b.Bytes())
@@ -281,7 +270,7 @@ func TestLost(t *testing.T) {
 		t.Errorf("%q", lost)
 	}
 	s.send(t, frame) // it was ours in between
-	eventually(t, "it is news again", func() bool { _, lost := w.told(); return len(lost) == 2 })
+	nettest.Eventually(t, "it is news again", func() bool { _, lost := w.told(); return len(lost) == 2 })
 	var b bytes.Buffer
 	must(t, o.Export(&b, "", []lane.MAC{"52:54:00:99:99:99"}))
 	if c, err := pcap.Read(b.Bytes()); err != nil || c.Frames != 0 {
@@ -314,7 +303,7 @@ func TestProxyMode(t *testing.T) {
 	s := newSegment(t)
 	o, w := start(t, Config{Interfaces: []Interface{{"obs0", false}}})
 	s.send(t, request(t, "192.168.78.2"))
-	eventually(t, "it is heard", func() bool { var b bytes.Buffer; must(t, o.Export(&b, "", nil)); return b.Len() > 400 })
+	nettest.Eventually(t, "it is heard", func() bool { var b bytes.Buffer; must(t, o.Export(&b, "", nil)); return b.Len() > 400 })
 	if _, lost := w.told(); len(lost) != 0 {
 		t.Errorf("%q", lost)
 	}
