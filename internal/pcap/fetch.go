@@ -221,8 +221,8 @@ func (x *transfer) conclude(end time.Time) Fetch {
 // pair names a TCP connection: who opened it, and to whom.
 type pair struct{ client, server netip.AddrPort }
 
-// connection is the beginning of a TCP connection: of HTTP, the first request and
-// the first answer are read.
+// connection is one request of a TCP connection, and the beginning of its answer. EDK2
+// asks HEAD and GET on the same.
 type connection struct {
 	Fetch
 	open, closed bool
@@ -237,6 +237,9 @@ func (t *table) tcp(p Packet) {
 	id := pair{p.From, p.To}
 	c := t.connections[id]
 	opens := p.syn && !p.ack
+	if c != nil && c.Status != 0 && method(p.Payload) {
+		c = nil
+	}
 	if c == nil && k != nil && (opens || method(p.Payload)) {
 		c = &connection{Fetch: Fetch{Packet: p.Number, At: p.At, Proto: "http", Server: p.To, began: t.from}, open: !opens}
 		t.connections[id] = c

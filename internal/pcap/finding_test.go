@@ -49,6 +49,9 @@ func TestFindings(t *testing.T) {
 		{"an offer by unicast", func(l *tape) {
 			l.says(ovmfDiscover).udp(server, 67, client, 68, reply{kind: offer, address: client.ip, file: "x.efi"}.bytes(server, l.fixture(ovmfDiscover))).wait(4 * time.Second).says(ovmfDiscover)
 		}, []ID{OfferUnicast}},
+		{"an offer on its way to a relay agent", func(l *tape) {
+			l.says(ovmfDiscover).udp(server, 67, rival, 67, reply{kind: offer, address: client.ip, file: "x.efi"}.bytes(server, l.fixture(ovmfDiscover))).wait(4 * time.Second).says(ovmfDiscover)
+		}, []ID{OfferIgnored}},
 		{"iPXE hears unicast", func(l *tape) {
 			l.says(ipxeDiscover).udp(server, 67, client, 68, reply{kind: offer, address: client.ip, file: "http://192.168.77.1/a"}.bytes(server, l.fixture(ipxeDiscover))).wait(4 * time.Second).says(ipxeDiscover)
 		}, []ID{OfferIgnored}},
@@ -159,6 +162,12 @@ func fetches(bound reply) []conversation {
 	}
 	return []conversation{
 		{"HTTP is fetched", func(l *tape) { get(l, "HTTP/1.1 200 OK\r\n\r\n") }, nil},
+		{"HTTP HEAD, and GET on the same connection", func(l *tape) {
+			l.bound(httpDiscover, httpRequest, http).tcp(client, 1000, server, 80, "S", "").tcp(server, 80, client, 1000, "SA", "")
+			l.tcp(client, 1000, server, 80, "A", "HEAD /x.efi HTTP/1.1\r\n\r\n").tcp(server, 80, client, 1000, "A", "HTTP/1.1 200 OK\r\n\r\n")
+			l.tcp(client, 1000, server, 80, "A", "GET /x.efi HTTP/1.1\r\n\r\n").tcp(server, 80, client, 1000, "A", "HTTP/1.1 404 Not Found\r\n\r\n")
+			l.wait(later).arp(client)
+		}, []ID{HTTPError}},
 		{"HTTP 404", func(l *tape) { get(l, "HTTP/1.1 404 Not Found\r\n\r\n") }, []ID{HTTPError}},
 		{"HTTP 302", func(l *tape) { get(l, "HTTP/1.1 302 Found\r\n\r\n") }, []ID{HTTPRedirect}},
 		{"HTTP is silent", func(l *tape) { get(l, "") }, []ID{HTTPNoAnswer}},

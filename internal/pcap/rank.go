@@ -97,6 +97,7 @@ func unheard(asked, o Message) (ID, string) {
 		return OfferNoEnd, "its options have no END (255), and EDK2 rejects such a packet"
 	case o.Server == "" && o.Kind != "BOOTP reply":
 		return OfferNoServerID, "it has no option 54, and EDK2 discards such an offer"
+	case o.To.Port() == portServer4: // on its way to the relay agent, which broadcasts it
 	case asked.Broadcast && o.To.Addr() != netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return OfferUnicast, "it was sent to " + o.To.Addr().String() + ", and the client asked for broadcast: it has no address yet to hear it by"
 	}
