@@ -131,6 +131,9 @@ func (s *Server) choose(ctx context.Context, n *scope, q query, known bool) (net
 		s.without(q, n.pool.why(reserved, now))
 	default:
 		s.without(q, fmt.Sprintf("no address of %s is free for it: its ranges are leased, reserved or on offer; enlarge networks[].range", n.Prefix))
+		if last := n.warned.Load(); now.Unix()-last >= 60 && n.warned.CompareAndSwap(last, now.Unix()) {
+			s.cfg.Log.Warn("no address is free: `bootlane dhcp networks` shows how full it is", "network", n.Prefix, "mac", q.mac)
+		}
 	}
 	return a, ok, err
 }

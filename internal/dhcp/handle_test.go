@@ -203,7 +203,13 @@ func TestPoolRunsDry(t *testing.T) {
 	for n := range byte(4) {
 		r.bind(mac(n + 1))
 	}
+	var log strings.Builder
+	r.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 	r.expect(r.say(build(discover, mac(9), nil)), 0, "") // D4-09
+	r.expect(r.say(build(discover, mac(10), nil)), 0, "")
+	if strings.Count(log.String(), "no address is free") != 1 { // and not once for every packet of a storm
+		t.Errorf("log: %s", &log)
+	}
 	if len(r.notes) == 0 || !strings.HasPrefix(r.notes[len(r.notes)-1], "no address of 192.168.77.0/24 is free for it") {
 		t.Errorf("notes: %v", r.notes)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"bootlane/internal/lane"
@@ -98,8 +99,9 @@ func (n Network) relayed() bool { return len(n.Relays) > 0 }
 type scope struct {
 	Network
 	now    func() time.Time
-	pool   *pool   // nil of a proxy
-	prober *prober // nil where nobody is asked
+	pool   *pool        // nil of a proxy
+	prober *prober      // nil where nobody is asked
+	warned atomic.Int64 // when the log last said that no address is free, Unix seconds
 }
 
 // scopeOf finds the network of a client, RFC 2131 4.3.1: that of the agent, or the one
