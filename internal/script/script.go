@@ -18,6 +18,10 @@ import (
 // MaxNICs is how many NICs the entry script reports.
 const MaxNICs = 8
 
+// chain asks for another script in this one's place. A server that went away in the middle
+// of an answer would hold the machine for ever; scripts take less than a minute.
+const chain = "chain --timeout 60000 --replace --autofree "
+
 // Entry returns the script that every iPXE runs first: it tells the server what
 // the machine is, and runs the answer. base is the server's URL without a
 // trailing slash. It can destroy nothing.
@@ -37,7 +41,7 @@ func Entry(base string) []byte {
 		"iseq ${bl-arch} i386 && cpuid --ext 29 && set bl-arch x86_64 ||",
 		"set bl-tries:int32 0",
 		":ask",
-		"chain --replace --autofree " + base + lane.ScriptPath +
+		chain + base + lane.ScriptPath +
 			"?uuid=${uuid}&mac=${netX/mac:hexhyp}&macs=" + strings.Join(macs, ",") +
 			"&serial=${serial:uristring}&asset=${asset:uristring}&manufacturer=${manufacturer:uristring}&product=${product:uristring}" +
 			"&buildarch=${bl-arch}&platform=${platform} ||",
@@ -97,7 +101,7 @@ func InstallScript(in Install) []byte {
 		":giveup",
 		"imgfree",
 		"echo Bootlane: the installer could not be loaded; telling the server",
-		"chain --replace --autofree " + in.AgainURL + " || goto local",
+		chain + in.AgainURL + " || goto local",
 		":local",
 	}, localBoot(string(in.Facts.Firmware), in.LocalBoot)...)
 }
@@ -160,7 +164,7 @@ func HoldScript(m Machine, d lane.Decision, h Hold, again string) []byte {
 	seconds := int(h.Wait.Seconds())
 	if h.Then == "ask" {
 		lines = append(lines, fmt.Sprintf("echo This machine asks again every %d s.", seconds), fmt.Sprintf("sleep %d", seconds),
-			"chain --replace --autofree "+again+" || goto local", ":local")
+			chain+again+" || goto local", ":local")
 	} else {
 		lines = append(lines, fmt.Sprintf("echo Local boot in %d s.", seconds), fmt.Sprintf("sleep %d", seconds))
 	}
@@ -177,7 +181,7 @@ func Unavailable(base string, f lane.Facts) []byte {
 		"sleep 15",
 		"isset ${bl-down} && inc bl-down || set bl-down:int32 1",
 		"iseq ${bl-down} 20 && goto local ||",
-		"chain --replace --autofree " + base + "/" + lane.EntryScript + " || goto local",
+		chain + base + "/" + lane.EntryScript + " || goto local",
 		":local",
 	}, localBoot(string(f.Firmware), "")...)
 }
