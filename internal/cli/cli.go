@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -77,7 +78,8 @@ func Main(ctx context.Context, args []string, env Env) int {
 
 // failJSON tells an error to a program that reads our answers.
 func (a *app) failJSON(err error, code int) int {
-	out := api.ErrorReply{Code: lane.CodeOf(err), Message: safe(err.Error())}
+	fallback := map[int]lane.Code{exitUsage: lane.Invalid, exitUnreachable: lane.Unavailable}[code]
+	out := api.ErrorReply{Code: cmp.Or(lane.CodeOf(err), fallback, "failed"), Message: safe(err.Error())}
 	if e := (*lane.Error)(nil); errors.As(err, &e) {
 		out.Message, out.Problems = safe(e.Message), e.Problems
 		if e.Err != nil {

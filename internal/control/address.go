@@ -80,21 +80,23 @@ func (c *Control) owner(f lane.Facts) string {
 	return lane.UnknownSubject(f.MAC)
 }
 
-// Leases returns up to limit leases behind an address as text, with the records that
-// have their NICs.
+// Leases returns up to limit leases of IPv4 and IPv6 behind an address as text, with the
+// records of their machines.
 func (c *Control) Leases(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error) {
 	list, err := c.Store.LeasesAfter(ctx, after, limit)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]lane.LeaseOf, len(list))
 	for i, l := range list {
-		out[i].Lease = l
-		if owner := c.owner(lane.Facts{MAC: l.MAC}); !strings.HasPrefix(owner, "mac:") {
-			out[i].Host = lane.HostID(owner)
+		f := lane.Facts{MAC: l.MAC}
+		if uuid, found := strings.CutPrefix(string(l.Client), "uuid:"); found {
+			f.UUID = lane.UUID(uuid)
+		}
+		if owner := c.owner(f); !strings.HasPrefix(owner, "mac:") {
+			list[i].Host = lane.HostID(owner)
 		}
 	}
-	return out, nil
+	return list, nil
 }
 
 // Released puts on record that an operator took an address back.

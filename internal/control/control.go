@@ -35,7 +35,7 @@ type Store interface {
 	LastEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
 	LastingEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
 	Strangers(ctx context.Context) ([]lane.Stranger, error)
-	LeasesAfter(ctx context.Context, after string, limit int) ([]lane.Lease, error)
+	LeasesAfter(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error)
 	Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error)
 	Witness(ctx context.Context, e lane.Event) error
 	Record(e lane.Event)

@@ -38,28 +38,31 @@ func (s *Store) DropLease(ctx context.Context, a netip.Addr) error {
 
 // Leases returns every lease, active or not, by address as text.
 func (s *Store) Leases(ctx context.Context) ([]lane.Lease, error) {
-	return s.leases(ctx, `SELECT mac, address, state, granted, expires FROM leases ORDER BY address`)
-}
-
-// LeasesAfter returns up to limit of them behind an address as text.
-func (s *Store) LeasesAfter(ctx context.Context, after string, limit int) ([]lane.Lease, error) {
-	return s.leases(ctx, `SELECT mac, address, state, granted, expires FROM leases WHERE address > $1 ORDER BY address LIMIT $2`, after, limit)
-}
-
-func (s *Store) leases(ctx context.Context, query string, args ...any) ([]lane.Lease, error) {
-	rows, err := s.reads.query(ctx, query, args...)
+	rows, err := s.reads.query(ctx, `SELECT mac, address, state, granted, expires FROM leases ORDER BY address`)
 	if err != nil {
 		return nil, broken("read leases", err)
 	}
 	return collect(rows, func(r *sql.Rows) (lane.Lease, error) {
-		var mac, address, state string
-		var granted, expires int64
-		if err := r.Scan(&mac, &address, &state, &granted, &expires); err != nil {
-			return lane.Lease{}, err
+		l, err := scanLease(r)
+		return lane.Lease{MAC: lane.MAC(l.Client), Address: l.Address, State: l.State, Granted: l.Granted, Expires: l.Expires}, err
+	})
+}
+
+// LeasesAfter returns up to limit leases of IPv4 and IPv6 behind an address as text,
+// without the hosts that they are of.
+func (s *Store) LeasesAfter(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error) {
+	rows, err := s.reads.query(ctx, `SELECT mac, address, state, granted, expires FROM leases WHERE address > $1
+UNION ALL SELECT client, address, state, granted, expires FROM leases6 WHERE address > $1 ORDER BY address LIMIT $2`, after, limit)
+	if err != nil {
+		return nil, broken("read leases", err)
+	}
+	return collect(rows, func(r *sql.Rows) (lane.LeaseOf, error) {
+		l, err := scanLease(r)
+		out := lane.LeaseOf{Lease: lane.Lease{MAC: lane.MAC(l.Client), Address: l.Address, State: l.State, Granted: l.Granted, Expires: l.Expires}}
+		if l.Address.Is6() {
+			out.Client, out.MAC = l.Client, l.Client.MAC()
 		}
-		a, err := netip.ParseAddr(address)
-		return lane.Lease{MAC: lane.MAC(mac), Address: a, State: lane.LeaseState(state),
-			Granted: time.UnixMicro(granted).UTC(), Expires: time.UnixMicro(expires).UTC()}, err
+		return out, err
 	})
 }
 
@@ -92,14 +95,17 @@ func (s *Store) Leases6(ctx context.Context) ([]lane.Lease6, error) {
 	if err != nil {
 		return nil, broken("read leases of IPv6", err)
 	}
-	return collect(rows, func(r *sql.Rows) (lane.Lease6, error) {
-		var client, address, state string
-		var granted, expires int64
-		if err := r.Scan(&client, &address, &state, &granted, &expires); err != nil {
-			return lane.Lease6{}, err
-		}
-		a, err := netip.ParseAddr(address)
-		return lane.Lease6{Client: lane.Client(client), Address: a, State: lane.LeaseState(state),
-			Granted: time.UnixMicro(granted).UTC(), Expires: time.UnixMicro(expires).UTC()}, err
-	})
+	return collect(rows, scanLease)
+}
+
+// scanLease reads whom a lease is for, its address, state and times.
+func scanLease(r *sql.Rows) (lane.Lease6, error) {
+	var client, address, state string
+	var granted, expires int64
+	if err := r.Scan(&client, &address, &state, &granted, &expires); err != nil {
+		return lane.Lease6{}, err
+	}
+	a, err := netip.ParseAddr(address)
+	return lane.Lease6{Client: lane.Client(client), Address: a, State: lane.LeaseState(state),
+		Granted: time.UnixMicro(granted).UTC(), Expires: time.UnixMicro(expires).UTC()}, err
 }

@@ -387,7 +387,12 @@ func leases(t *testing.T, open Open) {
 	if diff := cmp.Diff([]lane.Lease{third, declined}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("an address has one holder, a client one lease beside what it declined (-want +got):\n%s", diff)
 	}
-	for after, want := range map[string][]lane.Lease{"": {third}, "10.0.0.11": {declined}, "10.0.0.9": nil} {
+	six := lane.Lease6{Client: "duid:0001", Address: netip.MustParseAddr("fd77::5"), State: lane.LeaseActive, Granted: at(), Expires: at().Add(time.Hour)}
+	if err := s.PutLease6(t.Context(), six); err != nil {
+		t.Fatal(err)
+	}
+	with6 := lane.LeaseOf{Lease: lease("", "fd77::5", lane.LeaseActive), Client: six.Client}
+	for after, want := range map[string][]lane.LeaseOf{"": {{Lease: third}}, "10.0.0.11": {{Lease: declined}}, "10.0.0.9": {with6}, "fd77::5": nil} {
 		if got, err := s.LeasesAfter(t.Context(), after, 1); err != nil || cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})) != "" {
 			t.Errorf("after %q: %v, %v", after, got, err)
 		}
