@@ -175,8 +175,8 @@ func (c *Client) Leases(ctx context.Context) (out []lane.LeaseOf, err error) {
 }
 
 // ExportDHCP writes the configuration of a site's own DHCP server.
-func (c *Client) ExportDHCP(ctx context.Context, server, form, network string) (lane.Rendered, error) {
-	return get[lane.Rendered](ctx, c, "/v1/dhcp/export/"+url.PathEscape(server)+"?"+url.Values{"form": {form}, "network": {network}}.Encode())
+func (c *Client) ExportDHCP(ctx context.Context, e lane.DHCPExport) (lane.Rendered, error) {
+	return get[lane.Rendered](ctx, c, "/v1/dhcp/export/"+url.PathEscape(e.Server)+"?"+url.Values{"form": {e.Form}, "network": {e.Network}, "range": {e.Range}}.Encode())
 }
 
 // ReleaseLease takes an address back.

@@ -176,7 +176,7 @@ func (s *Server) routes() []route {
 		{"GET /v1/dhcp/leases", s.leases},
 		{"GET /v1/dhcp/export/{server}", func(r *http.Request, _ []byte) (any, error) {
 			q := r.URL.Query()
-			return op.ExportDHCP(r.Context(), r.PathValue("server"), q.Get("form"), q.Get("network"))
+			return op.ExportDHCP(r.Context(), lane.DHCPExport{Server: r.PathValue("server"), Form: q.Get("form"), Network: q.Get("network"), Range: q.Get("range")})
 		}},
 		{"POST /v1/dhcp/leases/{address}/release", s.releaseLease},
 		{"GET /v1/dhcp/servers", func(*http.Request, []byte) (any, error) { return s.cfg.Observer.Responders(), nil }},

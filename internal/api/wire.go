@@ -161,7 +161,7 @@ type Operator interface {
 type leases interface {
 	Leases(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error)
 	Released(ctx context.Context, l lane.Lease, by, why string) error
-	ExportDHCP(ctx context.Context, server, form, network string) (lane.Rendered, error)
+	ExportDHCP(ctx context.Context, e lane.DHCPExport) (lane.Rendered, error)
 }
 
 type inventory interface {

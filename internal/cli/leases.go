@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/netip"
@@ -104,9 +105,9 @@ func leaseState(l lane.Lease, now time.Time) string {
 
 func showLeases(w io.Writer, list []lane.LeaseOf, now time.Time) {
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "ADDRESS\tMAC\tHOST\tSTATE\tGRANTED\tUNTIL")
+	fmt.Fprintln(t, "ADDRESS\tCLIENT\tHOST\tSTATE\tGRANTED\tUNTIL")
 	for _, l := range list {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Address, orDash(string(l.MAC)), orDash(string(l.Host)), leaseState(l.Lease, now), when(l.Granted), when(l.Expires))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Address, orDash(cmp.Or(string(l.MAC), string(l.Client))), orDash(string(l.Host)), leaseState(l.Lease, now), when(l.Granted), when(l.Expires))
 	}
 	_ = t.Flush() // writes to the terminal; its error shows there
 }
@@ -137,25 +138,32 @@ func (a *app) dhcpReleaseCmd() *cobra.Command {
 }
 
 const dhcpExportLong = `Write the configuration of the site's own DHCP server, with the reservations of the
-inventory, to standard output: dnsmasq, kea (DHCPv4) or isc (dhcpd).
+inventory, to standard output: dnsmasq, kea (DHCPv4, from 2.2) or isc (dhcpd).
 
-  --form owned   it gives addresses and names the boot files; Bootlane speaks no DHCP
-                 there: networks[].mode: external
-  --form proxy   it gives addresses only; Bootlane stands beside it: networks[].mode: proxy
-                 (write it while the network is still external: a proxy knows no range)
+  --form owned       it gives addresses and names the boot files; Bootlane speaks no DHCP
+                     there: networks[].mode: external
+  --form proxy       it gives addresses only; Bootlane stands beside it, on a machine of
+                     its own: networks[].mode: proxy
+  --form proxy-4011  the same on one machine, where that server has port 67: it sends PXE
+                     firmware on to Bootlane's port 4011. Add only4011: true. UEFI HTTP Boot
+                     never asks there.
+
+A proxy knows no range, routers or DNS servers: give --range, and add the others, or write
+the file while the network's mode is still own or external.
 
 Loops are broken (iPXE gets the script), and UEFI HTTP Boot is served, for every
 platform with a loader.`
 
 func (a *app) dhcpExportCmd() *cobra.Command {
-	var form, network string
+	var e lane.DHCPExport
 	cmd := &cobra.Command{Use: "export SERVER", Short: "write the configuration of dnsmasq, kea or isc", Long: dhcpExportLong, Args: args(cobra.ExactArgs(1)),
 		ValidArgs: []string{"dnsmasq", "kea", "isc"}, RunE: func(cmd *cobra.Command, argv []string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			r, err := c.ExportDHCP(cmd.Context(), argv[0], form, network)
+			e.Server = argv[0]
+			r, err := c.ExportDHCP(cmd.Context(), e)
 			if err != nil {
 				return err
 			}
@@ -164,7 +172,8 @@ func (a *app) dhcpExportCmd() *cobra.Command {
 			}
 			return a.show(r, func(w io.Writer) { fmt.Fprint(w, r.Body) })
 		}}
-	cmd.Flags().StringVar(&form, "form", "owned", "who names the boot files: `owned` (that server) or proxy (Bootlane)")
-	cmd.Flags().StringVar(&network, "network", "", "the `network`, where the configuration has several")
+	cmd.Flags().StringVar(&e.Form, "form", "owned", "who names the boot files: `owned` (that server), proxy (Bootlane, beside it), or proxy-4011 (Bootlane, on that server's own machine)")
+	cmd.Flags().StringVar(&e.Network, "network", "", "the `network`, where the configuration has several")
+	cmd.Flags().StringVar(&e.Range, "range", "", "the addresses that it may give, `FIRST-LAST`; without it, the network's own range")
 	return cmd
 }

@@ -2,7 +2,9 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -120,21 +122,10 @@ func (c *Control) plan(n Network, hosts ...lane.Host) migrate.Plan {
 
 // ExportDHCP writes the configuration of a site's own DHCP server for a network, with a
 // reservation of every host that has an address in it.
-func (c *Control) ExportDHCP(ctx context.Context, server, form, network string) (lane.Rendered, error) {
-	i := slices.IndexFunc(c.Networks, func(n Network) bool { return network == "" && len(c.Networks) == 1 || n.Prefix.String() == network })
-	if i < 0 {
-		var have []string
-		for _, n := range c.Networks {
-			have = append(have, n.Prefix.String())
-		}
-		if network == "" {
-			return lane.Rendered{}, lane.Errorf(lane.Invalid, "the configuration has several networks: give --network, one of %s", strings.Join(have, ", "))
-		}
-		return lane.Rendered{}, lane.Errorf(lane.Invalid, "the configuration has no network %s: give --network, one of %s", network, strings.Join(have, ", "))
-	}
-	n := c.Networks[i]
-	if n.Proxy && migrate.Form(form) == migrate.Owned || !n.First.IsValid() {
-		return lane.Rendered{}, lane.Errorf(lane.Refused, "of %s Bootlane does not know which addresses may be given: set networks[].mode: external and a range", n.Prefix)
+func (c *Control) ExportDHCP(ctx context.Context, e lane.DHCPExport) (lane.Rendered, error) {
+	n, err := c.networkToExport(e)
+	if err != nil {
+		return lane.Rendered{}, err
 	}
 	var hosts []lane.Host
 	for after := lane.HostID(""); ; {
@@ -148,13 +139,47 @@ func (c *Control) ExportDHCP(ctx context.Context, server, form, network string) 
 		after = page[len(page)-1].ID
 		hosts = append(hosts, slices.DeleteFunc(page, func(h lane.Host) bool { return h.State == lane.StateRetired || !n.Prefix.Contains(h.Network.Address) })...)
 	}
-	text, err := migrate.Export(server, c.plan(n, hosts...), migrate.Form(form))
-	out := lane.Rendered{Path: server + "-" + form + ".conf", Body: text}
-	switch {
-	case migrate.Form(form) == migrate.Owned && !n.External:
-		out.Note = fmt.Sprintf("Bootlane gives the addresses of %s itself: set networks[].mode: external before that server starts", n.Prefix)
-	case migrate.Form(form) == migrate.Proxied && !n.Proxy:
+	text, err := migrate.Export(e.Server, c.plan(n, hosts...), migrate.Form(e.Form))
+	out := lane.Rendered{Path: e.Server + "-" + e.Form + ".conf", Body: text}
+	switch owned := migrate.Form(e.Form) == migrate.Owned; {
+	case owned && !n.External:
+		out.Note = fmt.Sprintf("Bootlane answers DHCP in %s itself: set networks[].mode: external before that server starts", n.Prefix)
+	case !owned && !n.Proxy:
 		out.Note = fmt.Sprintf("nobody names the boot files of %s until networks[].mode is proxy: set it before that server starts", n.Prefix)
+	case !owned:
+		out.Note = "in mode: proxy Bootlane knows no routers, DNS servers or domain: add yours"
 	}
 	return out, err
+}
+
+// networkToExport finds the network, and which of its addresses may be given.
+func (c *Control) networkToExport(e lane.DHCPExport) (Network, error) {
+	var have []string
+	for _, n := range c.Networks {
+		if e.Network == n.Prefix.String() || e.Network == "" && len(c.Networks) == 1 {
+			return withRange(n, e.Range)
+		}
+		have = append(have, n.Prefix.String())
+	}
+	if e.Network == "" {
+		return Network{}, lane.Errorf(lane.Invalid, "the configuration has several networks: give --network, one of %s", strings.Join(have, ", "))
+	}
+	return Network{}, lane.Errorf(lane.Invalid, "the configuration has no network %s: give --network, one of %s", e.Network, strings.Join(have, ", "))
+}
+
+// withRange returns the network with the range that was asked for.
+func withRange(n Network, text string) (Network, error) {
+	if text != "" {
+		first, last, _ := strings.Cut(text, "-")
+		var errs [2]error
+		n.First, errs[0] = netip.ParseAddr(strings.TrimSpace(first))
+		n.Last, errs[1] = netip.ParseAddr(strings.TrimSpace(last))
+		if errors.Join(errs[:]...) != nil || !n.Prefix.Contains(n.First) || !n.Prefix.Contains(n.Last) || n.Last.Less(n.First) {
+			return n, lane.Errorf(lane.Invalid, "--range %q is not FIRST-LAST of addresses in %s", text, n.Prefix)
+		}
+	}
+	if !n.First.IsValid() {
+		return n, lane.Errorf(lane.Refused, "of %s Bootlane does not know which addresses may be given: say so with --range FIRST-LAST", n.Prefix)
+	}
+	return n, nil
 }

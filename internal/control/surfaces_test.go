@@ -205,6 +205,13 @@ func TestRenderOfAProxy(t *testing.T) {
 			t.Errorf("%s:\n%s", f.Path, f.Body)
 		}
 	}
+	if _, err := proxy.ExportDHCP(t.Context(), lane.DHCPExport{Server: "kea", Form: "proxy"}); err == nil || !strings.Contains(err.Error(), "say so with --range FIRST-LAST") {
+		t.Errorf("%v", err)
+	}
+	out, err := proxy.ExportDHCP(t.Context(), lane.DHCPExport{Server: "kea", Form: "proxy", Range: "10.0.0.10 - 10.0.0.19"})
+	if err != nil || !strings.Contains(out.Body, `"pool": "10.0.0.10 - 10.0.0.19"`) || !strings.Contains(out.Note, "add yours") {
+		t.Errorf("%+v, %v", out, err)
+	}
 	// Nor does it know whether the installer will have a name server.
 	_, err = proxy.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "debian-preseed-1", By: "op:t"})
 	r.must(err)

@@ -75,7 +75,7 @@ func exported(ctx context.Context, l *Lab) error {
 		return err
 	}
 	for _, s := range servers {
-		p, err := l.exportedServer(ctx, s, inside)
+		p, err := l.exportedServer(ctx, lane.DHCPExport{Server: s, Form: "owned"}, inside)
 		if err != nil {
 			return err
 		}
@@ -92,9 +92,14 @@ func exported(ctx context.Context, l *Lab) error {
 	return nil
 }
 
-// exportedServer starts a DHCP server of a kind with the configuration that is written for it.
-func (l *Lab) exportedServer(ctx context.Context, kind string, inside []string) (*process, error) {
-	r, err := l.client.ExportDHCP(ctx, kind, "owned", "")
+// exportedServer starts a DHCP server with the configuration that is written for it, on
+// the computer that inside leads to, or on ours.
+func (l *Lab) exportedServer(ctx context.Context, e lane.DHCPExport, inside []string) (*process, error) {
+	kind, addr := e.Server, neighbourAddr
+	if inside == nil {
+		inside, addr = []string{"env"}, serverAddr
+	}
+	r, err := l.client.ExportDHCP(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +116,7 @@ func (l *Lab) exportedServer(ctx context.Context, kind string, inside []string) 
 		"kea":     {"env", "KEA_LOCKFILE_DIR=" + l.dir, "KEA_PIDFILE_DIR=" + l.dir, "kea-dhcp4", "-c", file(".conf")},
 		"isc":     {"dhcpd", "-4", "-f", "-d", "-cf", file(".conf"), "-lf", file(".leases"), "-pf", file(".pid"), l.site.Interface},
 	}[kind]
-	l.peers = map[string]string{neighbourAddr: map[string]string{"dnsmasq": "dnsmasq-base", "kea": "kea-dhcp4-server", "isc": "isc-dhcp-server"}[kind]}
+	l.peers = map[string]string{addr: map[string]string{"dnsmasq": "dnsmasq-base", "kea": "kea-dhcp4-server", "isc": "isc-dhcp-server"}[kind]}
 	l.say("%s serves DHCP, as exported", kind)
 	return l.spawn(file(".log"), inside[0], slices.Concat(inside[1:], command)...)
 }

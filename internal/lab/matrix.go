@@ -146,6 +146,9 @@ func (b *Boot) from(a pcap.Attempt, peers map[string]string, events []lane.Event
 			}
 		}
 	}
+	if a.Boot4011 != nil { // nobody but Bootlane listens there, on whichever machine
+		b.Files = ours
+	}
 	for _, e := range events {
 		if e.Facts != nil && e.Facts.Relay != (lane.Relay{}) {
 			b.Relay = e.Facts.Relay

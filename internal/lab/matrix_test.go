@@ -75,6 +75,8 @@ func TestTable(t *testing.T) {
 	beside := plain
 	beside.Offers = []pcap.Message{{Packet: 2, Server: "10.0.0.2"}, {Packet: 3, Server: "10.0.0.1"}}
 	beside.Choice = &pcap.Choice{Takes: 2, Boots: 3}
+	sent := plain
+	sent.Boot4011 = &pcap.Message{Server: "10.0.0.2"}
 	peers := map[string]string{"10.0.0.2": "dnsmasq-base"}
 	lease := lane.Event{Kind: lane.KindLease, Facts: &lane.Facts{Relay: lane.Relay{Address: "10.1.0.1", CircuitID: "lan0"}}}
 	for _, c := range []struct {
@@ -87,6 +89,7 @@ func TestTable(t *testing.T) {
 			"Bootlane, through the relay agent 10.1.0.1 (circuit `lan0`) | installed | 9 | `k` |"},
 		{"and booted again", plain, []lane.Event{at(9, lane.KindInstalled, lane.StageReady, lane.Hold), at(20, lane.KindAsked, "", lane.LocalBoot)}, "dnsmasq-base 2.90, both | installed, then sent to its disk | 9 | `k` |"},
 		{"beside", beside, []lane.Event{at(5, lane.KindStage, lane.StageKernel, lane.Hold)}, "dnsmasq-base 2.90; the boot file Bootlane, beside it | the first report of agent or installer | 5 |"},
+		{"on one machine", sent, []lane.Event{at(5, lane.KindStage, lane.StageKernel, lane.Hold)}, "dnsmasq-base 2.90; the boot file Bootlane, beside it | the first report of agent or installer | 5 |"},
 		{"held", plain, []lane.Event{lease, at(3, lane.KindServed, "", lane.Hold)}, "| held, and told why: `why` | 3 |"},
 		{"no further", plain, []lane.Event{lease, at(3, lane.KindStage, lane.StageLoader, lane.Hold)}, "| its boot loader `snponly.efi` | 3 |"},
 	} {

@@ -78,7 +78,7 @@ func beside(ctx context.Context, l *Lab) error {
 		return err
 	}
 	for _, m := range []*Machine{bios, uefi} {
-		if err := l.leasedByNeighbour(ctx, m); err != nil {
+		if err := l.leasedByNeighbour(ctx, m, "neighbour.leases"); err != nil {
 			return err
 		}
 		if _, err := l.client.Act(ctx, m.Name, "cancel", "the way is shown"); err != nil {
@@ -88,14 +88,49 @@ func beside(ctx context.Context, l *Lab) error {
 	return l.toldToBootDisk(ctx, uefi)
 }
 
+// besideKea boots machines on a network whose addresses are Kea's.
+func besideKea(ctx context.Context, l *Lab) error {
+	inside, err := l.computer(ctx)
+	if err != nil {
+		return err
+	}
+	web := l.machine("node-k-http", lane.UEFI, Disk{Serial: "SYSTEM-K3", Bytes: gigabyte})
+	web.Boot = HTTP
+	return l.kea(ctx, "proxy", inside, l.machine("node-k-uefi", lane.UEFI, Disk{Serial: "SYSTEM-K1", Bytes: gigabyte}), l.machine("node-k-bios", lane.BIOS, Disk{Serial: "SYSTEM-K2", Bytes: gigabyte}), web)
+}
+
+// withKea does so with Kea and Bootlane on one computer.
+func withKea(ctx context.Context, l *Lab) error {
+	return l.kea(ctx, "proxy-4011", nil, l.machine("node-l-uefi", lane.UEFI, Disk{Serial: "SYSTEM-L1", Bytes: gigabyte}), l.machine("node-l-bios", lane.BIOS, Disk{Serial: "SYSTEM-L2", Bytes: gigabyte}))
+}
+
+// kea starts Kea, with the configuration that is exported for it, and boots machines.
+func (l *Lab) kea(ctx context.Context, form string, inside []string, machines ...*Machine) error {
+	if err := l.ready(ctx, l.cfg.Image, machines...); err != nil {
+		return err
+	}
+	if _, err := l.exportedServer(ctx, lane.DHCPExport{Server: "kea", Form: form, Range: "192.168.77.50-192.168.77.99"}, inside); err != nil {
+		return err
+	}
+	if err := l.reachesAgent(ctx, machines...); err != nil {
+		return err
+	}
+	for _, m := range machines {
+		if err := l.leasedByNeighbour(ctx, m, "kea.leases"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // leasedByNeighbour expects that the machine came to the agent with an address
 // that we did not give.
-func (l *Lab) leasedByNeighbour(ctx context.Context, m *Machine) error {
+func (l *Lab) leasedByNeighbour(ctx context.Context, m *Machine, file string) error {
 	events, err := l.client.Events(ctx, m.Name, 0, 5000)
 	if err != nil {
 		return err
 	}
-	leases, err := os.ReadFile(filepath.Join(l.dir, "neighbour.leases"))
+	leases, err := os.ReadFile(filepath.Join(l.dir, file))
 	if err != nil {
 		return fmt.Errorf("read the neighbour's leases: %w", err)
 	}

@@ -18,7 +18,8 @@ const (
 )
 
 // syslinux boots a machine whose record asks for another loader than iPXE, as far as its
-// agent's first report.
+// agent's first report. PXELINUX, the same for BIOS, no machine here would load: the NICs
+// that QEMU plays have iPXE in their ROM.
 func syslinux(ctx context.Context, l *Lab) error {
 	m := l.machine("node-p", lane.UEFI, Disk{Serial: "SYSTEM-P", Bytes: 2 * gigabyte})
 	m.Loader = filepath.Base(efi64Loader)

@@ -35,6 +35,8 @@ func Scenarios() []Scenario {
 		{"e", "registered MAC, foreign UUID: quarantine, accept, and on", foreign, "", false, nil},
 		{"f", "a disk of the wrong serial, and one of the wrong size: nothing is written", wrongDisk, "", false, nil},
 		{"h", "proxyDHCP beside a site's own DHCP server, UEFI and BIOS", beside, proxyDHCP, false, []string{"dnsmasq"}},
+		{"k", "proxyDHCP beside Kea on another computer, as exported: PXE by UEFI and BIOS, HTTP Boot", besideKea, proxyDHCP, true, []string{"kea-dhcp4"}},
+		{"l", "proxyDHCP on Kea's own computer, as exported: port 4011 alone, UEFI and BIOS", withKea, proxyDHCP + "\n    only4011: true", true, []string{"kea-dhcp4"}},
 		{"v", "PXE over IPv6, UEFI: as far as the agent's first report, then to its disk", pxe6, ownDHCP + ipv6Keys, true, []string{"radvd"}},
 		{"w", "HTTP Boot over IPv6 alone, UEFI: an unknown machine is held, and told why", http6, onlyIPv6, true, []string{"radvd"}},
 		{"x", "HTTP Boot, UEFI: as far as the agent's first report", httpBoot, "", true, nil},

@@ -66,10 +66,11 @@ type NetworkUsage struct {
 	PoolUsage
 }
 
-// LeaseOf is a lease, and the record that has its NIC.
+// LeaseOf is a lease, of IPv4 or IPv6, and the record of the machine that has it.
 type LeaseOf struct {
 	Lease
-	Host HostID `json:"host,omitempty"`
+	Client Client `json:"client,omitempty"` // of IPv6: whom it is for; MAC is empty where that is no NIC
+	Host   HostID `json:"host,omitempty"`
 }
 
 // DHCPCounters counts packets since the server's start.
@@ -86,4 +87,12 @@ type DHCPCounters struct {
 type DHCPState struct {
 	Networks []NetworkUsage `json:"networks"`
 	Counters DHCPCounters   `json:"counters"`
+}
+
+// DHCPExport asks for the configuration of a site's own DHCP server.
+type DHCPExport struct {
+	Server  string // dnsmasq, kea or isc
+	Form    string // who names the boot files: "owned", "proxy" or "proxy-4011"
+	Network string // a prefix; may be left out where the configuration has one network
+	Range   string // FIRST-LAST, which the server may give; empty: the network's own
 }

@@ -36,11 +36,15 @@ func DNSmasq(p Plan, f Form) string {
 		}
 		line("dhcp-host=%s,%s,%s", strings.Join(macs, ","), h.Hostname, h.Address)
 	}
-	if f == Proxied {
+	switch f {
+	case Proxied:
 		line("# No boot file: Bootlane answers beside this server, with mode: proxy.")
-		return b.String()
+	case SameMachine:
+		line("# No boot file: this option sends PXE firmware on to port 4011 of this machine, Bootlane's.")
+		line("dhcp-vendorclass=set:pxe,PXEClient\ndhcp-option-force=tag:pxe,60,PXEClient")
+	default:
+		p.dnsmasqBoot(&b)
 	}
-	p.dnsmasqBoot(&b)
 	return b.String()
 }
 

@@ -29,8 +29,13 @@ func ISC(p Plan, f Form) string {
 	if p.Domain != "" {
 		line("  option domain-name %q;", p.Domain)
 	}
-	if f == Owned {
+	switch f {
+	case Owned:
 		p.iscBoot(line)
+	case SameMachine:
+		line("  # No boot file: this option sends PXE firmware on to port 4011 of this machine, Bootlane's.")
+		line("  if substring(option vendor-class-identifier, 0, 9) = \"PXEClient\" { option vendor-class-identifier \"PXEClient\"; }")
+	case Proxied:
 	}
 	line("}")
 	for _, h := range p.named() {

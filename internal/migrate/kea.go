@@ -43,6 +43,10 @@ type keaDHCP4 struct {
 	Comment    string `json:"comment"`
 	Interfaces struct {
 		List []string `json:"interfaces"`
+		// Kea opens no socket on an interface without a carrier, and by itself never tries
+		// again: after a power cut it may well start before its switch does.
+		Retries int `json:"service-sockets-max-retries"`
+		Wait    int `json:"service-sockets-retry-wait-time"` // ms
 	} `json:"interfaces-config"`
 	Leases struct {
 		Type    string `json:"type"`
@@ -58,10 +62,10 @@ type keaDHCP4 struct {
 	Subnets         []keaSubnet `json:"subnet4"`
 }
 
-// Kea writes a configuration file of Kea's DHCPv4 server.
+// Kea writes a configuration file of Kea's DHCPv4 server, 2.2 or later.
 func Kea(p Plan, f Form) (string, error) {
 	k := keaDHCP4{Comment: "Written by `bootlane dhcp export kea`.", Lifetime: int(p.Lease.Seconds()), Authoritative: p.Authoritative}
-	k.Interfaces.List = []string{p.Interface}
+	k.Interfaces.List, k.Interfaces.Retries, k.Interfaces.Wait = []string{p.Interface}, 100000, 2000
 	k.Leases.Type, k.Leases.Persist = "memfile", true
 	s := keaSubnet{ID: 1, Subnet: p.Prefix.String(), Interface: p.Interface, Pools: []keaPool{{fmt.Sprintf("%s - %s", p.First, p.Last)}}}
 	for _, o := range []struct {
@@ -81,8 +85,12 @@ func Kea(p Plan, f Form) (string, error) {
 		}
 	}
 	k.Subnets = []keaSubnet{s}
-	if f == Owned {
+	switch f {
+	case Owned:
 		k.Classes = p.keaClasses()
+	case SameMachine: // no boot file: the option sends PXE firmware on to port 4011 of this machine
+		k.Classes = []keaClass{{Name: "bootlane-4011", Test: "substring(option[60].hex,0,9) == 'PXEClient'", Options: []keaOption{{"vendor-class-identifier", "PXEClient", true}}}}
+	case Proxied:
 	}
 	b, err := json.MarshalIndent(map[string]keaDHCP4{"Dhcp4": k}, "", "  ")
 	if err != nil {

@@ -35,19 +35,24 @@ type Form string
 
 // The forms. With Owned, the site's server also names the boot files, and Bootlane speaks
 // no DHCP at all (mode: external). With Proxied, it gives addresses only, and Bootlane
-// stands beside it (mode: proxy).
+// stands beside it (mode: proxy). With SameMachine, both run on one machine, where port
+// 67 is the site's server's: it sends PXE firmware on to Bootlane's port 4011 (only4011).
 const (
-	Owned   Form = "owned"
-	Proxied Form = "proxy"
+	Owned       Form = "owned"
+	Proxied     Form = "proxy"
+	SameMachine Form = "proxy-4011"
 )
+
+// Forms returns every form.
+func Forms() []Form { return []Form{Owned, Proxied, SameMachine} }
 
 // Servers returns the servers that a configuration can be written for.
 func Servers() []string { return []string{"dnsmasq", "kea", "isc"} }
 
 // Export writes the configuration of a server.
 func Export(server string, p Plan, f Form) (string, error) {
-	if f != Owned && f != Proxied {
-		return "", lane.Errorf(lane.Invalid, "%q is not a form: use %s or %s", f, Owned, Proxied)
+	if !slices.Contains(Forms(), f) {
+		return "", lane.Errorf(lane.Invalid, "%q is not a form: use one of %v", f, Forms())
 	}
 	switch server {
 	case "dnsmasq":

@@ -36,7 +36,7 @@ var check = map[string]func(path string) []string{
 
 func TestExport(t *testing.T) {
 	for _, server := range Servers() {
-		for _, form := range []Form{Owned, Proxied} {
+		for _, form := range Forms() {
 			t.Run(server+"-"+string(form), func(t *testing.T) {
 				got, err := Export(server, plan(), form)
 				if err != nil {
@@ -55,7 +55,7 @@ func TestExport(t *testing.T) {
 				if diff := cmp.Diff(string(want), got); diff != "" {
 					t.Errorf("-want +got; look at it, then run with -update:\n%s", diff)
 				}
-				if form == Proxied && (strings.Contains(got, "snponly") || strings.Contains(got, "http://")) {
+				if form != Owned && (strings.Contains(got, "snponly") || strings.Contains(got, "http://")) {
 					t.Error("it names a boot file")
 				}
 				args := check[server](path)
