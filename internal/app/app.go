@@ -95,7 +95,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 	a.control = control.New(control.Config{Store: journal{a.store, log}, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: cfg.BaseURL(""),
 		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
 		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Networks: known})
-	a.parts = []part{{"control", a.control.Run}}
+	a.parts = []part{{"memory", collect}, {"control", a.control.Run}}
 	return a, a.listen(ctx, networks, bundles, version)
 }
 

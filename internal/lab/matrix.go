@@ -69,7 +69,7 @@ func (l *Lab) boot(ctx context.Context, m *Machine) (Boot, error) {
 	if err != nil {
 		return Boot{}, err
 	}
-	a, ok := firmwares(c)
+	a, ok := firmwares(c, m.hardware().code != "")
 	if !ok {
 		return Boot{}, fmt.Errorf("the firmware of %s asked for nothing", m.Name)
 	}
@@ -99,11 +99,11 @@ func (l *Lab) boot(ctx context.Context, m *Machine) (Boot, error) {
 }
 
 // firmwares returns the conversation by which a machine's firmware got its boot file: the
-// first that led to a file, or else to an answer.
-func firmwares(c pcap.Client) (pcap.Attempt, bool) {
+// first that led to a file, or else to an answer. An iPXE that UEFI loaded is not it.
+func firmwares(c pcap.Client, uefi bool) (pcap.Attempt, bool) {
 	better := func(a pcap.Attempt) int {
 		switch {
-		case len(a.Asked) == 0, a.Speaker == pcap.System:
+		case len(a.Asked) == 0, a.Speaker == pcap.System, uefi && a.Speaker == pcap.IPXE:
 			return 0
 		case slices.ContainsFunc(a.Fetches, func(f pcap.Fetch) bool { return f.Outcome == pcap.Done }):
 			return 3

@@ -145,8 +145,7 @@ func (x *transfer) served(p Packet) {
 			x.Repeats++
 			return
 		}
-		x.block, x.Got = n, x.Got+int64(p.length-4)
-		x.ended = p.length-4 < x.blksize
+		x.data(p.length)
 	case opERROR:
 		x.failed = true
 		x.Status, x.Text = int(binary.BigEndian.Uint16(b[2:])), text(b[4:])
@@ -154,6 +153,15 @@ func (x *transfer) served(p Packet) {
 		if x.Status == 1 {
 			x.Outcome = NotFound
 		}
+	}
+}
+
+// data takes in a datagram of blocks. It has more than one where the capture was taken on
+// the server, and the kernel cuts up what it sends only later (UDP_SEGMENT).
+func (x *transfer) data(length int) {
+	for full := x.blksize + 4; length > 0; length -= full {
+		n := max(min(length, full)-4, 0)
+		x.block, x.Got, x.ended = x.block+1, x.Got+int64(n), n < x.blksize
 	}
 }
 

@@ -181,6 +181,10 @@ func fetches(bound reply) []conversation {
 			l.bound(ovmfDiscover, ovmfRequest, bound).udp(client, 1999, server, 69, rrq("ipxe.efi", "tsize", "0")).udp(server, 3999, client, 1999, oack("tsize", "100")).udp(client, 1999, server, 3999, tftpError(8, "User aborted the transfer"))
 			l.fetch(2000, "ipxe.efi")
 		}, nil},
+		{"a window as one datagram", func(l *tape) {
+			l.bound(ovmfDiscover, ovmfRequest, bound).udp(client, 2000, server, 69, rrq("ipxe.efi", "blksize", "512", "windowsize", "4")).udp(server, 3000, client, 2000, oack("blksize", "512", "windowsize", "4"))
+			l.udp(client, 2000, server, 3000, []byte{0, 4, 0, 0}).udp(server, 3000, client, 2000, append([]byte{0, 3, 0, 1}, make([]byte, 3*516+100)...)).udp(client, 2000, server, 3000, []byte{0, 4, 0, 4}).wait(later).arp(client)
+		}, nil},
 		{"an OACK without tsize", func(l *tape) {
 			l.bound(ovmfDiscover, ovmfRequest, bound).udp(client, 2000, server, 69, rrq("ipxe.efi", "tsize", "0", "blksize", "1468")).udp(server, 3000, client, 2000, oack("blksize", "1468")).udp(client, 2000, server, 3000, tftpError(8, "User aborted the transfer"))
 		}, []ID{TFTPBadOACK}},
