@@ -213,6 +213,9 @@ func (m *message) echoIDs(q query) {
 }
 
 func (m *message) add(code uint8, data []byte, drop int) {
+	if m.options == nil {
+		m.options = make([]option, 0, 20)
+	}
 	if len(data) > 0 && len(data) <= 255 { // EDK2 drops a packet with an empty option
 		m.options = append(m.options, option{code, data, drop})
 	}

@@ -59,6 +59,7 @@ const (
 	maxOffers     = 16   // different ones of a responder that are news
 	maxLost       = 4096 // machines whose loss was told
 	again         = 24 * time.Hour
+	storm         = 2000 // frames of an interface in a second that are heard: see receive
 )
 
 // Observer observes. It is safe for concurrent use.
@@ -196,11 +197,24 @@ func (o *Observer) Run(ctx context.Context) error {
 }
 
 // receive reads one interface until ctx ends. An interface that goes down must not
-// end the server: the error is told, and reading goes on.
+// end the server: the error is told, and reading goes on. Nor may a storm have the server
+// look at everything twice: what is above the bound waits in the kernel, or is dropped
+// there, until the second is over.
 func (l *link) receive(ctx context.Context) {
 	buf := make([]byte, pcap.MaxFrame)
+	var began, warned time.Time
+	heard := 0
 	for {
 		n, _, err := l.conn.ReadFrom(buf)
+		if now := l.cfg.Now(); now.Sub(began).Abs() >= time.Second {
+			began, heard = now, 0
+		} else if heard++; heard > storm {
+			if now.Sub(warned).Abs() >= time.Minute {
+				l.cfg.Log.Warn("boot packets come faster than they can be recorded: the recording has gaps", "interface", l.Name)
+				warned = now
+			}
+			wait(ctx, time.Second-now.Sub(began))
+		}
 		switch {
 		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return
@@ -216,8 +230,15 @@ func (l *link) receive(ctx context.Context) {
 // take keeps a frame, and hears what it says.
 func (l *link) take(frame []byte) {
 	now := l.cfg.Now()
+	if len(frame) < 14 { // no Ethernet
+		return
+	}
 	l.mu.Lock()
 	l.ring.add(now, frame)
+	if m, err := lane.MACFromBytes(frame[6:12]); err == nil && m == l.mac {
+		l.mu.Unlock()
+		return // our own answer
+	}
 	p, ok := pcap.Frame(frame)
 	if !ok {
 		l.mu.Unlock()

@@ -92,7 +92,7 @@ type transaction struct {
 // staged is what the store will remember of a transaction, once it is committed.
 type staged struct {
 	records []record
-	recent  map[string]lane.Event
+	recent  map[string]*lane.Event
 	heads   map[string]head
 }
 
@@ -101,7 +101,7 @@ func (s *statements) begin(ctx context.Context) (*transaction, error) {
 	if err != nil {
 		return nil, broken("begin a transaction", err)
 	}
-	return &transaction{tx, s, map[string]*sql.Stmt{}, staged{recent: map[string]lane.Event{}, heads: map[string]head{}}}, nil
+	return &transaction{tx, s, map[string]*sql.Stmt{}, staged{recent: map[string]*lane.Event{}, heads: map[string]head{}}}, nil
 }
 
 func (t *transaction) stmt(ctx context.Context, text string) *sql.Stmt {

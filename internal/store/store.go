@@ -39,7 +39,7 @@ type Store struct {
 	done   chan struct{} // closed when Run has ended
 
 	mu      sync.Mutex
-	pending []lane.Event // evidence not yet written, coalesced
+	pending []*lane.Event // evidence not yet written, coalesced
 	byKey   map[string]int
 	gap     atomic.Int64 // evidence shed since the last gap event
 	wake    chan struct{}
@@ -48,9 +48,10 @@ type Store struct {
 	writes    *statements
 	inventory *inventory // nil where others write too
 
-	recent map[string]lane.Event // by CoalesceKey; the writer's own
-	heads  map[string]head       // by subject, where nobody else writes; the writer's own
-	budget budget                // of new lines of evidence; the writer's own
+	backlog []*lane.Event          // evidence that is next to be written; the writer's own
+	recent  map[string]*lane.Event // by CoalesceKey; the writer's own
+	heads   map[string]head        // by subject, where nobody else writes; the writer's own
+	budget  budget                 // of new lines of evidence; the writer's own
 }
 
 // head is the end of a subject's chain of evidence: where the next event is tied to it.
@@ -82,7 +83,7 @@ func New(ctx context.Context, e Engine, now func() time.Time) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{engine: e, reads: &statements{db: e.Read, byText: map[string]*sql.Stmt{}}, writes: writes, now: now, ops: make(chan *op, maxBatch), done: make(chan struct{}),
-		byKey: map[string]int{}, wake: make(chan struct{}, 1), recent: map[string]lane.Event{}}
+		byKey: map[string]int{}, wake: make(chan struct{}, 1), recent: map[string]*lane.Event{}}
 	if !e.Exclusive {
 		return s, nil
 	}

@@ -64,8 +64,8 @@ func (s *Store) Record(e lane.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if i, ok := s.byKey[key]; ok {
-		if merged, ok := lane.Coalesce(s.pending[i], e); ok {
-			s.pending[i] = merged
+		if merged, ok := lane.Coalesce(*s.pending[i], e); ok {
+			*s.pending[i] = merged
 			return
 		}
 	}
@@ -74,7 +74,7 @@ func (s *Store) Record(e lane.Event) {
 		return
 	}
 	s.byKey[key] = len(s.pending)
-	s.pending = append(s.pending, e)
+	s.pending = append(s.pending, &e)
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -123,8 +123,14 @@ func (s *Store) Run(ctx context.Context) error {
 	work := context.WithoutCancel(ctx)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	more := make(chan struct{}) // ready while there is evidence to write
+	close(more)
 	waiting, busy := false, false
 	for {
+		var backlog chan struct{}
+		if len(s.backlog) > 0 {
+			backlog = more
+		}
 		select {
 		case o := <-s.ops:
 			if busy {
@@ -132,27 +138,44 @@ func (s *Store) Run(ctx context.Context) error {
 			}
 			batch := s.gather(o)
 			busy = len(batch) >= busyBatch
-			s.commit(work, batch, slices.ContainsFunc(batch, func(o *op) bool { return !o.bare }))
+			s.commit(work, batch)
+		case <-backlog:
+			s.commit(work, s.gather(nil))
 		case <-s.wake:
 			if !waiting { // let evidence gather: it is not what anybody waits for
 				timer.Reset(evidenceAfter)
 				waiting = true
 			}
 		case <-timer.C:
-			waiting = false
-			s.commit(work, s.gather(nil), true)
+			if waiting = len(s.backlog) > 0; waiting { // what more comes in is shed when it is too much
+				timer.Reset(evidenceAfter)
+			} else {
+				s.takePending()
+			}
 		case <-ctx.Done():
-			s.commit(work, s.gather(nil), true)
+			s.commit(work, append(s.gather(nil), everything()))
 			if s.gap.Load() > 0 { // what this last commit shed is said as well
-				s.commit(work, s.gather(nil), true)
+				s.commit(work, []*op{everything()})
 			}
 			return nil
 		}
 	}
 }
 
-// evidenceAfter is how long evidence gathers that nobody waits for.
-const evidenceAfter = 100 * time.Millisecond
+// everything is a write that has nothing to say but comes behind all evidence.
+func everything() *op {
+	return &op{run: func(context.Context, *transaction) error { return nil }, done: make(chan struct{})}
+}
+
+// evidenceAfter is how long evidence gathers that nobody waits for. It is written in
+// chunks, and small ones beside what somebody waits for, until much has gathered: all of
+// a storm's evidence at once would hold up the addresses for longer than firmware waits.
+const (
+	evidenceAfter = 100 * time.Millisecond
+	chunk         = 128
+	chunkBeside   = 8
+	much          = 4096
+)
 
 // While many write at once, a commit waits a moment for more of them: it costs as much
 // for a hundred as for one. Who writes alone is not kept waiting.
@@ -178,14 +201,23 @@ func (s *Store) gather(first *op) []*op {
 	return batch
 }
 
-// commit writes the batch in one transaction, behind the queued evidence where it is
-// asked for.
-func (s *Store) commit(ctx context.Context, batch []*op, evidence bool) {
-	if !evidence {
+// commit writes the batch in one transaction: behind all evidence that is queued, or
+// where nobody asks for that, behind some of what has gathered.
+func (s *Store) commit(ctx context.Context, batch []*op) {
+	n := min(chunk, len(s.backlog))
+	if len(batch) > 0 && len(s.backlog) < much {
+		n = min(chunkBeside, n)
+	}
+	if slices.ContainsFunc(batch, func(o *op) bool { return !o.bare }) {
+		s.takePending()
+		n = len(s.backlog)
+	}
+	if n == 0 {
 		s.write(ctx, batch)
 		return
 	}
-	events := s.takePending()
+	events := s.backlog[:n]
+	s.backlog = s.backlog[n:]
 	var spent *spending
 	lines := &op{done: make(chan struct{}), run: func(ctx context.Context, tx *transaction) error {
 		spent = s.budget.open(s.now())
@@ -213,16 +245,20 @@ func (s *Store) write(ctx context.Context, ops []*op) {
 	}
 }
 
-func (s *Store) takePending() []lane.Event {
+// takePending puts what was recorded behind the evidence that is to be written.
+func (s *Store) takePending() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	events := s.pending
-	s.pending, s.byKey = nil, map[string]int{}
+	if len(s.backlog) == 0 {
+		s.backlog = s.pending
+	} else {
+		s.backlog = append(s.backlog, s.pending...)
+	}
+	s.pending, s.byKey = make([]*lane.Event, 0, len(s.pending)), make(map[string]int, len(s.byKey)) // about as many come again
 	if n := s.gap.Swap(0); n > 0 {
-		events = append(events, lane.Event{Subject: "server", At: s.now(), Kind: lane.KindGap, By: "server", Count: int(n),
+		s.backlog = append(s.backlog, &lane.Event{Subject: "server", At: s.now(), Kind: lane.KindGap, By: "server", Count: int(n),
 			Message: "lines of evidence were shed: more came in than can be written, or about more unknown machines than are kept in an hour (20,000 lines) or a day (10,000 machines); `tcpdump -ni IFACE port 67` shows who floods"})
 	}
-	return events
 }
 
 func (s *Store) transact(ctx context.Context, ops []*op) error {
@@ -264,9 +300,9 @@ func (s *Store) remember(c staged) {
 }
 
 // putEvents writes events as far as the budget goes.
-func (s *Store) putEvents(ctx context.Context, tx *transaction, events []lane.Event, spent *spending) error {
+func (s *Store) putEvents(ctx context.Context, tx *transaction, events []*lane.Event, spent *spending) error {
 	for _, e := range events {
-		if err := s.putLimited(ctx, tx, e, spent); err != nil {
+		if err := s.putLimited(ctx, tx, *e, spent); err != nil {
 			return err
 		}
 	}
@@ -305,7 +341,7 @@ func (s *Store) putLimited(ctx context.Context, tx *transaction, e lane.Event, s
 }
 
 // count returns how many lines of evidence the events stand for.
-func count(events []lane.Event) (n int64) {
+func count(events []*lane.Event) (n int64) {
 	for _, e := range events {
 		n += int64(max(e.Count, 1))
 	}
@@ -387,14 +423,14 @@ func (s *Store) repeat(ctx context.Context, tx *transaction, e *lane.Event) (boo
 	if !ok {
 		return false, nil
 	}
-	merged, ok := lane.Coalesce(prev, *e)
+	merged, ok := lane.Coalesce(*prev, *e)
 	if !ok {
 		return false, nil
 	}
 	if _, err := tx.exec(ctx, countEvent, merged.Count, merged.LastAt.UnixMicro(), merged.Subject, merged.Seq); err != nil {
 		return false, broken("count an event", err)
 	}
-	tx.staged.recent[key], *e = merged, merged
+	tx.staged.recent[key], *e = &merged, merged
 	return true, nil
 }
 
@@ -446,7 +482,7 @@ func (s *Store) seal(ctx context.Context, tx *transaction, prev head, e lane.Eve
 		e.Subject, e.Seq, e.At.UnixMicro(), last, e.Count, e.Hash, string(doc), lasting); err != nil {
 		return e, broken("write an event", err)
 	}
-	tx.staged.recent[e.CoalesceKey()] = e
+	tx.staged.recent[e.CoalesceKey()] = &e
 	tx.staged.heads[e.Subject] = head{e.Seq, e.Hash}
 	return e, nil
 }
