@@ -42,7 +42,7 @@ func TestMachinesTLS(t *testing.T) {
 	t.Run("HB-11 trusted by address, without SNI", func(t *testing.T) {
 		body, leaf, err := dial(t, &tls.Config{RootCAs: pool}, modern+script) // Go sends no SNI for an address
 		must(t, err)
-		if !strings.Contains(body, "chain --replace --autofree "+modern+"/boot/script?") {
+		if !strings.Contains(body, "--replace --autofree "+modern+"/boot/script?") {
 			t.Errorf("who came by TLS is sent elsewhere:\n%s", body)
 		}
 		if len(leaf.IPAddresses) != 1 || leaf.IPAddresses[0].String() != nettest.Server {

@@ -18,6 +18,10 @@ type socket interface {
 	Close() error
 }
 
+// segmenter is a socket whose datagrams the kernel can cut into datagrams of size bytes; 0 leaves them whole
+// (UDP_SEGMENT of Linux 4.18).
+type segmenter interface{ segment(size int) error }
+
 // desk is one client's share of the well-known port, for sites whose firewall passes no other one ([Config.SinglePort]).
 // What that client sends is put on it by the server's one reader.
 type desk struct {

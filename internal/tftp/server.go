@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +22,7 @@ const (
 	openTimeout = 20 * time.Second // for Source.Open; clients give up after 6 tries of 4 s (PXE 2.1)
 )
 
-// maxThreads is up to how many transfers each may block a thread for a moment.
+// maxThreads is up to how many transfers may each have a thread of their own.
 const maxThreads = 8
 
 // internalError is all that a client reads of a cause that is none of its business.
@@ -39,7 +38,6 @@ type Server struct {
 	names   map[int]string // interface names by index; Run's goroutine owns them
 	namesAt time.Time      // when they were forgotten last
 	running sync.WaitGroup // one for each transfer
-	going   atomic.Int32   // transfers going on, as stats.Active, to be read at each block
 
 	mu      sync.Mutex // guards what follows
 	active  map[slot]bool
@@ -146,7 +144,7 @@ func (s *Server) handle(ctx context.Context, b []byte, at udp.Arrival, from neti
 		s.reply(from, at, refused)
 		return
 	}
-	t := &transfer{at: at, options: p.options, netascii: strings.EqualFold(p.mode, "netascii"), now: s.cfg.Now, few: func() bool { return s.going.Load() <= maxThreads }, report: Transfer{
+	t := &transfer{at: at, options: p.options, netascii: strings.EqualFold(p.mode, "netascii"), now: s.cfg.Now, report: Transfer{
 		Request: Request{Name: name, Client: from, Local: at.Local, Interface: s.interfaceName(at.Interface)},
 		Started: s.cfg.Now(), Outcome: OutcomeAborted,
 	}}
@@ -197,7 +195,6 @@ func (s *Server) admit(t *transfer) error {
 	s.active[key] = true
 	s.clients[client]++
 	s.stats.Active++
-	s.going.Store(int32(s.stats.Active))
 	return nil
 }
 
@@ -214,7 +211,6 @@ func (s *Server) release(t *transfer) {
 		delete(s.clients, client)
 	}
 	s.stats.Active--
-	s.going.Store(int32(s.stats.Active))
 }
 
 // serve answers an admitted request and reports how that went.
@@ -266,7 +262,9 @@ func (s *Server) send(ctx context.Context, t *transfer) error {
 		block: func() int { return s.cfg.clampBlock(largestBlock(t.report.Local, t.report.Client)) },
 	})
 	t.report.BlockSize, t.report.WindowSize = t.terms.block, t.terms.window
-	t.segments = t.port != nil && t.terms.window > 1 && t.terms.block >= leastSegment && segment(t.port, headerSize+t.terms.block) == nil
+	if sg, ok := t.conn.(segmenter); ok && t.terms.window > 1 && t.terms.block >= leastSegment && sg.segment(headerSize+t.terms.block) == nil {
+		t.segmenter = sg
+	}
 	// Above five seconds, the usual timeout of clients: some (atftp) start theirs anew at every packet that is of no use
 	// to them, and send a lost ACK again only after a silence that is longer.
 	t.sender = newSender(t.report.Size, t.terms, 6*s.cfg.Timeout)
@@ -275,10 +273,17 @@ func (s *Server) send(ctx context.Context, t *transfer) error {
 }
 
 // open opens what a transfer speaks through.
-func (s *Server) open(t *transfer) (err error) {
+func (s *Server) open(t *transfer) error {
 	if !s.cfg.SinglePort {
-		t.port, err = openTransfer(t.report.Local)
-		t.conn = t.port
+		conn, err := openTransfer(t.report.Local)
+		if err != nil {
+			return err
+		}
+		if s.Stats().Active > maxThreads {
+			t.conn = polled{conn}
+			return nil
+		}
+		t.conn, err = newThreaded(conn, t.report.Client)
 		return err
 	}
 	d := newDesk(t.report.Client, s.conn, t.at)

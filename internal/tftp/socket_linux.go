@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -79,9 +78,11 @@ func largestBlock(local netip.Addr, client netip.AddrPort) int {
 	return mtu - overhead
 }
 
-// segment has the kernel cut each datagram of a socket into datagrams of size bytes; 0 leaves them whole.
-func segment(conn *net.UDPConn, size int) error {
-	raw, err := conn.SyscallConn()
+// polled is a port that the runtime's poller waits on.
+type polled struct{ *net.UDPConn }
+
+func (p polled) segment(size int) error {
+	raw, err := p.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -94,17 +95,6 @@ func segment(conn *net.UDPConn, size int) error {
 // IPsec is in the way, or a segment is longer than the way to the client takes whole.
 func cannotSegment(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EMSGSIZE)
-}
-
-// waitReadable blocks the thread until something has come, or for some time.
-func waitReadable(conn *net.UDPConn, limit time.Duration) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return // the read that follows says so
-	}
-	_ = raw.Control(func(fd uintptr) {
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(limit.Milliseconds())) // a signal ends it early
-	})
 }
 
 // onSocket wraps f for net.ListenConfig.Control.

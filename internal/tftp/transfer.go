@@ -28,7 +28,6 @@ type transfer struct {
 
 	content Content
 	conn    socket
-	port    *net.UDPConn // the same, where the transfer has a port of its own
 	alarm   *alarm
 	terms   terms
 	sender  *sender
@@ -39,9 +38,8 @@ type transfer struct {
 	told    int  // strangers told off
 	refused bool // the client's port was closed when everything had been sent; its last ACK may still be on its way
 
-	few      func() bool // so few transfers go on that each may have a thread
-	netascii bool        // the mode that was asked for
-	segments bool        // several packets are one datagram up to the network card (UDP_SEGMENT of Linux 4.18)
+	netascii  bool      // the mode that was asked for
+	segmenter segmenter // where several packets are one datagram up to the network card; or nil
 }
 
 // run sends the content until the end. The socket and the terms are there.
@@ -127,15 +125,15 @@ const (
 func (t *transfer) writePackets(b []byte, size int) error {
 	for len(b) > 0 {
 		n := min(len(b), size)
-		if t.segments {
+		if t.segmenter != nil {
 			n = min(len(b), min(maxSegments, maxSegmented/size)*size)
 		}
 		_, err := t.conn.WriteToUDPAddrPort(b[:n], t.report.Client)
 		if n > size && cannotSegment(err) {
-			t.segments = false
-			if err := segment(t.port, 0); err != nil {
+			if err := t.segmenter.segment(0); err != nil {
 				return err
 			}
+			t.segmenter = nil
 			continue
 		}
 		if err := t.serious(err); err != nil {
@@ -176,19 +174,12 @@ func (t *transfer) fail(err error) step {
 	return next
 }
 
-// linger is how long a thread waits for an answer before the transfer gives it up to others: the round trip in a
-// rack is shorter, and to be woken by the scheduler costs more than all the rest of a block.
-const linger = 2 * time.Millisecond
-
 // await reads until something happens that calls for a step.
 func (t *transfer) await(ctx context.Context) step {
 	for failed := 0; ; {
 		// Looked at before each read: perform may have lifted the deadline that the end of ctx set.
 		if ctx.Err() != nil {
 			return t.fail(&Error{CodeUndefined, "server is stopping, try again"})
-		}
-		if t.port != nil && t.few() {
-			waitReadable(t.port, linger)
 		}
 		n, from, err := t.conn.ReadFromUDPAddrPort(t.in[:])
 		switch failed++; {
