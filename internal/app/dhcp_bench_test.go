@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"bootlane/internal/control"
 	"bootlane/internal/dhcp"
 	"bootlane/internal/lane"
+	"bootlane/internal/store/sqlite"
 )
 
 // exchange is a DISCOVER or REQUEST of PXE firmware, as a relay agent passes it on.
@@ -74,9 +76,32 @@ func (r *relayAgent) ask(n uint32, kind byte, address net.IP, answer chan []byte
 }
 
 // BenchmarkExchange measures whole DHCP exchanges, DISCOVER to the durable ACK, of
-// firmware that no record describes, over a socket.
+// firmware that no record describes, over a socket, beside as many leases as it says.
 func BenchmarkExchange(b *testing.B) {
-	s, stop := opened(b, b.TempDir(), time.Now)
+	for _, leases := range []int{1000, 1_000_000} {
+		b.Run(fmt.Sprint(leases), func(b *testing.B) { exchanges(b, leases) })
+	}
+}
+
+// leased returns a directory with a database of expired and active leases.
+func leased(b *testing.B, n int) string {
+	b.Helper()
+	dir := b.TempDir()
+	_, stop := opened(b, dir, time.Now) // makes the tables
+	stop()
+	e, err := sqlite.Open(b.Context(), filepath.Join(dir, "db"))
+	check(b, err)
+	now := time.Now().UnixMicro()
+	_, err = e.Write.ExecContext(b.Context(), `WITH RECURSIVE k(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM k WHERE i + 1 < $1)
+		INSERT INTO leases (mac, address, state, granted, expires)
+		SELECT printf('02:00:00:%02x:%02x:%02x', i >> 16, i >> 8 & 255, i & 255), printf('127.%d.%d.%d', 64 + (i >> 16), i >> 8 & 255, i & 255), 'active', $2, $2 + 3600000000 FROM k`, n, now)
+	check(b, err)
+	check(b, e.Close())
+	return dir
+}
+
+func exchanges(b *testing.B, leases int) {
+	s, stop := opened(b, leased(b, leases), time.Now)
 	b.Cleanup(stop)
 	bundles, err := bundle.NewStore(filepath.Join(b.TempDir(), "bundles"))
 	check(b, err)

@@ -13,7 +13,7 @@ import (
 // storm, and takes twice of what one of 100,000 needs.
 const (
 	heapFloor  = 64 << 20 // bytes: below that, nothing is collected
-	heapSpare  = 40       // percent of what is alive
+	heapSpare  = 30       // percent of what is alive
 	mostSpare  = 10_000   // percent
 	retuneOver = 10       // percent by which the setting must be off: each change stops all for a moment
 )

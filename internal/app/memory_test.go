@@ -9,11 +9,11 @@ func TestSpare(t *testing.T) {
 		want         int
 	}{
 		{0, 0, mostSpare},
-		{4 * mib, 4 * mib, 750}, // 60 MiB of 8
-		{32 * mib, 0, 100},      // Go's own rule, by chance
-		{50 * mib, 0, 40},       // enough by itself
-		{100 * mib, 0, 40},
-		{100 * mib, 100 * mib, 20}, // 40 MiB of 200: the stacks get no more
+		{4 * mib, 4 * mib, 750},  // 60 MiB of 8
+		{32 * mib, 0, 100},       // Go's own rule, by chance
+		{50 * mib, 0, heapSpare}, // enough by itself
+		{100 * mib, 0, heapSpare},
+		{100 * mib, 100 * mib, heapSpare / 2}, // the stacks get no more
 	} {
 		if got := spare(c.live, c.beside); got != c.want {
 			t.Errorf("%d MiB alive, %d MiB beside: %d %%, want %d", c.live/mib, c.beside/mib, got, c.want)

@@ -105,7 +105,7 @@ var modules = []struct {
 	{"github.com/vishvananda/netns", []string{"internal/bench"}, "tests and benchmarks: servers on their real ports in a namespace of their own"},
 	{"golang.org/x/net", []string{"internal/observe"}, "bpf: the kernel's filter, written as instructions"},
 	{"go.yaml.in/yaml/v3", []string{"internal/strictyaml", "internal/app", "internal/bundle", "internal/cli"}, "YAML with line numbers"},
-	{"golang.org/x/sync", []string{"internal/app"}, "errgroup: parts end together"},
+	{"golang.org/x/sync", []string{"internal/app", "internal/control"}, "errgroup: parts end together"},
 	{"golang.org/x/sys", []string{"internal/agent", "internal/dhcp", "internal/httpboot", "internal/store/sqlite", "internal/tftp", "internal/udp"}, "system calls: mounts, packet information, bytes that have arrived, file locks"},
 	{"modernc.org/sqlite", []string{"internal/store/sqlite"}, "SQLite without cgo: one static binary"},
 }

@@ -6,11 +6,13 @@ import (
 	"maps"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"bootlane/internal/lane"
 )
 
 // Import adds and changes records. Any problem of the input refuses the whole of
-// it, and every problem is returned. Records are stored one by one: when one
+// it, and every problem is returned. Records are stored each by itself: when one
 // cannot be, the error says how many are.
 // Problem fields begin with hosts[N]. With check, nothing is stored.
 func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, check bool) (lane.Imported, []lane.Problem, error) {
@@ -18,7 +20,10 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 		specs[i] = specs[i].Canonical()
 	}
 	problems := problemsWithin(specs)
-	have := map[lane.HostID]lane.Host{}
+	have, named := map[lane.HostID]lane.Host{}, map[lane.HostID]bool{}
+	for _, s := range specs {
+		named[s.ID] = true
+	}
 	for i, s := range specs {
 		field := fmt.Sprintf("hosts[%d]", i)
 		h, err := c.Store.Host(ctx, s.ID)
@@ -40,9 +45,7 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 			return lane.Imported{}, nil, err
 		}
 		// A record that this import changes is judged by its new data, above.
-		others = slices.DeleteFunc(others, func(o lane.Host) bool {
-			return slices.ContainsFunc(specs, func(n lane.Host) bool { return n.ID == o.ID })
-		})
+		others = slices.DeleteFunc(others, func(o lane.Host) bool { return named[o.ID] })
 		for _, p := range append(c.siteProblems(s), lane.Collisions(s, others)...) {
 			problems = append(problems, lane.Problem{Field: field + "." + p.Field, Message: p.Message})
 		}
@@ -85,35 +88,56 @@ func problemsWithin(specs []lane.Host) []lane.Problem {
 	return append(out, lane.Rivals(specs)...)
 }
 
+// atOnce is how many records of an import are written at a time: group commit makes their
+// fsyncs one.
+const atOnce = 128
+
+// store writes the records, and tells what became of them in their order.
 func (c *Control) store(ctx context.Context, specs []lane.Host, have map[lane.HostID]lane.Host, by string) (lane.Imported, error) {
+	each := make([]lane.Imported, len(specs))
+	var g errgroup.Group
+	g.SetLimit(atOnce)
+	for i, s := range specs {
+		g.Go(func() (err error) {
+			h, known := have[s.ID]
+			each[i], err = c.storeOne(ctx, s, h, known, by)
+			return err
+		})
+	}
+	err := g.Wait()
 	var out lane.Imported
-	for _, s := range specs {
-		h, known := have[s.ID]
-		if !known {
-			next, e := lane.Enrol(s, by, c.Now())
-			e.Surface = lane.SurfaceAPI
-			if _, _, err := c.Store.Append(ctx, next, e); err != nil {
-				return out, err
-			}
-			out.Added = append(out.Added, s.ID)
-			continue
-		}
-		next, e, changed, err := lane.Update(h, s, by, c.Now())
-		if err != nil {
-			return out, err
-		}
-		if !changed {
-			out.Unchanged = append(out.Unchanged, s.ID)
-			continue
-		}
-		e.Surface = lane.SurfaceAPI
-		if _, _, err := c.Store.Append(ctx, next, e); err != nil {
-			return out, err
-		}
-		out.Changed = append(out.Changed, s.ID)
-		if h.Run.Open && !next.Run.Open && h.State != lane.StateRetired {
-			out.Notes = append(out.Notes, fmt.Sprintf("%s: its run was granted for what the record said before, and is cancelled: `bootlane provision %s` when it should be installed", s.ID, s.ID))
-		}
+	for _, e := range each {
+		out.Added, out.Changed, out.Unchanged = append(out.Added, e.Added...), append(out.Changed, e.Changed...), append(out.Unchanged, e.Unchanged...)
+		out.Notes = append(out.Notes, e.Notes...)
+	}
+	return out, err
+}
+
+func (c *Control) storeOne(ctx context.Context, s, h lane.Host, known bool, by string) (out lane.Imported, err error) {
+	next, e, changed := lane.Host{}, lane.Event{}, true
+	if known {
+		next, e, changed, err = lane.Update(h, s, by, c.Now())
+	} else {
+		next, e = lane.Enrol(s, by, c.Now())
+	}
+	if err != nil {
+		return out, err
+	}
+	if !changed {
+		out.Unchanged = []lane.HostID{s.ID}
+		return out, nil
+	}
+	e.Surface = lane.SurfaceAPI
+	if _, _, err := c.Store.Append(ctx, next, e); err != nil {
+		return out, err
+	}
+	if !known {
+		out.Added = []lane.HostID{s.ID}
+		return out, nil
+	}
+	out.Changed = []lane.HostID{s.ID}
+	if h.Run.Open && !next.Run.Open && h.State != lane.StateRetired {
+		out.Notes = []string{fmt.Sprintf("%s: its run was granted for what the record said before, and is cancelled: `bootlane provision %s` when it should be installed", s.ID, s.ID)}
 	}
 	return out, nil
 }

@@ -32,9 +32,8 @@ type inventory struct {
 
 // record is one host's, as the database has it.
 type record struct {
-	id     lane.HostID
-	doc    string
-	claims []uint64 // of the document
+	id  lane.HostID
+	doc string
 }
 
 // strangers is how the subject of evidence about an unknown machine begins.
@@ -53,14 +52,13 @@ func newInventory(ctx context.Context, db *sql.DB) (*inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, r := range records {
+	for _, r := range records {
 		h, err := r.host()
 		if err != nil {
 			return nil, err
 		}
-		records[i].claims = inv.hashes(h.Claims())
+		inv.set(r, inv.hashes(h.Claims()))
 	}
-	inv.put(records)
 	if rows, err = db.QueryContext(ctx, `SELECT DISTINCT subject FROM events WHERE subject LIKE 'mac:%'`); err != nil {
 		return nil, broken("read the unknown machines", err)
 	}
@@ -97,20 +95,35 @@ func (inv *inventory) put(records []record) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	for _, r := range records {
-		n, known := inv.byID[r.id]
-		if !known {
-			n = len(inv.records)
-			inv.byID[r.id] = n
-			inv.records = append(inv.records, record{id: r.id})
-		}
-		for _, c := range inv.records[n].claims {
+		inv.set(r, inv.claimsOf(r))
+	}
+}
+
+func (inv *inventory) set(r record, claims []uint64) {
+	n, known := inv.byID[r.id]
+	if known {
+		for _, c := range inv.claimsOf(inv.records[n]) {
 			inv.disclaim(c, n)
 		}
-		for _, c := range r.claims {
-			inv.claim(c, n)
-		}
 		inv.records[n] = r
+	} else {
+		n = len(inv.records)
+		inv.byID[r.id] = n
+		inv.records = append(inv.records, r)
 	}
+	for _, c := range claims {
+		inv.claim(c, n)
+	}
+}
+
+// claimsOf reads a record's claims anew: to keep them for all takes more memory than it
+// saves time. That it can be read was seen before.
+func (inv *inventory) claimsOf(r record) []uint64 {
+	h, err := r.host()
+	if err != nil {
+		return nil
+	}
+	return inv.hashes(h.Claims())
 }
 
 func (inv *inventory) claim(c uint64, n int) {

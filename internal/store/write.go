@@ -376,7 +376,7 @@ func (s *Store) putHost(ctx context.Context, tx *transaction, h lane.Host, was i
 	}
 	claims := h.Claims()
 	if s.inventory != nil {
-		tx.staged.records = append(tx.staged.records, record{h.ID, string(doc), s.inventory.hashes(claims)})
+		tx.staged.records = append(tx.staged.records, record{h.ID, string(doc)})
 	}
 	return s.putClaims(ctx, tx, h.ID, claims)
 }
