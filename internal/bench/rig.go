@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,11 @@ const (
 	serverIP, clientIP     = "10.0.0.1", "10.0.0.2"
 	serverLink, clientLink = "bench-s", "bench-c"
 )
+
+// crawlers is how many addresses the slow clients share, and crawler the one of the i-th.
+const crawlers = 8
+
+func crawler(i int) net.IP { return net.IPv4(10, 0, 2, byte(1+i%crawlers)) }
 
 // rig is a server's and a client's namespace with a cable between them.
 type rig struct {
@@ -56,11 +62,15 @@ func newRig(ctx context.Context, o options, bad *nettest.Lossy) (*rig, error) {
 			"ip -n " + serverNS + " link set " + serverLink + " gso_max_segs 1", "ip -n " + clientNS + " link set " + clientLink + " gso_max_segs 1",
 		}
 	}
+	var more []string
+	for i := range crawlers {
+		more = append(more, fmt.Sprintf("ip -n %s address add %s/8 dev %s", clientNS, crawler(i), clientLink))
+	}
 	for _, c := range slices.Concat([]string{"ip netns add " + serverNS, "ip netns add " + clientNS}, lay, []string{
 		"ip -n " + serverNS + " address add " + serverIP + "/8 dev " + serverLink, "ip -n " + clientNS + " address add " + clientIP + "/8 dev " + clientLink,
 		"ip -n " + serverNS + " link set " + serverLink + " up", "ip -n " + clientNS + " link set " + clientLink + " up",
 		"ip -n " + serverNS + " link set lo up", "ip -n " + clientNS + " link set lo up",
-	}) {
+	}, more) {
 		args := strings.Fields(c)
 		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("%s: %w: %s", c, err, bytes.TrimSpace(out))

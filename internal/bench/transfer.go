@@ -49,6 +49,9 @@ func (r *rig) tftpServers(file string) []fileServer {
 		{"atftpd", name, func(ctx context.Context) (*server, error) {
 			return r.start(ctx, "atftpd", "atftpd", "--daemon", "--no-fork", "--user", "root", "--maxthread", "1000", root)
 		}},
+		{"tftpd-hpa", name, func(ctx context.Context) (*server, error) {
+			return r.start(ctx, "tftpd-hpa", "in.tftpd", "--foreground", "--listen", "--user", "root", "--secure", root)
+		}},
 		{"dnsmasq", name, func(ctx context.Context) (*server, error) {
 			return r.start(ctx, "dnsmasq", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--enable-tftp", "--tftp-root="+root, "--tftp-max=2000", "--interface="+serverLink, "--pid-file")
 		}},
@@ -189,15 +192,16 @@ func http(ctx context.Context, r *rig) ([]result, error) {
 }
 
 // crawl opens connections that ask for a file and read a little of it every second, until
-// ctx ends.
+// ctx ends. They come from several machines: Bootlane holds at most 256 of one.
 func crawl(ctx context.Context, url string, n int) error {
 	u, err := neturl.Parse(url)
 	if err != nil {
 		return err
 	}
 	return inside(clientNS, func() error {
-		for range n {
-			conn, err := net.DialTimeout("tcp", u.Host, 5*time.Second)
+		for i := range n {
+			d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: crawler(i)}}
+			conn, err := d.DialContext(ctx, "tcp", u.Host)
 			if err != nil {
 				return err
 			}
@@ -247,11 +251,11 @@ func (r *rig) transfers(ctx context.Context, start func(context.Context) (*serve
 	if err != nil {
 		return result{}, err
 	}
-	out := result{Rate: float64(size*int64(n)) / 1e6 / took.Seconds(), Unit: "MB/s", CPU: float64((after - before).Microseconds()) / (float64(size*int64(n)) / 1e6), PerWhat: "MB", Command: strings.Join(args, " ")}
-	for _, f := range failed {
-		if f != "" {
-			out.Note = "FAILED: " + strings.SplitN(f, "\n", 2)[0]
-		}
+	failed = slices.DeleteFunc(failed, func(f string) bool { return f == "" })
+	megabytes := float64(size*int64(n-len(failed))) / 1e6
+	out := result{Rate: megabytes / took.Seconds(), Unit: "MB/s", CPU: float64((after - before).Microseconds()) / max(megabytes, 1), PerWhat: "MB", Command: strings.Join(args, " ")}
+	if len(failed) > 0 {
+		out.Note = fmt.Sprintf("%d FAILED: %s", len(failed), failed[0][strings.LastIndexByte(failed[0], '\n')+1:])
 	}
 	return out, ctx.Err()
 }
