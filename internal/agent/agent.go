@@ -26,9 +26,10 @@ type Machine interface {
 	Prepare(log *Log) error
 	// CommandLine returns the kernel command line.
 	CommandLine() (string, error)
-	// Connect gets the machine an address, through the NIC prefer if it can,
-	// and returns the NIC it got it through.
-	Connect(ctx context.Context, prefer lane.MAC, log *Log) (lane.MAC, error)
+	// Connect gets the machine an address from which it can speak to the server,
+	// through the NIC that the firmware booted from if it can, and returns the NIC
+	// it got it through.
+	Connect(ctx context.Context, p Params, log *Log) (lane.MAC, error)
 	// Hardware reads anew what the machine is made of.
 	Hardware() (lane.Hardware, error)
 	// SetClock sets the system clock.
@@ -175,7 +176,7 @@ func (a *agent) prepare(ctx context.Context) error {
 	if a.params, err = ParseCommandLine(line); err != nil {
 		return err
 	}
-	mac, err := m.Connect(ctx, a.params.BootMAC, a.log)
+	mac, err := m.Connect(ctx, a.params, a.log)
 	if err != nil {
 		return fmt.Errorf("get an address: %w", err)
 	}

@@ -167,13 +167,13 @@ func (n *fakeNet) send(b []byte) error {
 	return nil
 }
 
-func (n *fakeNet) receive() ([]byte, error) {
+func (n *fakeNet) receive() ([]byte, netip.Addr, error) {
 	if len(n.queue) == 0 {
-		return nil, nil
+		return nil, netip.Addr{}, nil
 	}
 	b := n.queue[0]
 	n.queue = n.queue[1:]
-	return b, nil
+	return b, netip.MustParseAddr("fe80::1"), nil
 }
 
 func TestExchange(t *testing.T) {

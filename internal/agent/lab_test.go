@@ -60,7 +60,7 @@ type fakeMachine struct {
 
 func (m *fakeMachine) Prepare(log *Log) error       { log.Step("fake machine"); return nil }
 func (m *fakeMachine) CommandLine() (string, error) { return m.cmdline, nil }
-func (m *fakeMachine) Connect(context.Context, lane.MAC, *Log) (lane.MAC, error) {
+func (m *fakeMachine) Connect(context.Context, Params, *Log) (lane.MAC, error) {
 	return "52:54:00:12:34:56", m.connect
 }
 func (m *fakeMachine) Hardware() (lane.Hardware, error) { return m.hw, nil }

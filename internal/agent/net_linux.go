@@ -5,11 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,17 +28,42 @@ const (
 	resendAfter    = 3 * time.Second
 )
 
-// Connect brings every NIC up and asks for an address: through prefer first,
-// then through each other one with a carrier, and round again.
-func (m *machine) Connect(ctx context.Context, prefer lane.MAC, log *Log) (lane.MAC, error) {
+// connection is what one Connect knows.
+type connection struct {
+	*machine
+	server   netip.Addr // the zero Addr: a name, which either IP may reach
+	resolver string     // the file of name servers
+	log      *Log
+	asking   map[string]bool // NICs that DHCPv6 is asked through
+
+	mu      sync.Mutex
+	names   map[string][]netip.Addr // name servers, by who told them
+	leased  map[string]bool         // NICs that have an IPv4 address
+	trouble map[string]error        // what DHCPv6 came to last, by NIC
+}
+
+func newConnection(m *machine, host, resolver string, log *Log) *connection {
+	server, _ := netip.ParseAddr(host)
+	if server = server.Unmap(); server.IsLinkLocalUnicast() {
+		server = netip.Addr{} // no address of ours tells whether it can be reached
+	}
+	return &connection{machine: m, server: server, resolver: resolver, log: log,
+		names: map[string][]netip.Addr{}, leased: map[string]bool{}, asking: map[string]bool{}, trouble: map[string]error{}}
+}
+
+// Connect brings every NIC up and asks for an address: through the one that the
+// firmware booted from first, then through each other one with a carrier, and round again.
+func (m *machine) Connect(ctx context.Context, p Params, log *Log) (lane.MAC, error) {
+	c := newConnection(m, p.URL.Hostname(), "/etc/resolv.conf", log)
 	began, tried := m.now(), 0
 	if err := linkUp("lo"); err != nil {
 		log.Step("net: %v", err)
 	}
 	var last error
 	for m.now().Sub(began) < addressPatient {
-		nics := order(readNICs("/"), prefer)
+		nics := order(readNICs("/"), p.BootMAC)
 		for _, n := range nics {
+			heedRouters(n.Name)
 			if err := linkUp(n.Name); err != nil {
 				log.Step("net: %v", err)
 			}
@@ -45,21 +72,13 @@ func (m *machine) Connect(ctx context.Context, prefer lane.MAC, log *Log) (lane.
 			m.awaitCarrier(nics, log)
 		}
 		tried++
-		for _, n := range order(readNICs("/"), prefer) {
+		for _, n := range order(readNICs("/"), p.BootMAC) {
 			if !n.Up {
 				last = fmt.Errorf("%s (%s) has no carrier", n.Name, n.MAC)
 				continue
 			}
-			l, err := m.acquire(ctx, n, lease{}, oneAttempt, uint16(m.now().Sub(began)/time.Second))
+			err := c.turn(ctx, n, uint16(m.now().Sub(began)/time.Second))
 			if err == nil {
-				err = configure(n.Name, l)
-			}
-			if err == nil {
-				err = writeResolver("/etc/resolv.conf", l)
-			}
-			if err == nil {
-				log.Step("net:  %s (%s, %s) has %s from %s, lease %s", n.Name, n.MAC, n.Driver, l.address, l.server, l.length)
-				go m.renew(ctx, n, l, log)
 				return n.MAC, nil
 			}
 			last = err
@@ -69,7 +88,50 @@ func (m *machine) Connect(ctx context.Context, prefer lane.MAC, log *Log) (lane.
 			return "", err
 		}
 	}
-	return "", fmt.Errorf("no address in %s: %w; check the cable, the VLAN, and that a DHCP server knows this machine", addressPatient, orNoNIC(last))
+	hint := "that a DHCP server knows this machine"
+	if c.server.Is6() {
+		hint = "that a router advertises the network"
+	}
+	return "", fmt.Errorf("no address in %s: %w; check the cable, the VLAN, and %s", addressPatient, orNoNIC(last), hint)
+}
+
+// turn is one NIC's: it succeeds when the machine can speak to its server. An address of
+// the other IP would not help it, and is not asked for. Where the server has a name both
+// are asked at once, and IPv6 alone does when DHCPv4 came to nothing: names of IPv4 only
+// are more common than networks of IPv6 only.
+func (c *connection) turn(ctx context.Context, n lane.NIC, secs uint16) error {
+	if c.server.Is4() {
+		return c.lease4(ctx, n, secs)
+	}
+	c.start6(ctx, n)
+	if c.server.Is6() {
+		return c.await6(ctx, n, oneAttempt)
+	}
+	err := c.lease4(ctx, n, secs)
+	if err != nil && c.await6(ctx, n, 0) == nil {
+		return nil
+	}
+	return err
+}
+
+// lease4 gets an IPv4 address, and keeps it.
+func (c *connection) lease4(ctx context.Context, n lane.NIC, secs uint16) error {
+	l, err := c.acquire(ctx, n, lease{}, oneAttempt, secs)
+	if err == nil {
+		err = configure(n.Name, l)
+	}
+	if err == nil {
+		err = c.resolve(n.Name+" 4", l.dns)
+	}
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.leased[n.Name] = true
+	c.mu.Unlock()
+	c.log.Step("net:  %s (%s, %s) has %s from %s, lease %s", n.Name, n.MAC, n.Driver, l.address, l.server, l.length)
+	go c.renew(ctx, n, l, c.log)
+	return nil
 }
 
 func orNoNIC(err error) error {
@@ -148,10 +210,11 @@ func (m *machine) acquire(ctx context.Context, n lane.NIC, held lease, limit tim
 	return m.exchange(ctx, s, dhcpMessage(dhcpv4.MessageTypeRequest, mac, xid, secs, offer, false), dhcpv4.MessageTypeAck, deadline)
 }
 
-// packets is a cable: receive returns nothing when nothing came for a moment.
+// packets is a cable: receive returns a packet and whom it is from, or nothing when
+// nothing came for a moment.
 type packets interface {
 	send(b []byte) error
-	receive() ([]byte, error)
+	receive() ([]byte, netip.Addr, error)
 }
 
 // exchange sends until an answer of the wanted kind comes.
@@ -161,7 +224,7 @@ func (m *machine) exchange(ctx context.Context, s packets, ask *dhcpv4.DHCPv4, w
 			return lease{}, err
 		}
 		for again := m.now().Add(resendAfter); m.now().Before(again) && ctx.Err() == nil; {
-			b, err := s.receive()
+			b, _, err := s.receive()
 			if err != nil {
 				return lease{}, err
 			}
@@ -230,63 +293,74 @@ func configure(name string, l lease) error {
 	return nil
 }
 
-// writeResolver makes the lease's name servers those of this process; a server
-// is usually named by its address, and then none is asked.
-func writeResolver(file string, l lease) error {
+// resolve makes the name servers that DHCP told those of this process, beside what others
+// told; a server is usually named by its address, and then none is asked.
+func (c *connection) resolve(who string, dns []netip.Addr) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names[who] = dns
 	var conf strings.Builder
-	for _, d := range l.dns {
-		fmt.Fprintf(&conf, "nameserver %s\n", d)
+	for _, who := range slices.Sorted(maps.Keys(c.names)) {
+		for _, d := range c.names[who] {
+			fmt.Fprintf(&conf, "nameserver %s\n", d)
+		}
 	}
-	if err := os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
+	if err := os.WriteFile(c.resolver, []byte(conf.String()), 0o644); err != nil {
 		return fmt.Errorf("set the name servers: %w", err)
 	}
 	return nil
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // dhcpSocket is a client's UDP socket on one NIC.
 type dhcpSocket struct {
 	net.PacketConn
+	to  net.Addr
 	now func() time.Time
 }
 
 // openDHCP listens on a NIC, with or without an address: the kernel lets in what
 // is sent to everybody, and our messages ask for such answers.
 func openDHCP(ctx context.Context, nic string, now func() time.Time) (dhcpSocket, error) {
+	return openPort(ctx, nic, "udp4", "0.0.0.0:68", &net.UDPAddr{IP: net.IPv4bcast, Port: 67}, now)
+}
+
+// openPort opens a client's port on one NIC, to speak to servers at an address.
+func openPort(ctx context.Context, nic, network, port string, to net.Addr, now func() time.Time) (dhcpSocket, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var bound error
 		err := c.Control(func(fd uintptr) { bound = unix.BindToDevice(int(fd), nic) })
 		return errors.Join(err, bound)
 	}}
-	conn, err := lc.ListenPacket(ctx, "udp4", "0.0.0.0:68")
+	conn, err := lc.ListenPacket(ctx, network, port)
 	if err != nil {
-		return dhcpSocket{}, fmt.Errorf("open DHCP port 68 on %s: %w", nic, err)
+		return dhcpSocket{}, fmt.Errorf("open the DHCP port %s on %s: %w", port, nic, err)
 	}
-	return dhcpSocket{conn, now}, nil
+	return dhcpSocket{conn, to, now}, nil
 }
 
 func (s dhcpSocket) send(b []byte) error {
-	if _, err := s.WriteTo(b, &net.UDPAddr{IP: net.IPv4bcast, Port: 67}); err != nil {
+	if _, err := s.WriteTo(b, s.to); err != nil {
 		return fmt.Errorf("send a DHCP message: %w", err)
 	}
 	return nil
 }
 
 // receive returns the next packet, or none after a fifth of a second.
-func (s dhcpSocket) receive() ([]byte, error) {
+func (s dhcpSocket) receive() ([]byte, netip.Addr, error) {
 	if err := s.SetReadDeadline(s.now().Add(200 * time.Millisecond)); err != nil {
-		return nil, fmt.Errorf("wait for a DHCP message: %w", err)
+		return nil, netip.Addr{}, fmt.Errorf("wait for a DHCP message: %w", err)
 	}
 	buf := make([]byte, 2048)
-	n, _, err := s.ReadFrom(buf)
+	n, from, err := s.ReadFrom(buf)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, nil
+		return nil, netip.Addr{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("receive a DHCP message: %w", err)
+		return nil, netip.Addr{}, fmt.Errorf("receive a DHCP message: %w", err)
 	}
-	return buf[:n], nil
+	return buf[:n], from.(*net.UDPAddr).AddrPort().Addr().WithZone(""), nil
 }

@@ -178,16 +178,20 @@ func TestRenewalOverACable(t *testing.T) {
 	}
 }
 
-func TestWriteResolver(t *testing.T) {
+// The name servers of both IPs stand beside each other, and a renewal replaces its own.
+func TestResolve(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "resolv.conf")
-	l := lease{dns: []netip.Addr{netip.MustParseAddr("9.9.9.9"), netip.MustParseAddr("10.0.0.1")}}
-	if err := writeResolver(file, l); err != nil {
+	addr := netip.MustParseAddr
+	c := newConnection(nil, "10.0.0.1", file, nil)
+	err := errors.Join(c.resolve("eth0 4", []netip.Addr{addr("9.9.9.9"), addr("10.0.0.1")}), c.resolve("eth0 6", []netip.Addr{addr("fd77::35")}), c.resolve("eth0 6", []netip.Addr{addr("fd77::36")}))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err := os.ReadFile(file); err != nil || string(b) != "nameserver 9.9.9.9\nnameserver 10.0.0.1\n" {
+	if b, err := os.ReadFile(file); err != nil || string(b) != "nameserver 9.9.9.9\nnameserver 10.0.0.1\nnameserver fd77::36\n" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if err := writeResolver(filepath.Join(file, "x"), l); err == nil || !strings.Contains(err.Error(), "set the name servers") {
+	c.resolver = filepath.Join(file, "x")
+	if err := c.resolve("eth0 4", nil); err == nil || !strings.Contains(err.Error(), "set the name servers") {
 		t.Errorf("got %v", err)
 	}
 }
