@@ -32,11 +32,11 @@ const onlyIPv6 = `  - interface: br0
     range: 192.168.99.100-192.168.99.199` + ipv6Keys
 
 // routerConfig makes radvd say what a site's router must: ask DHCPv6 for an address (M)
-// and the rest (O). The agent has no DHCPv6 of its own: the prefix is autonomous.
+// and the rest (O), and make none of the prefix (no A): who does not ask has none.
 const routerConfig = `interface br0 {
   AdvSendAdvert on; AdvManagedFlag on; AdvOtherConfigFlag on;
   MinRtrAdvInterval 3; MaxRtrAdvInterval 4;
-  prefix fd77::/64 { AdvOnLink on; AdvAutonomous on; };
+  prefix fd77::/64 { AdvOnLink on; AdvAutonomous off; };
 };
 `
 
@@ -53,11 +53,11 @@ func (l *Lab) router() error {
 	return err
 }
 
-// pxe6 boots a machine by PXE over IPv6, as far as its agent's first report, and sends
-// it to its disk after that.
+// pxe6 boots a machine by PXE in a network without IPv4, as far as its agent's first
+// report, and sends it to its disk after that.
 func pxe6(ctx context.Context, l *Lab) error {
 	m := l.machine("node-v", lane.UEFI, Disk{Serial: "SYSTEM-V", Bytes: 2 * gigabyte})
-	m.Boot = PXE6
+	m.Boot, m.place.net = PXE6, "192.168.99" // a reservation of IPv4 that nobody will ask for
 	if err := l.router(); err != nil {
 		return err
 	}
@@ -76,11 +76,26 @@ func pxe6(ctx context.Context, l *Lab) error {
 	if err := l.cameByIPv6(ctx, m, "fd77::21"); err != nil {
 		return err
 	}
+	if err := l.reportedFrom(ctx, m, "fd77::21"); err != nil {
+		return err
+	}
 	m.stop()
 	if _, err := l.client.Act(ctx, m.Name, "cancel", "the way is shown"); err != nil {
 		return err
 	}
 	return l.refusedByTFTP(ctx, m)
+}
+
+// reportedFrom expects that a machine's agent reported from the address that DHCPv6 gave it.
+func (l *Lab) reportedFrom(ctx context.Context, m *Machine, address string) error {
+	events, err := l.client.Events(ctx, m.Name, 0, 5000)
+	l.expect(slices.ContainsFunc(events, func(e lane.Event) bool {
+		return e.Kind == lane.KindStage && e.Stage == lane.StageKernel && e.Facts != nil && e.Facts.From == address
+	}), "its agent asked DHCPv6, and reported from %s", address)
+	if err != nil {
+		return err
+	}
+	return l.screen(ctx, m, `net: +\S+ \(`+string(m.MACs[0])+`, \S+\) has `+address+` from fe80::`, 20*time.Second)
 }
 
 // refusedByTFTP boots a machine that is not to be installed any more: DHCPv6 has no boot

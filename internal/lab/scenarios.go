@@ -37,7 +37,7 @@ func Scenarios() []Scenario {
 		{"h", "proxyDHCP beside a site's own DHCP server, UEFI and BIOS", beside, proxyDHCP, false, []string{"dnsmasq"}},
 		{"k", "proxyDHCP beside Kea on another computer, as exported: PXE by UEFI and BIOS, HTTP Boot", besideKea, proxyDHCP, true, []string{"kea-dhcp4"}},
 		{"l", "proxyDHCP on Kea's own computer, as exported: port 4011 alone, UEFI and BIOS", withKea, proxyDHCP + "\n    only4011: true", true, []string{"kea-dhcp4"}},
-		{"v", "PXE over IPv6, UEFI: as far as the agent's first report, then to its disk", pxe6, ownDHCP + ipv6Keys, true, []string{"radvd"}},
+		{"v", "PXE over IPv6 alone, UEFI: as far as the agent's first report, then to its disk", pxe6, onlyIPv6, true, []string{"radvd"}},
 		{"w", "HTTP Boot over IPv6 alone, UEFI: an unknown machine is held, and told why", http6, onlyIPv6, true, []string{"radvd"}},
 		{"x", "HTTP Boot, UEFI: as far as the agent's first report", httpBoot, "", true, nil},
 		{"y", "the site's own DHCP server names the boot files, as exported: dnsmasq, Kea, ISC; PXE and HTTP Boot", exported, externalDHCP, true, []string{"dnsmasq", "kea-dhcp4", "dhcpd"}},
