@@ -33,8 +33,13 @@ func (r *rig) payload(name string, size int) (string, error) {
 	return path, os.WriteFile(path, b, 0o644)
 }
 
-// bootPath is where Bootlane serves a loader to a machine that it does not know.
-const bootPath = "boot/52-54-00-00-00-01/x86_64-uefi/"
+// bootPath is where Bootlane serves a loader to a machine that it does not know. Each
+// client is another machine, firstMAC and on: to one that loads its loader over and over
+// it is refused.
+const (
+	firstMAC = "52-54-00-00-00-00"
+	bootPath = "boot/" + firstMAC + "/x86_64-uefi/"
+)
 
 // fileServer is a server under test with a file, and the file's name there.
 type fileServer struct {
@@ -48,9 +53,6 @@ func (r *rig) tftpServers(file string) []fileServer {
 		{"bootlane", bootPath + name, func(ctx context.Context) (*server, error) { return r.serve(ctx, file) }},
 		{"atftpd", name, func(ctx context.Context) (*server, error) {
 			return r.start(ctx, "atftpd", "atftpd", "--daemon", "--no-fork", "--user", "root", "--maxthread", "1000", root)
-		}},
-		{"tftpd-hpa", name, func(ctx context.Context) (*server, error) {
-			return r.start(ctx, "tftpd-hpa", "in.tftpd", "--foreground", "--listen", "--user", "root", "--secure", root)
 		}},
 		{"dnsmasq", name, func(ctx context.Context) (*server, error) {
 			return r.start(ctx, "dnsmasq", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--enable-tftp", "--tftp-root="+root, "--tftp-max=2000", "--interface="+serverLink, "--pid-file")
@@ -239,7 +241,11 @@ func (r *rig) transfers(ctx context.Context, start func(context.Context) (*serve
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			text, bad, err := r.client(ctx, args...)
+			var own []string
+			for _, a := range args {
+				own = append(own, strings.Replace(a, firstMAC, fmt.Sprintf("52-54-00-00-%02x-%02x", i>>8, i&255), 1))
+			}
+			text, bad, err := r.client(ctx, own...)
 			if err != nil || bad != nil {
 				failed[i] = strings.TrimSpace(fmt.Sprint(text, errors.Join(bad, err)))
 			}
