@@ -162,6 +162,7 @@ func (s *Server) elsewhere(a netip.Addr) bool {
 
 // request answers by the client's state: RFC 2131 4.3.2 and table 4.
 func (s *Server) request(ctx context.Context, n *scope, q query) (answer, error) {
+	defer n.pool.turns.Take(q.mac)()
 	now := s.cfg.Now()
 	has := func(a netip.Addr) bool { return !a.IsUnspecified() }
 	want := q.requested
@@ -221,15 +222,18 @@ func (s *Server) grant(ctx context.Context, n *scope, q query, a netip.Addr, gon
 		return answer{}, err
 	case why != "":
 		return s.refuse(n, q, why), nil
-	case !n.pool.available(q.mac, a, now):
+	}
+	ok, written := n.pool.write(q.mac, a, now)
+	if !ok {
 		return s.refuse(n, q, gone), nil
 	}
+	defer written()
 	d, err := s.ask(ctx, q)
 	if err != nil {
 		return answer{}, err
 	}
 	l := lane.Lease{MAC: q.mac, Address: a, State: lane.LeaseActive, Granted: now, Expires: now.Add(n.LeaseTime())}
-	if err := s.cfg.Leases.PutLease(ctx, l); err != nil {
+	if err := s.cfg.Leases.PutLease(ctx, l, n.pool.replaces(q.mac, a)); err != nil {
 		n.pool.drop(q.mac, now)
 		return answer{}, err
 	}
@@ -262,13 +266,14 @@ func (s *Server) refuse(n *scope, q query, why string) answer {
 }
 
 func (s *Server) decline(ctx context.Context, n *scope, q query) error {
+	defer n.pool.turns.Take(q.mac)()
 	now := s.cfg.Now()
 	if !n.pool.mayDecline(q.mac, q.requested, now) {
 		s.cfg.Log.Debug("decline ignored", "mac", q.mac, "address", q.requested)
 		return nil
 	}
 	l := lane.Lease{MAC: q.mac, Address: q.requested, State: lane.LeaseDeclined, Granted: now, Expires: now.Add(declineHold)}
-	if err := s.cfg.Leases.PutLease(ctx, l); err != nil {
+	if err := s.cfg.Leases.PutLease(ctx, l, netip.Addr{}); err != nil {
 		return err
 	}
 	n.pool.set(l)
@@ -277,8 +282,9 @@ func (s *Server) decline(ctx context.Context, n *scope, q query) error {
 }
 
 func (s *Server) release(ctx context.Context, n *scope, q query) error {
+	defer n.pool.turns.Take(q.mac)()
 	l, ok := n.pool.leaseOf(q.mac)
-	if !ok || l.Address != q.ciaddr || l.State != lane.LeaseActive {
+	if !ok || l.Address != q.ciaddr || l.State != lane.LeaseActive || !s.cfg.Now().Before(l.Expires) {
 		return nil // not its lease to give back
 	}
 	if err := s.giveBack(ctx, n, l); err != nil {
@@ -291,7 +297,7 @@ func (s *Server) release(ctx context.Context, n *scope, q query) error {
 // giveBack ends a lease. It stays on record, so that its client gets the address again.
 func (s *Server) giveBack(ctx context.Context, n *scope, l lane.Lease) error {
 	l.State, l.Expires = lane.LeaseReleased, s.cfg.Now()
-	if err := s.cfg.Leases.PutLease(ctx, l); err != nil {
+	if err := s.cfg.Leases.PutLease(ctx, l, netip.Addr{}); err != nil {
 		return err
 	}
 	n.pool.set(l)
@@ -310,6 +316,10 @@ func (s *Server) Release(ctx context.Context, a netip.Addr) (lane.Lease, error) 
 			return lane.Lease{}, lane.Errorf(lane.NotFound, "nobody has %s, and it is not set aside: `bootlane dhcp leases` shows those that are", a)
 		}
 		if l.State != lane.LeaseDeclined {
+			defer n.pool.turns.Take(l.MAC)()
+			if now, ok := n.pool.at(a); !ok || now != l {
+				return lane.Lease{}, lane.Errorf(lane.Conflict, "the lease of %s has changed meanwhile: look again", a)
+			}
 			return l, s.giveBack(ctx, n, l)
 		}
 		if err := s.cfg.Leases.DropLease(ctx, a); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/turn"
 )
 
 // pool hands out the addresses of one network. It is memory only: what it grants
@@ -34,6 +35,11 @@ type pool struct {
 	declines map[hw][]time.Time
 	aside    map[ip4]aside
 	checked  map[ip4]time.Time // addresses that nobody answered for when asked
+	writing  map[ip4]hw        // addresses whose lease is on its way to the disk: nobody else's meanwhile
+
+	// turns are the clients': the disk and the pool must learn of two changes of a
+	// client's lease in the same order.
+	turns turn.Line[lane.MAC]
 }
 
 type (
@@ -68,6 +74,7 @@ type span struct {
 	class       string
 	next        uint64 // the first address that was never given; above last when all were
 	idle        idleHeap
+	rebuildAt   int    // entries of idle
 	held        []held // whom addresses were offered, the oldest offer first; may be outdated
 }
 
@@ -81,12 +88,19 @@ const (
 	checkHolds  = 10 * time.Minute // so long an address that nobody answered for counts as free
 )
 
+// asideShare is the part of a range that DECLINEs may set aside: invented clients can
+// decline as many addresses as they are offered.
+const asideShare = 4
+
+// leastRebuild is how many entries of idle addresses are kept whatever they are worth.
+const leastRebuild = 1024
+
 func newPool(ranges []Range, leases []lane.Lease) *pool {
 	p := &pool{byAddr: map[ip4]lease{}, byMAC: map[hw]ip4{}, offers: map[hw]offer{}, offered: map[ip4]hw{},
-		declines: map[hw][]time.Time{}, aside: map[ip4]aside{}, checked: map[ip4]time.Time{}}
+		declines: map[hw][]time.Time{}, aside: map[ip4]aside{}, checked: map[ip4]time.Time{}, writing: map[ip4]hw{}}
 	for _, r := range ranges {
 		first, last := number(r.First), number(r.Last)
-		p.spans = append(p.spans, &span{first: first, last: last, class: r.Class, next: uint64(first)})
+		p.spans = append(p.spans, &span{first: first, last: last, class: r.Class, next: uint64(first), rebuildAt: leastRebuild})
 	}
 	for _, l := range leases {
 		p.set(l)
@@ -259,23 +273,42 @@ func (p *pool) retire(a ip4, at int64) {
 	if s == nil {
 		return
 	}
-	if len(s.idle) > 4*(len(p.byAddr)+len(p.offered))+1024 {
-		s.idle = s.rebuilt()
+	if len(s.idle) > s.rebuildAt {
+		s.idle = s.rebuilt(p)
+		s.rebuildAt = max(leastRebuild, 2*len(s.idle))
 	}
 	heap.Push(&s.idle, idleAddr{at, a})
 }
 
-// rebuilt returns the idle addresses with the latest entry of each.
-func (s *span) rebuilt() (out idleHeap) {
+// rebuilt returns the idle addresses with one entry each: of what is true of it now, or
+// else its first one.
+func (s *span) rebuilt(p *pool) (out idleHeap) {
 	seen := map[ip4]int64{}
 	for _, i := range s.idle {
-		seen[i.addr] = max(seen[i.addr], i.at)
+		if at, ok := seen[i.addr]; !ok || i.at < at {
+			seen[i.addr] = i.at
+		}
 	}
 	for a, at := range seen {
-		out = append(out, idleAddr{at, a})
+		out = append(out, idleAddr{cmp.Or(p.idleFrom(a), at), a})
 	}
 	heap.Init(&out)
 	return out
+}
+
+// idleFrom returns when the lease or offer of an address ends, or what it is set aside
+// for; 0 without any.
+func (p *pool) idleFrom(a ip4) (at int64) {
+	if l, ok := p.byAddr[a]; ok {
+		at = l.expires
+	}
+	if m, ok := p.offered[a]; ok {
+		at = max(at, p.offers[m].until.UnixMicro())
+	}
+	if s, ok := p.aside[a]; ok {
+		at = max(at, s.until.UnixMicro())
+	}
+	return at
 }
 
 func (s *span) longestIdle(p *pool, m hw, now time.Time) (ip4, bool) {
@@ -295,7 +328,7 @@ func (s *span) longestIdle(p *pool, m hw, now time.Time) (ip4, bool) {
 func (s *span) preempt(p *pool, known bool, now time.Time) (ip4, bool) {
 	for len(s.held) > 0 {
 		h := s.held[0]
-		if !s.stands(p, h) {
+		if !s.stands(p, h, now) {
 			s.held = s.held[1:]
 			continue
 		}
@@ -316,17 +349,22 @@ type held struct {
 	since time.Time
 }
 
-// stands says whether an offer is still open: not taken up, withdrawn or made anew.
-func (s *span) stands(p *pool, h held) bool {
+// stands says whether an offer is still open: not taken up, withdrawn or made anew, nor
+// about to be taken up. A client that asks anew while its lease runs has it for that.
+func (s *span) stands(p *pool, h held, now time.Time) bool {
 	o, ok := p.offers[h.mac]
-	return ok && o.since.Equal(h.since) && s.first <= o.addr && o.addr <= s.last && p.offered[o.addr] == h.mac
+	if !ok || !o.since.Equal(h.since) || o.addr < s.first || o.addr > s.last || p.offered[o.addr] != h.mac {
+		return false
+	}
+	_, writing := p.writing[o.addr]
+	return !writing && !p.byAddr[o.addr].live(now)
 }
 
 // note adds an offer. Offers that were taken up leave the list here, for nothing else
 // looks at it while the span has addresses: it stays about as long as the open offers.
 func (s *span) note(p *pool, h held) {
 	if len(s.held) > 64+2*len(p.offers) {
-		s.held = slices.DeleteFunc(s.held, func(h held) bool { return !s.stands(p, h) })
+		s.held = slices.DeleteFunc(s.held, func(old held) bool { return !s.stands(p, old, h.since) })
 	}
 	s.held = append(s.held, h)
 }
@@ -335,11 +373,14 @@ func (p *pool) free(a ip4, m hw, now time.Time) bool {
 	if s, ok := p.aside[a]; ok && now.Before(s.until) && (s.user != m || m == hw{}) {
 		return false // whoever else asks: another machine answers there
 	}
-	if other, ok := p.offered[a]; ok && other != m && now.Before(p.offers[other].until) {
+	if other, ok := p.writing[a]; ok && other != m {
 		return false
 	}
-	l, ok := p.byAddr[a]
-	return !ok || l.mac == m || !l.live(now)
+	if l, ok := p.byAddr[a]; ok && l.live(now) {
+		return l.mac == m
+	}
+	other, ok := p.offered[a]
+	return !ok || other == m || !now.Before(p.offers[other].until)
 }
 
 func (l lease) live(now time.Time) bool {
@@ -354,6 +395,9 @@ func (p *pool) hold(m hw, a ip4, now time.Time) {
 		s.note(p, held{m, now})
 	}
 	p.forget(m)
+	if other, ok := p.offered[a]; ok {
+		p.forget(other) // its offer is over
+	}
 	p.offers[m], p.offered[a] = o, m
 	p.retire(a, o.until.UnixMicro())
 }
@@ -488,6 +532,34 @@ func (p *pool) available(mac lane.MAC, a netip.Addr, now time.Time) bool {
 	return true
 }
 
+// write does as available, and keeps the address for the client until it is written, or
+// what is returned is called.
+func (p *pool) write(mac lane.MAC, a netip.Addr, now time.Time) (ok bool, written func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m, n := hardware(mac), number(a)
+	if !p.free(n, m, now) {
+		return false, nil
+	}
+	p.hold(m, n, now)
+	p.writing[n] = m
+	return true, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.writing, n)
+	}
+}
+
+// replaces returns the lease that ends when the client gets an address, or the zero Addr.
+func (p *pool) replaces(mac lane.MAC, a netip.Addr) netip.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old, ok := p.byMAC[hardware(mac)]; ok && old != number(a) {
+		return old.addr()
+	}
+	return netip.Addr{}
+}
+
 // covers reports whether an address lies in a range for clients of the class.
 func (p *pool) covers(a netip.Addr, class string) bool { return p.spanOf(number(a), class) != nil }
 
@@ -550,6 +622,9 @@ func (p *pool) mayDecline(mac lane.MAC, a netip.Addr, now time.Time) bool {
 	if !(offered && o.addr == n) && !(has && leased == n) {
 		return false
 	}
+	if p.asideOf(n, now) {
+		return false
+	}
 	recent := slices.DeleteFunc(slices.Clone(p.declines[m]), func(t time.Time) bool { return now.Sub(t) > declineHold })
 	if len(recent) >= maxDeclines {
 		p.declines[m] = recent
@@ -562,6 +637,21 @@ func (p *pool) mayDecline(mac lane.MAC, a netip.Addr, now time.Time) bool {
 	}
 	p.declines[m] = append(recent, now)
 	return true
+}
+
+// asideOf reports whether the address's range has its share set aside already.
+func (p *pool) asideOf(a ip4, now time.Time) bool {
+	s := p.containing(a)
+	if s == nil {
+		return false
+	}
+	n := uint64(0)
+	for other, why := range p.aside {
+		if s.first <= other && other <= s.last && now.Before(why.until) {
+			n++
+		}
+	}
+	return n >= max(maxDeclines, (uint64(s.last)-uint64(s.first)+1)/asideShare)
 }
 
 // usage counts the addresses of a pool's ranges.
@@ -651,8 +741,8 @@ func (p *pool) answered(a netip.Addr, by lane.MAC, now time.Time) bool {
 	if by == "" {
 		m = hw{}
 	}
-	if l, ok := p.byAddr[n]; ok && l.mac == m || p.offered[n] == m && m != (hw{}) {
-		return false
+	if l, ok := p.byAddr[n]; ok && l.mac == m && l.live(now) || p.offered[n] == m && m != (hw{}) {
+		return false // a client whose lease has expired still answers there: it never renews
 	}
 	if s, ok := p.aside[n]; ok && now.Before(s.until) && s.user == m {
 		return false

@@ -33,7 +33,7 @@ type Asker interface {
 
 // Leases keeps leases. PutLease and DropLease return when the change is on stable storage.
 type Leases interface {
-	PutLease(ctx context.Context, l lane.Lease) error
+	PutLease(ctx context.Context, l lane.Lease, instead netip.Addr) error
 	DropLease(ctx context.Context, a netip.Addr) error
 	Leases(ctx context.Context) ([]lane.Lease, error)
 }

@@ -30,6 +30,9 @@ func (s *Server) handle(ctx context.Context, q query) (reply, error) {
 	case len(q.layers) == 0 && q.unicast:
 		return s.useMulticast(q), nil
 	}
+	if q.msg != dhcpv6.MessageTypeInformationRequest { // which may come from nobody in particular
+		defer n.pool.turns.Take(q.client)()
+	}
 	switch q.msg {
 	case dhcpv6.MessageTypeSolicit:
 		return s.solicit(ctx, n, q)
@@ -303,6 +306,11 @@ func (s *Server) commit(ctx context.Context, n *scope, q query, list []binding) 
 	if len(leases) == 0 {
 		return nil
 	}
+	ok, written := n.pool.write(q.client, held, now)
+	if !ok {
+		return lane.Errorf(lane.Conflict, "one of %s has gone to another client meanwhile", join(held))
+	}
+	defer written()
 	if err := s.cfg.Leases.PutLease6(ctx, leases...); err != nil {
 		n.pool.drop(held, now)
 		return err
@@ -403,6 +411,10 @@ func (s *Server) Release(ctx context.Context, a netip.Addr) (lane.Lease6, error)
 		}
 		now := s.cfg.Now()
 		if l.State != lane.LeaseDeclined {
+			defer n.pool.turns.Take(l.Client)()
+			if again, ok := n.pool.at(a); !ok || again != l {
+				return lane.Lease6{}, lane.Errorf(lane.Conflict, "the lease of %s has changed meanwhile: look again", a)
+			}
 			l.State, l.Granted, l.Expires = lane.LeaseReleased, now, now
 			if err := s.cfg.Leases.PutLease6(ctx, l); err != nil {
 				return l, err

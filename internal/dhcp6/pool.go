@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/turn"
 )
 
 // pool hands out the addresses of one network. It is memory only: what it grants becomes
@@ -32,7 +33,14 @@ type pool struct {
 	declines map[lane.Client][]time.Time
 	holdings map[lane.Client]*holding
 	idle     idleHeap
-	held     []pledge // what was offered, the oldest first; may be outdated
+	held     []pledge                   // what was offered, the oldest first; may be outdated
+	writing  map[netip.Addr]lane.Client // leases on their way to the disk: nobody else's meanwhile
+
+	rebuildAt int // entries of idle
+
+	// turns are the clients': the disk and the pool must learn of two changes of a
+	// client's leases in the same order.
+	turns turn.Line[lane.Client]
 }
 
 // lease is a stored lease.
@@ -59,17 +67,18 @@ type holding struct{ leased, offered []netip.Addr }
 
 // Bounds of the pool, and the times of an offer and of the quarantine of a declined address.
 const (
-	maxGiven    = 1 << 16
-	offerHold   = time.Minute
-	offerFirm   = 10 * time.Second // so long it is not given to another stranger, even if nothing else is free
-	declineHold = 10 * time.Minute
-	maxDeclines = 3 // per client and declineHold
-	asideShare  = 4 // at most one address in so many is set aside: whoever declines more is lying
+	maxGiven     = 1 << 16
+	offerHold    = time.Minute
+	offerFirm    = 10 * time.Second // so long it is not given to another stranger, even if nothing else is free
+	declineHold  = 10 * time.Minute
+	maxDeclines  = 3    // per client and declineHold
+	leastRebuild = 1024 // entries of idle addresses that are kept whatever they are worth
+	asideShare   = 4    // at most one address in so many is set aside: whoever declines more is lying
 )
 
 func newPool(first, last netip.Addr, leases []lane.Lease6) *pool {
 	p := &pool{leases: map[netip.Addr]lease{}, offers: map[netip.Addr]offer{}, aside: map[netip.Addr]time.Time{},
-		declines: map[lane.Client][]time.Time{}, holdings: map[lane.Client]*holding{}}
+		declines: map[lane.Client][]time.Time{}, holdings: map[lane.Client]*holding{}, writing: map[netip.Addr]lane.Client{}, rebuildAt: leastRebuild}
 	if first.IsValid() && last.IsValid() {
 		p.first, p.next, p.last = first, first, last
 		if distance(first, last) >= maxGiven {
@@ -226,20 +235,44 @@ func (p *pool) retire(a netip.Addr, at time.Time) {
 	if !p.covers(a) {
 		return
 	}
-	if len(p.idle) > 4*(len(p.leases)+len(p.offers))+1024 {
-		latest := map[netip.Addr]time.Time{}
-		for _, i := range p.idle {
-			if i.at.After(latest[i.addr]) {
-				latest[i.addr] = i.at
-			}
-		}
-		p.idle = p.idle[:0]
-		for a, at := range latest {
-			p.idle = append(p.idle, idleAddr{at, a})
-		}
-		heap.Init(&p.idle)
+	if len(p.idle) > p.rebuildAt {
+		p.rebuild()
+		p.rebuildAt = max(leastRebuild, 2*len(p.idle))
 	}
 	heap.Push(&p.idle, idleAddr{at, a})
+}
+
+// rebuild leaves one entry of each idle address: of what is true of it now, or else its
+// first one.
+func (p *pool) rebuild() {
+	first := map[netip.Addr]time.Time{}
+	for _, i := range p.idle {
+		if at, ok := first[i.addr]; !ok || i.at.Before(at) {
+			first[i.addr] = i.at
+		}
+	}
+	p.idle = p.idle[:0]
+	for a, at := range first {
+		if ends, ok := p.idleFrom(a); ok {
+			at = ends
+		}
+		p.idle = append(p.idle, idleAddr{at, a})
+	}
+	heap.Init(&p.idle)
+}
+
+// idleFrom returns when the lease or offer of an address ends, or what it is set aside for.
+func (p *pool) idleFrom(a netip.Addr) (at time.Time, ok bool) {
+	if l, has := p.leases[a]; has {
+		at, ok = l.expires, true
+	}
+	if o, has := p.offers[a]; has && o.until.After(at) {
+		at, ok = o.until, true
+	}
+	if until, has := p.aside[a]; has && until.After(at) {
+		at, ok = until, true
+	}
+	return at, ok
 }
 
 func (p *pool) longestIdle(c applicant, now time.Time) (netip.Addr, bool) {
@@ -261,7 +294,8 @@ func (p *pool) preempt(c applicant, now time.Time) (netip.Addr, bool) {
 		oldest := p.held[0]
 		o, ok := p.offers[oldest.addr]
 		switch {
-		case !ok || o.client != oldest.client || !p.covers(oldest.addr):
+		case !ok || o.client != oldest.client || !p.covers(oldest.addr) || p.leases[oldest.addr].live(now) || p.writing[oldest.addr] != "":
+			// taken up, withdrawn, about to be taken up; or its client asks anew while its lease runs
 			p.held = p.held[1:]
 			continue
 		case slices.Contains(c.except, oldest.addr): // its own, of this very message
@@ -301,11 +335,14 @@ func (p *pool) free(a netip.Addr, c lane.Client, now time.Time) bool {
 	if now.Before(p.aside[a]) {
 		return false
 	}
-	if o, ok := p.offers[a]; ok && o.client != c && now.Before(o.until) {
+	if other, ok := p.writing[a]; ok && other != c {
 		return false
 	}
-	l, ok := p.leases[a]
-	return !ok || l.client == c || !l.live(now)
+	if l := p.leases[a]; l.live(now) {
+		return l.client == c
+	}
+	o, ok := p.offers[a]
+	return !ok || o.client == c || !now.Before(o.until)
 }
 
 func (p *pool) hold(c lane.Client, a netip.Addr, now time.Time) {
@@ -392,6 +429,28 @@ func (p *pool) available(c lane.Client, a netip.Addr, now time.Time) bool {
 	}
 	p.hold(c, a, now)
 	return true
+}
+
+// write reports whether the client may still have all of these addresses, and keeps them
+// for it until they are written, or what is returned is called.
+func (p *pool) write(c lane.Client, list []netip.Addr, now time.Time) (ok bool, written func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range list {
+		if !p.free(a, c, now) {
+			return false, nil
+		}
+	}
+	for _, a := range list {
+		p.writing[a] = c
+	}
+	return true, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, a := range list {
+			delete(p.writing, a)
+		}
+	}
 }
 
 // leased reports whether the client has or had a lease of the address, and whether that

@@ -9,13 +9,15 @@ import (
 	"bootlane/internal/lane"
 )
 
-// PutLease stores a lease and returns after the commit. Any older lease of the
-// same address ends with it, and any other of the same client: an address has one
-// holder, and a client one address. What a client declined stays set aside.
-func (s *Store) PutLease(ctx context.Context, l lane.Lease) error {
+// PutLease stores a lease and returns after the commit. Any older lease of the same
+// address ends with it, and the client's own of another address where that is given: a
+// client has one in each network. What it declined stays set aside.
+func (s *Store) PutLease(ctx context.Context, l lane.Lease, instead netip.Addr) error {
 	return s.doBare(ctx, func(ctx context.Context, tx *transaction) error {
-		if _, err := tx.exec(ctx, endLease, string(l.MAC), l.Address.String()); err != nil {
-			return broken("end a client's older lease", err)
+		if instead.IsValid() {
+			if _, err := tx.exec(ctx, endLease, string(l.MAC), instead.String()); err != nil {
+				return broken("end a client's older lease", err)
+			}
 		}
 		_, err := tx.exec(ctx, putLease,
 			l.Address.String(), string(l.MAC), string(l.State), l.Granted.UnixMicro(), l.Expires.UnixMicro())

@@ -20,7 +20,7 @@ const (
 	countEvent   = `UPDATE events SET count = $1, last_at = $2 WHERE subject = $3 AND seq = $4`
 	lastEvent    = `SELECT seq, hash FROM events WHERE subject = $1 ORDER BY seq DESC LIMIT 1`
 	insertEvent  = `INSERT INTO events (subject, seq, at, last_at, count, hash, doc, lasting) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
-	endLease     = `DELETE FROM leases WHERE mac = $1 AND address <> $2 AND state <> 'declined'`
+	endLease     = `DELETE FROM leases WHERE mac = $1 AND address = $2 AND state <> 'declined'`
 	dropLease    = `DELETE FROM leases WHERE address = $1`
 	putLease     = `INSERT INTO leases (address, mac, state, granted, expires) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, state = excluded.state, granted = excluded.granted, expires = excluded.expires`

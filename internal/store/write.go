@@ -237,7 +237,9 @@ func (s *Store) commit(ctx context.Context, batch []*op) {
 func (s *Store) write(ctx context.Context, ops []*op) {
 	if err := s.transact(ctx, ops); err != nil {
 		for i, o := range ops {
-			o.err = s.transact(ctx, ops[i:i+1])
+			if err := s.transact(ctx, ops[i:i+1]); err != nil {
+				o.err = err
+			}
 		}
 	}
 	for _, o := range ops {
@@ -267,8 +269,12 @@ func (s *Store) transact(ctx context.Context, ops []*op) error {
 		return err
 	}
 	for _, o := range ops {
-		if err := o.run(ctx, tx); err != nil {
-			return errors.Join(err, tx.tx.Rollback())
+		o.err = o.run(ctx, tx)
+		if lane.CodeOf(o.err) == lane.Conflict {
+			continue // it has changed nothing: the record's revision is looked at first
+		}
+		if o.err != nil {
+			return errors.Join(o.err, tx.tx.Rollback())
 		}
 	}
 	if err := tx.tx.Commit(); err != nil {

@@ -37,7 +37,7 @@ func (a *alarm) set(wait time.Duration) {
 		a.rang = false
 	}
 	a.grain, a.left = wait/ticks, ticks+1 // some of the tick that runs is over already
-	if a.armed == 0 || a.grain < a.armed/2 {
+	if a.armed == 0 || a.grain <= a.armed/2 {
 		a.armed, a.left = a.grain, ticks
 		a.timer.Reset(a.grain)
 	}

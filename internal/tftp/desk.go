@@ -1,7 +1,6 @@
 package tftp
 
 import (
-	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -36,6 +35,9 @@ type desk struct {
 	closed bool
 }
 
+// errMovedOn ends a transfer whose client asked for another file from the same port.
+var errMovedOn = &Error{CodeUndefined, "the client has gone on to another file"}
+
 // deskSize is in packets: a client answers each window once, and rarely twice.
 const deskSize = 64
 
@@ -58,7 +60,7 @@ func (d *desk) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 		d.mu.Unlock()
 		switch {
 		case closed:
-			return 0, d.client, net.ErrClosed
+			return 0, d.client, errMovedOn
 		case over:
 			return 0, d.client, os.ErrDeadlineExceeded
 		}
@@ -70,7 +72,15 @@ func (d *desk) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	}
 }
 
+// WriteToUDPAddrPort says nothing more at a closed desk: the client would take it for a
+// word about the file it has gone on to.
 func (d *desk) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	d.mu.Lock()
+	closed := d.closed
+	d.mu.Unlock()
+	if closed {
+		return len(b), nil
+	}
 	return len(b), d.conn.Send(b, d.at, to)
 }
 

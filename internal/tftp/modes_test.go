@@ -2,6 +2,7 @@ package tftp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -54,15 +55,18 @@ func TestSinglePortNextFile(t *testing.T) {
 	c := h.client()
 	c.ask(request("size-5000", "octet"))
 	c.want("first file", "DATA 1 (512)")
-	c.ask(request("size-20", "octet"))
-	c.want("second file", "DATA 1 (20)")
-	c.ack(1)
-	outcomes := map[int64]Outcome{}
-	for range 2 {
-		tr := h.ended()
-		outcomes[tr.Size] = tr.Outcome
+	c.ask(request("size-1000", "octet"))
+	c.want("second file", "DATA 1 (512)")
+	if first := h.ended(); first.Size != 5000 || first.Outcome != OutcomeAborted || !errors.Is(first.Err, errMovedOn) {
+		t.Errorf("%+v", first)
 	}
-	if outcomes[20] != OutcomeComplete || outcomes[5000] != OutcomeAborted {
+	c.ack(1)
+	c.want("and nothing about the first", "DATA 2 (488)")
+	c.ack(2)
+	outcomes := map[int64]Outcome{}
+	tr := h.ended()
+	outcomes[tr.Size] = tr.Outcome
+	if outcomes[1000] != OutcomeComplete {
 		t.Errorf("%v", outcomes)
 	}
 }

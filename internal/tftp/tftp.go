@@ -107,7 +107,7 @@ type Config struct {
 	MaxWindow    int           // the largest windowsize agreed to, 1 to 1024; 0 is 64, and 1 declines the option
 	MaxBlock     int           // the largest blksize agreed to, from 512; 0: what the way to the client takes unfragmented
 	SinglePort   bool          // answer from the port that was asked, instead of a new one for each transfer (RFC 1350 section 4)
-	Timeout      time.Duration // before the first retransmission, doubling up to five times this; 0 is one second
+	Timeout      time.Duration // before the first retransmission, doubling up to six times this; 0 is one second
 }
 
 // withDefaults fills the zero values in. It fails for what no default can mend.

@@ -154,7 +154,7 @@ func (t *transfer) write(b []byte) error {
 // retransmissions. ICMP about a stranger looks like ICMP about the client, so once there was a stranger it says nothing.
 func (t *transfer) serious(err error) error {
 	switch {
-	case errors.Is(err, unix.ECONNREFUSED) && t.told == 0, errors.Is(err, net.ErrClosed):
+	case errors.Is(err, unix.ECONNREFUSED) && t.told == 0, errors.Is(err, net.ErrClosed), errors.Is(err, errMovedOn):
 		return err
 	case errors.Is(err, unix.EMSGSIZE):
 		return &Error{CodeUndefined, "path MTU fell below the block size, ask again"}

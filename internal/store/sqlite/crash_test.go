@@ -80,7 +80,7 @@ func victim(path string) error {
 				next++
 				n := next % 65536
 				mu.Unlock()
-				if err := s.PutLease(ctx, leaseOf(n)); err != nil {
+				if err := s.PutLease(ctx, leaseOf(n), netip.Addr{}); err != nil {
 					return
 				}
 				if err := s.PutLease6(ctx, lease6Of(n)); err != nil {

@@ -64,7 +64,9 @@ func open(ctx context.Context, path string) (store.Engine, error) {
 	// synchronous=FULL: an acknowledged commit survives a power cut.
 	common := url.Values{"_pragma": {"busy_timeout(5000)", "foreign_keys(1)", "journal_mode(WAL)", "synchronous(FULL)"}}
 	write := url.Values{"_pragma": common["_pragma"], "_txlock": {"immediate"}}
-	w, err := sql.Open("sqlite", "file:"+path+"?"+write.Encode())
+	file := url.URL{Scheme: "file", Path: path} // a # or ? of the path is no end of it
+	file.RawQuery = write.Encode()
+	w, err := sql.Open("sqlite", file.String())
 	if err != nil {
 		return store.Engine{}, err
 	}
@@ -73,7 +75,8 @@ func open(ctx context.Context, path string) (store.Engine, error) {
 		return store.Engine{}, errors.Join(err, w.Close())
 	}
 	read := url.Values{"_pragma": {"busy_timeout(5000)", "query_only(1)"}}
-	r, err := sql.Open("sqlite", "file:"+path+"?"+read.Encode())
+	file.RawQuery = read.Encode()
+	r, err := sql.Open("sqlite", file.String())
 	if err != nil {
 		return store.Engine{}, errors.Join(err, w.Close())
 	}

@@ -375,8 +375,14 @@ func leases(t *testing.T, open Open) {
 	second := lease("52:54:00:00:00:02", "10.0.0.10", lane.LeaseActive)
 	third := lease("52:54:00:00:00:02", "10.0.0.11", lane.LeaseReleased)
 	declined := lease("52:54:00:00:00:02", "10.0.0.9", lane.LeaseDeclined)
-	for _, l := range []lane.Lease{first, second, declined, third} {
-		if err := s.PutLease(t.Context(), l); err != nil {
+	elsewhere := lease("52:54:00:00:00:02", "172.16.0.9", lane.LeaseActive) // of another network
+	for _, l := range []lane.Lease{elsewhere, first, second, declined} {
+		if err := s.PutLease(t.Context(), l, netip.Addr{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, instead := range []lane.Lease{second, declined} {
+		if err := s.PutLease(t.Context(), third, instead.Address); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -384,15 +390,15 @@ func leases(t *testing.T, open Open) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]lane.Lease{third, declined}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
-		t.Errorf("an address has one holder, a client one lease beside what it declined (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]lane.Lease{third, declined, elsewhere}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("an address has one holder, a client what it did not give up for another, and what it declined (-want +got):\n%s", diff)
 	}
 	six := lane.Lease6{Client: "duid:0001", Address: netip.MustParseAddr("fd77::5"), State: lane.LeaseActive, Granted: at(), Expires: at().Add(time.Hour)}
 	if err := s.PutLease6(t.Context(), six); err != nil {
 		t.Fatal(err)
 	}
 	with6 := lane.LeaseOf{Lease: lease("", "fd77::5", lane.LeaseActive), Client: six.Client}
-	for after, want := range map[string][]lane.LeaseOf{"": {{Lease: third}}, "10.0.0.11": {{Lease: declined}}, "10.0.0.9": {with6}, "fd77::5": nil} {
+	for after, want := range map[string][]lane.LeaseOf{"": {{Lease: third}}, "10.0.0.11": {{Lease: declined}}, "10.0.0.9": {{Lease: elsewhere}}, "172.16.0.9": {with6}, "fd77::5": nil} {
 		if got, err := s.LeasesAfter(t.Context(), after, 1); err != nil || cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})) != "" {
 			t.Errorf("after %q: %v, %v", after, got, err)
 		}
@@ -400,7 +406,7 @@ func leases(t *testing.T, open Open) {
 	if err := s.DropLease(t.Context(), declined.Address); err != nil {
 		t.Fatal(err)
 	}
-	if got, err = s.Leases(t.Context()); err != nil || len(got) != 1 || got[0].Address != third.Address {
+	if got, err = s.Leases(t.Context()); err != nil || len(got) != 2 || got[0].Address != third.Address {
 		t.Errorf("after one was dropped: %v, %v", got, err)
 	}
 }
@@ -415,23 +421,16 @@ func manyLeases(t *testing.T, open Open) {
 	var wg sync.WaitGroup
 	for i := range clients {
 		wg.Go(func() {
+			var instead netip.Addr
 			for _, a := range []netip.Addr{address(i), address(1000 + i), address(2000 + i)} {
 				l := lane.Lease{MAC: mac(i), Address: a, State: lane.LeaseActive, Granted: at(), Expires: at().Add(time.Hour)}
 				if i == 7 && a == address(7) {
 					l.State = lane.LeaseDeclined
 				}
-				if err := s.PutLease(t.Context(), l); err != nil {
+				if err := s.PutLease(t.Context(), l, instead); err != nil {
 					t.Errorf("%s: %v", a, err)
 				}
-			}
-		})
-	}
-	wg.Wait()
-	for i := range 2 * clients { // two addresses for one client at the same moment: it has one of them
-		wg.Go(func() {
-			l := lane.Lease{MAC: mac(i / 2), Address: address(3000 + i), State: lane.LeaseActive, Granted: at(), Expires: at().Add(time.Hour)}
-			if err := s.PutLease(t.Context(), l); err != nil {
-				t.Errorf("%s: %v", l.Address, err)
+				instead = a
 			}
 		})
 	}
@@ -440,7 +439,7 @@ func manyLeases(t *testing.T, open Open) {
 	for _, m := range []lane.MAC{mac(6000), taken.MAC} {
 		l := taken
 		l.MAC = m
-		if err := s.PutLease(t.Context(), l); err != nil {
+		if err := s.PutLease(t.Context(), l, netip.Addr{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -451,7 +450,7 @@ func manyLeases(t *testing.T, open Open) {
 	for _, l := range got {
 		switch {
 		case l.State == lane.LeaseDeclined && l.Address == address(7), l.MAC == taken.MAC && l.Address == taken.Address:
-		case l.Address.Less(address(3000)) || l.Address == taken.Address:
+		case l.Address.Less(address(2000)) || l.Address == taken.Address:
 			t.Errorf("%s still has %s", l.MAC, l.Address)
 		}
 	}
