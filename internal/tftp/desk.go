@@ -1,6 +1,7 @@
 package tftp
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"sync"
@@ -36,7 +37,7 @@ type desk struct {
 }
 
 // errMovedOn ends a transfer whose client asked for another file from the same port.
-var errMovedOn = &Error{CodeUndefined, "the client has gone on to another file"}
+var errMovedOn = errors.New("the client has gone on to another file")
 
 // deskSize is in packets: a client answers each window once, and rarely twice.
 const deskSize = 64

@@ -226,7 +226,7 @@ func (s *Server) serve(ctx context.Context, t *transfer) {
 	s.release(t)
 	t.report.Duration = s.cfg.Now().Sub(t.report.Started)
 	level := slog.LevelDebug
-	if err := t.report.Err; err != nil && refusal(err).Text == internalError && !errors.Is(err, unix.ECONNREFUSED) {
+	if err := t.report.Err; err != nil && refusal(err).Text == internalError && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, errMovedOn) {
 		level = slog.LevelWarn // the client was told nothing, so somebody else has to be
 	}
 	s.cfg.Log.Log(ctx, level, "tftp: request ended", "name", t.report.Name, "client", t.report.Client,
