@@ -277,6 +277,9 @@ func (im *Image) Digest(alg crypto.Hash) ([]byte, error) {
 	slices.SortStableFunc(byOffset, func(a, b section) int { return int(int64(a.off) - int64(b.off)) })
 	sum, limit := im.headers, uint64(im.Size)
 	for _, s := range byOffset {
+		if s.length == 0 {
+			continue // where it would begin means nothing
+		}
 		// Checked before it is hashed: thousands of sections that overlap would take for ever.
 		if sum += s.length; sum+im.tableLen > limit {
 			return nil, lane.Errorf(lane.Invalid, "headers, sections and certificate table are together longer than the file of %d bytes: sections overlap, or the file is cut short; fetch it again", im.Size)

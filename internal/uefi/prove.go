@@ -285,7 +285,7 @@ func (l *Link) refuses(s *Signature) error {
 		return s.Err
 	}
 	if s.Algorithm == crypto.SHA1 || l.Checker == "shim" && s.Algorithm != crypto.SHA256 {
-		return fmt.Errorf("its digest is %s, which the %s does not take", s.Algorithm, l.Checker)
+		return fmt.Errorf("its digest is %s, which %s does not take", s.Algorithm, l.Checker)
 	}
 	return nil
 }
@@ -339,10 +339,14 @@ func (l *Link) holds(in string, path []*x509.Certificate) {
 
 // advise warns of what holds today.
 func (c *chain) advise(l *Link, im *Image, path []*x509.Certificate) {
+	var expired []string
 	for _, cert := range path {
 		if !c.Now.IsZero() && c.Now.After(cert.NotAfter) {
-			l.warns(Expired, fmt.Sprintf("%q expired on %s; firmware and shim do not look at dates, so this still holds", name(cert), cert.NotAfter.UTC().Format(time.DateOnly)), "")
+			expired = append(expired, fmt.Sprintf("%q (%s)", name(cert), cert.NotAfter.UTC().Format(time.DateOnly)))
 		}
+	}
+	if len(expired) > 0 {
+		l.warns(Expired, fmt.Sprintf("expired: %s; firmware and shim do not look at dates, so this still holds", strings.Join(expired, ", ")), "")
 	}
 	years := map[string]bool{}
 	for n := range im.Signatures {
@@ -403,7 +407,7 @@ func (c *chain) explain(l *Link, im *Image, yes []store) {
 	}
 	text := strings.Join(why, "; ")
 	if good {
-		text += fmt.Sprintf("; the %s trusts %s", l.Checker, orNothing(trusted))
+		text += fmt.Sprintf("; %s trusts %s", l.Checker, orNothing(trusted))
 	}
 	l.breaks(id, text, mend)
 }

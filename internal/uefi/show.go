@@ -16,7 +16,7 @@ func (p Proof) Text(w io.Writer) {
 	for _, l := range p.Links {
 		fmt.Fprintln(w)
 		if l.Proven {
-			fmt.Fprintf(w, "proven  %s %s: the %s takes it by %q, in %s\n", l.Stage, l.File, l.Checker, l.By.Subject, l.By.In)
+			fmt.Fprintf(w, "proven  %s %s, by %s: %q (%s)\n", l.Stage, l.File, l.Checker, l.By.Subject, l.By.In)
 		}
 		for _, b := range l.Broken {
 			fmt.Fprintf(w, "BROKEN  %s %s: %s: %s\n        mend: %s\n", l.Stage, l.File, b.ID, b.Text, b.Mend)
@@ -43,7 +43,7 @@ func (p Proof) Text(w io.Writer) {
 func (p Proof) Why() string {
 	for _, l := range p.Links {
 		if len(l.Broken) > 0 {
-			return fmt.Sprintf("the %s would not start %s (%s)", l.Checker, l.File, l.Broken[0].ID)
+			return fmt.Sprintf("%s does not start %s (%s)", l.Checker, l.File, l.Broken[0].ID)
 		}
 	}
 	if len(p.Links) == 0 {
@@ -101,7 +101,7 @@ func (s ShimReport) text(w io.Writer) {
 		fmt.Fprintf(w, "    its vendor's certificate is %q, SHA-256 %s, until %s\n", c.Subject, c.SHA256, c.NotAfter.Format(time.DateOnly))
 	}
 	if s.VendorDBXImages+len(s.VendorDBX) > 0 {
-		fmt.Fprintf(w, "    its vendor's dbx forbids %d images by digest, and %d certificates: %s\n", s.VendorDBXImages, len(s.VendorDBX), orNothing(s.VendorDBX))
+		fmt.Fprintf(w, "    its vendor's dbx forbids %d images by digest, and by certificate: %s\n", s.VendorDBXImages, orNothing(s.VendorDBX))
 	}
 	if s.Previous != nil && s.Latest != nil {
 		fmt.Fprintf(w, "    SBAT level it sets by itself: %s\n    SBAT level it sets when told:  %s\n", s.Previous, s.Latest)
