@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The seeds are small and made here, or in testdata/fuzz: no signed image is in the
-// repository. TestMutations changes real ones.
+// The seeds are small: those in testdata/fuzz were made by the builders of image_test.go,
+// and signed by sbsign with keys that are gone. TestMutations changes real images.
 
 func FuzzImage(f *testing.F) {
 	f.Add([]byte("MZ"))
