@@ -2,10 +2,13 @@ package uefi_test
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/sha256"
 	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,4 +138,85 @@ func fileTime(t *testing.T, path string) time.Time {
 		t.Fatal(err)
 	}
 	return s.ModTime()
+}
+
+// TestForged changes an image, and then its signature so that it fits as far as one
+// can without the key.
+func TestForged(t *testing.T) {
+	own := newKey(t)
+	signed := own.sign(t, build(uefi.MachineX64, text()))
+	policy := uefi.Policy{Firmware: uefi.Firmware{DB: own.db(t)}}
+	im, err := uefi.ParseImage(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := tableAt(signed)
+	old := im.Signatures[0].Digest
+	other := changed(signed, 1024)
+	im, err = uefi.ParseImage(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := im.Digest(crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The digest that is signed becomes the changed image's.
+	copy(other[table+bytes.Index(other[table:], old):], sum)
+	// And so does the digest of that, which the signature is really of.
+	deeper := bytes.Clone(other)
+	content := bytes.Index(signed[table:], old) + table + 32
+	start := bytes.LastIndex(signed[:content], []byte("\x2b\x06\x01\x04\x01\x82\x37\x02\x01\x0f")) - 4
+	was, is := sha256.Sum256(signed[start:content]), sha256.Sum256(other[start:content])
+	at := bytes.Index(deeper[table:], was[:])
+	if at < 0 {
+		t.Fatal("the signature has no messageDigest where it was expected")
+	}
+	copy(deeper[table+at:], is[:])
+	last := bytes.Clone(signed)
+	for i := len(last) - 1; ; i-- { // the signature's own last byte, before the padding
+		if last[i] != 0 {
+			last[i] ^= 1
+			break
+		}
+	}
+	for name, c := range map[string]struct {
+		image []byte
+		want  string
+	}{
+		"as it is":                  {signed, ""},
+		"the image":                 {changed(signed, 1024), "i!changed"},
+		"and the digest":            {other, "i!damaged-signature"},
+		"and the digest's digest":   {deeper, "i!damaged-signature"},
+		"the signature's last byte": {last, "i!damaged-signature"},
+	} {
+		p := uefi.Prove(policy, []uefi.File{{Name: "i", Data: c.image}})
+		if got := strings.Join(ids(p), " "); got != c.want {
+			t.Errorf("%s: found %q, want %q: %+v", name, got, c.want, p.Links[0].Broken)
+		}
+	}
+}
+
+// TestSubsystem: firmware starts applications only.
+func TestSubsystem(t *testing.T) {
+	own := newKey(t)
+	b := build(uefi.MachineX64, text())
+	b[64+24+68] = 11
+	p := uefi.Prove(uefi.Policy{Firmware: uefi.Firmware{DB: own.db(t)}}, []uefi.File{{Name: "i", Data: own.sign(t, b)}})
+	if got := ids(p); !slices.Equal(got, []string{"i!wrong-subsystem"}) {
+		t.Errorf("found %v", got)
+	}
+}
+
+// TestStoreOfThePast: a variable store keeps deleted values, which must not count.
+func TestStoreOfThePast(t *testing.T) {
+	data := read(t, storeFile)
+	at := bytes.LastIndex(data, []byte("d\x00b\x00\x00\x00")) - 60
+	if at < 0 || data[at+2] != 0x3f {
+		t.Fatalf("the store has no db where it was expected")
+	}
+	data[at+2] = 0x3d // deleted, in transition
+	if f, err := uefi.ParseFirmware("store", data); err == nil {
+		t.Errorf("a deleted db counts: %v", f.DB.Certificates)
+	}
 }
