@@ -425,7 +425,7 @@ func (c *chain) stranger(l *Link, s *Signature) (ID, string) {
 		}
 		return OtherMicrosoftCA, fmt.Sprintf("take a build that the CA in this firmware's db signed (shims since 2025 are signed by both), or bring %q into db, by a firmware update or by enrolling it", name(f.DB.Certificates[0]))
 	}
-	if l.Checker == "firmware" && l.Stage != stage(0) {
+	if c.shim == nil {
 		return Untrusted, "put the distribution's shim in front of it, or sign it by a key whose certificate is in db"
 	}
 	return Untrusted, "sign it by a key whose certificate is in db, or enrol its signer's in db"
