@@ -98,6 +98,10 @@ func (s *sender) heardAfter(rtt time.Duration) {
 	s.rto = min(max(s.srtt+4*s.rttvar, leastRTO), s.timeout)
 }
 
+// once reports whether all that is out was sent once. Of what was sent again nobody knows which one was answered: RFC
+// 6298 section 3.
+func (s *sender) once() bool { return s.tries == 1 && !s.recovering && s.nudge == nudgeNone }
+
 // advance sends the window behind the last acknowledged block.
 func (s *sender) advance() step {
 	s.resent += int(s.sent - s.acked) // not 0 only behind a gap

@@ -339,3 +339,25 @@ func TestRetransmissionTimer(t *testing.T) {
 		t.Errorf("more than was agreed: %s", slow.rto)
 	}
 }
+
+// TestOnce: no round trip is measured of what was sent again.
+func TestOnce(t *testing.T) {
+	s := newSender(100000, terms{block: 512, window: 4, timeout: time.Second}, 6*time.Second)
+	for i, step := range []struct {
+		do   func()
+		want bool
+	}{
+		{func() { s.start() }, true},
+		{func() { s.ack(4) }, true},
+		{func() { s.ack(6) }, false}, // of a window to 8: 7 is sent again
+		{func() { s.ack(10) }, true},
+		{func() { s.ack(10) }, false}, // a duplicate: the wait is shortened
+		{func() { s.expired() }, false},
+		{func() { s.ack(14) }, true},
+		{func() { s.expired() }, false},
+	} {
+		if step.do(); s.once() != step.want {
+			t.Errorf("step %d: %v", i, s.once())
+		}
+	}
+}

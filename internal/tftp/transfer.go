@@ -73,7 +73,7 @@ func (t *transfer) run(ctx context.Context) {
 func (t *transfer) perform(s step) error {
 	if s.oack || s.from <= s.to && s.to > 0 {
 		t.asked = time.Time{}
-		if t.sender.tries == 1 { // of what was sent twice nobody knows which one was answered: RFC 6298 section 3
+		if t.sender.once() {
 			t.asked = t.now()
 		}
 	}
