@@ -354,7 +354,7 @@ func TestIPv4DoesNotWait(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	for _, host := range []string{"10.0.0.1", "boot.example"} {
+	attempt := func(host string) time.Duration {
 		got, done := make(chan *dhcpv4.DHCPv4, 100), make(chan struct{})
 		s := newSite(t, func(s *site) {
 			lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -371,12 +371,24 @@ func TestIPv4DoesNotWait(t *testing.T) {
 			bootlane(s)
 		})
 		took, err := s.connect(host)
-		if err != nil || took > 2*time.Second {
+		if err != nil {
 			t.Errorf("%s: %v after %s", host, err, took)
 		}
 		if d := <-s.waits; d != 30*time.Minute { // of the IPv4 lease
 			t.Errorf("waits %s", d)
 		}
 		s.unplug()
+		return took
+	}
+	for _, host := range []string{"10.0.0.1", "boot.example"} {
+		quickest := time.Hour
+		for range 6 { // a busy machine may be slow once; whoever waits for routers is so each time
+			if quickest = min(quickest, attempt(host)); quickest < routerPatient {
+				break
+			}
+		}
+		if quickest >= routerPatient {
+			t.Errorf("%s: %s at best", host, quickest)
+		}
 	}
 }

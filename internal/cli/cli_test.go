@@ -65,7 +65,7 @@ func ready(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) > 0 {
 		base = args[0]
 	}
-	for range 100 {
+	for range 600 {
 		res, err := http.Get(base + "/healthz")
 		if err == nil {
 			ts.Check(res.Body.Close())
@@ -130,7 +130,7 @@ func machine(ts *testscript.TestScript, _ bool, args []string) {
 
 // armed waits until node1 has an open run.
 func armed(ts *testscript.TestScript, _ bool, _ []string) {
-	for range 100 {
+	for range 600 {
 		if ts.Exec("bootlane", "host", "show", "node1") == nil && strings.Contains(ts.ReadFile("stdout"), "open until") {
 			return
 		}

@@ -64,6 +64,10 @@ func open(ctx context.Context, path string) (store.Engine, error) {
 	// synchronous=FULL: an acknowledged commit survives a power cut.
 	common := url.Values{"_pragma": {"busy_timeout(5000)", "foreign_keys(1)", "journal_mode(WAL)", "synchronous(FULL)"}}
 	write := url.Values{"_pragma": common["_pragma"], "_txlock": {"immediate"}}
+	path, err := filepath.Abs(path) // the first part of a relative one would be an authority
+	if err != nil {
+		return store.Engine{}, err
+	}
 	file := url.URL{Scheme: "file", Path: path} // a # or ? of the path is no end of it
 	file.RawQuery = write.Encode()
 	w, err := sql.Open("sqlite", file.String())
