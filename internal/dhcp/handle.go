@@ -42,11 +42,18 @@ func (s *Server) handleIn(ctx context.Context, n *scope, q query) (answer, error
 	switch q.msg {
 	case dhcpv4.MessageTypeDiscover:
 		return s.discover(ctx, n, q)
-	case dhcpv4.MessageTypeRequest:
-		return s.request(ctx, n, q)
 	case dhcpv4.MessageTypeInform:
 		d, err := s.ask(ctx, q)
 		return answer{kind: dhcpv4.MessageTypeAck, msg: n.inform(q, d)}, err
+	}
+	done, ok := n.pool.turns.Take(q.mac)
+	if !ok {
+		return answer{}, nil // a repetition: what it repeats is being answered
+	}
+	defer done()
+	switch q.msg {
+	case dhcpv4.MessageTypeRequest:
+		return s.request(ctx, n, q)
 	case dhcpv4.MessageTypeDecline:
 		return answer{}, s.decline(ctx, n, q)
 	case dhcpv4.MessageTypeRelease:
@@ -162,7 +169,6 @@ func (s *Server) elsewhere(a netip.Addr) bool {
 
 // request answers by the client's state: RFC 2131 4.3.2 and table 4.
 func (s *Server) request(ctx context.Context, n *scope, q query) (answer, error) {
-	defer n.pool.turns.Take(q.mac)()
 	now := s.cfg.Now()
 	has := func(a netip.Addr) bool { return !a.IsUnspecified() }
 	want := q.requested
@@ -266,7 +272,6 @@ func (s *Server) refuse(n *scope, q query, why string) answer {
 }
 
 func (s *Server) decline(ctx context.Context, n *scope, q query) error {
-	defer n.pool.turns.Take(q.mac)()
 	now := s.cfg.Now()
 	if !n.pool.mayDecline(q.mac, q.requested, now) {
 		s.cfg.Log.Debug("decline ignored", "mac", q.mac, "address", q.requested)
@@ -282,7 +287,6 @@ func (s *Server) decline(ctx context.Context, n *scope, q query) error {
 }
 
 func (s *Server) release(ctx context.Context, n *scope, q query) error {
-	defer n.pool.turns.Take(q.mac)()
 	l, ok := n.pool.leaseOf(q.mac)
 	if !ok || l.Address != q.ciaddr || l.State != lane.LeaseActive || !s.cfg.Now().Before(l.Expires) {
 		return nil // not its lease to give back
@@ -316,9 +320,12 @@ func (s *Server) Release(ctx context.Context, a netip.Addr) (lane.Lease, error) 
 			return lane.Lease{}, lane.Errorf(lane.NotFound, "nobody has %s, and it is not set aside: `bootlane dhcp leases` shows those that are", a)
 		}
 		if l.State != lane.LeaseDeclined {
-			defer n.pool.turns.Take(l.MAC)()
-			if now, ok := n.pool.at(a); !ok || now != l {
-				return lane.Lease{}, lane.Errorf(lane.Conflict, "the lease of %s has changed meanwhile: look again", a)
+			done, ok := n.pool.turns.Take(l.MAC)
+			if ok {
+				defer done()
+			}
+			if now, still := n.pool.at(a); !ok || !still || now != l {
+				return lane.Lease{}, lane.Errorf(lane.Conflict, "the lease of %s is changing right now: look again", a)
 			}
 			return l, s.giveBack(ctx, n, l)
 		}

@@ -46,7 +46,7 @@ func TestReleasedIsFreeAtOnce(t *testing.T) {
 	for n := range 9 {
 		day(n, lane.LeaseReleased, noon.Add(time.Minute))
 	}
-	for i := range 4 * leastRebuild {
+	for i := range 4000 {
 		day(9, lane.LeaseActive, noon.Add(time.Duration(2*60+i)*time.Second))
 	}
 	if got := p.take(t, applicant{mac: nth(20)}, noon.Add(3*time.Hour)); got == "" {

@@ -1,8 +1,6 @@
 package dhcp
 
 import (
-	"cmp"
-	"container/heap"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -12,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"bootlane/internal/idle"
 	"bootlane/internal/lane"
 	"bootlane/internal/turn"
 )
@@ -72,10 +71,9 @@ type aside struct {
 type span struct {
 	first, last ip4
 	class       string
-	next        uint64 // the first address that was never given; above last when all were
-	idle        idleHeap
-	rebuildAt   int    // entries of idle
-	held        []held // whom addresses were offered, the oldest offer first; may be outdated
+	next        uint64         // the first address that was never given; above last when all were
+	idle        idle.List[ip4] // in Unix microseconds
+	held        []held         // whom addresses were offered, the oldest offer first; may be outdated
 }
 
 // Times of an offer, and of the quarantine of a declined address.
@@ -92,15 +90,12 @@ const (
 // decline as many addresses as they are offered.
 const asideShare = 4
 
-// leastRebuild is how many entries of idle addresses are kept whatever they are worth.
-const leastRebuild = 1024
-
 func newPool(ranges []Range, leases []lane.Lease) *pool {
 	p := &pool{byAddr: map[ip4]lease{}, byMAC: map[hw]ip4{}, offers: map[hw]offer{}, offered: map[ip4]hw{},
 		declines: map[hw][]time.Time{}, aside: map[ip4]aside{}, checked: map[ip4]time.Time{}, writing: map[ip4]hw{}}
 	for _, r := range ranges {
 		first, last := number(r.First), number(r.Last)
-		p.spans = append(p.spans, &span{first: first, last: last, class: r.Class, next: uint64(first), rebuildAt: leastRebuild})
+		p.spans = append(p.spans, &span{first: first, last: last, class: r.Class, next: uint64(first)})
 	}
 	for _, l := range leases {
 		p.set(l)
@@ -243,77 +238,29 @@ func (s *span) unused(p *pool, m hw, now time.Time) (ip4, bool) {
 	return 0, false
 }
 
-// idleAddr is an address, and since when, or from when on, nobody uses it.
-type idleAddr struct {
-	at   int64 // Unix microseconds
-	addr ip4
-}
-
-type idleHeap []idleAddr
-
-func (h idleHeap) Len() int           { return len(h) }
-func (h idleHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h idleHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-
-// Push is for package heap.
-func (h *idleHeap) Push(x any) { *h = append(*h, x.(idleAddr)) }
-
-// Pop is for package heap.
-func (h *idleHeap) Pop() any {
-	last := len(*h) - 1
-	v := (*h)[last]
-	*h = (*h)[:last]
-	return v
-}
-
-// retire notes when an address becomes idle. An entry may be overtaken by events:
-// whoever takes it looks again.
+// retire notes when an address becomes idle.
 func (p *pool) retire(a ip4, at int64) {
-	s := p.containing(a)
-	if s == nil {
-		return
+	if s := p.containing(a); s != nil {
+		s.idle.Add(a, at, p.idleFrom)
 	}
-	if len(s.idle) > s.rebuildAt {
-		s.idle = s.rebuilt(p)
-		s.rebuildAt = max(leastRebuild, 2*len(s.idle))
-	}
-	heap.Push(&s.idle, idleAddr{at, a})
 }
 
-// rebuilt returns the idle addresses with one entry each: of what is true of it now, or
-// else its first one.
-func (s *span) rebuilt(p *pool) (out idleHeap) {
-	seen := map[ip4]int64{}
-	for _, i := range s.idle {
-		if at, ok := seen[i.addr]; !ok || i.at < at {
-			seen[i.addr] = i.at
-		}
+// idleFrom returns when the lease or offer of an address ends, or what it is set aside for.
+func (p *pool) idleFrom(a ip4) (at int64, ok bool) {
+	if l, has := p.byAddr[a]; has {
+		at, ok = l.expires, true
 	}
-	for a, at := range seen {
-		out = append(out, idleAddr{cmp.Or(p.idleFrom(a), at), a})
+	if m, has := p.offered[a]; has {
+		at, ok = max(at, p.offers[m].until.UnixMicro()), true
 	}
-	heap.Init(&out)
-	return out
-}
-
-// idleFrom returns when the lease or offer of an address ends, or what it is set aside
-// for; 0 without any.
-func (p *pool) idleFrom(a ip4) (at int64) {
-	if l, ok := p.byAddr[a]; ok {
-		at = l.expires
+	if s, has := p.aside[a]; has {
+		at, ok = max(at, s.until.UnixMicro()), true
 	}
-	if m, ok := p.offered[a]; ok {
-		at = max(at, p.offers[m].until.UnixMicro())
-	}
-	if s, ok := p.aside[a]; ok {
-		at = max(at, s.until.UnixMicro())
-	}
-	return at
+	return at, ok
 }
 
 func (s *span) longestIdle(p *pool, m hw, now time.Time) (ip4, bool) {
-	for len(s.idle) > 0 && s.idle[0].at <= now.UnixMicro() {
-		a := heap.Pop(&s.idle).(idleAddr).addr
+	for a, ok := s.idle.Take(now.UnixMicro()); ok; a, ok = s.idle.Take(now.UnixMicro()) {
 		if p.free(a, m, now) {
 			return a, true
 		}
@@ -706,11 +653,9 @@ func (p *pool) upcoming(n int, now time.Time) (out []netip.Addr) {
 		for a := s.next; a <= uint64(s.last) && a < s.next+uint64(n) && len(out) < n; a++ {
 			add(ip4(a))
 		}
-		idle := slices.Clone(s.idle[:min(len(s.idle), n)]) // the front of a heap: near enough the first to come
-		slices.SortFunc(idle, func(a, b idleAddr) int { return cmp.Compare(a.at, b.at) })
-		for _, i := range idle {
-			if i.at <= now.UnixMicro() && len(out) < n {
-				add(i.addr)
+		for _, a := range s.idle.Next(n, now.UnixMicro()) {
+			if len(out) < n {
+				add(a)
 			}
 		}
 	}

@@ -31,7 +31,11 @@ func (s *Server) handle(ctx context.Context, q query) (reply, error) {
 		return s.useMulticast(q), nil
 	}
 	if q.msg != dhcpv6.MessageTypeInformationRequest { // which may come from nobody in particular
-		defer n.pool.turns.Take(q.client)()
+		done, ok := n.pool.turns.Take(q.client)
+		if !ok {
+			return reply{}, nil // a repetition: what it repeats is being answered
+		}
+		defer done()
 	}
 	switch q.msg {
 	case dhcpv6.MessageTypeSolicit:
@@ -411,9 +415,12 @@ func (s *Server) Release(ctx context.Context, a netip.Addr) (lane.Lease6, error)
 		}
 		now := s.cfg.Now()
 		if l.State != lane.LeaseDeclined {
-			defer n.pool.turns.Take(l.Client)()
-			if again, ok := n.pool.at(a); !ok || again != l {
-				return lane.Lease6{}, lane.Errorf(lane.Conflict, "the lease of %s has changed meanwhile: look again", a)
+			done, ok := n.pool.turns.Take(l.Client)
+			if ok {
+				defer done()
+			}
+			if again, still := n.pool.at(a); !ok || !still || again != l {
+				return lane.Lease6{}, lane.Errorf(lane.Conflict, "the lease of %s is changing right now: look again", a)
 			}
 			l.State, l.Granted, l.Expires = lane.LeaseReleased, now, now
 			if err := s.cfg.Leases.PutLease6(ctx, l); err != nil {

@@ -1,7 +1,6 @@
 package dhcp6
 
 import (
-	"container/heap"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -9,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"bootlane/internal/idle"
 	"bootlane/internal/lane"
 	"bootlane/internal/turn"
 )
@@ -32,11 +32,9 @@ type pool struct {
 	aside    map[netip.Addr]time.Time // declined, until then
 	declines map[lane.Client][]time.Time
 	holdings map[lane.Client]*holding
-	idle     idleHeap
+	idle     idle.List[netip.Addr]      // in Unix microseconds
 	held     []pledge                   // what was offered, the oldest first; may be outdated
 	writing  map[netip.Addr]lane.Client // leases on their way to the disk: nobody else's meanwhile
-
-	rebuildAt int // entries of idle
 
 	// turns are the clients': the disk and the pool must learn of two changes of a
 	// client's leases in the same order.
@@ -67,18 +65,17 @@ type holding struct{ leased, offered []netip.Addr }
 
 // Bounds of the pool, and the times of an offer and of the quarantine of a declined address.
 const (
-	maxGiven     = 1 << 16
-	offerHold    = time.Minute
-	offerFirm    = 10 * time.Second // so long it is not given to another stranger, even if nothing else is free
-	declineHold  = 10 * time.Minute
-	maxDeclines  = 3    // per client and declineHold
-	leastRebuild = 1024 // entries of idle addresses that are kept whatever they are worth
-	asideShare   = 4    // at most one address in so many is set aside: whoever declines more is lying
+	maxGiven    = 1 << 16
+	offerHold   = time.Minute
+	offerFirm   = 10 * time.Second // so long it is not given to another stranger, even if nothing else is free
+	declineHold = 10 * time.Minute
+	maxDeclines = 3 // per client and declineHold
+	asideShare  = 4 // at most one address in so many is set aside: whoever declines more is lying
 )
 
 func newPool(first, last netip.Addr, leases []lane.Lease6) *pool {
 	p := &pool{leases: map[netip.Addr]lease{}, offers: map[netip.Addr]offer{}, aside: map[netip.Addr]time.Time{},
-		declines: map[lane.Client][]time.Time{}, holdings: map[lane.Client]*holding{}, writing: map[netip.Addr]lane.Client{}, rebuildAt: leastRebuild}
+		declines: map[lane.Client][]time.Time{}, holdings: map[lane.Client]*holding{}, writing: map[netip.Addr]lane.Client{}}
 	if first.IsValid() && last.IsValid() {
 		p.first, p.next, p.last = first, first, last
 		if distance(first, last) >= maxGiven {
@@ -206,78 +203,29 @@ func (p *pool) unused(c lane.Client, now time.Time) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// idleAddr is an address, and from when on nobody uses it.
-type idleAddr struct {
-	at   time.Time
-	addr netip.Addr
-}
-
-type idleHeap []idleAddr
-
-func (h idleHeap) Len() int           { return len(h) }
-func (h idleHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h idleHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-
-// Push is for package heap.
-func (h *idleHeap) Push(x any) { *h = append(*h, x.(idleAddr)) }
-
-// Pop is for package heap.
-func (h *idleHeap) Pop() any {
-	last := len(*h) - 1
-	v := (*h)[last]
-	*h = (*h)[:last]
-	return v
-}
-
-// retire notes when an address of the range becomes idle. An entry may be overtaken by
-// events: whoever takes it looks again.
+// retire notes when an address of the range becomes idle.
 func (p *pool) retire(a netip.Addr, at time.Time) {
-	if !p.covers(a) {
-		return
+	if p.covers(a) {
+		p.idle.Add(a, at.UnixMicro(), p.idleFrom)
 	}
-	if len(p.idle) > p.rebuildAt {
-		p.rebuild()
-		p.rebuildAt = max(leastRebuild, 2*len(p.idle))
-	}
-	heap.Push(&p.idle, idleAddr{at, a})
-}
-
-// rebuild leaves one entry of each idle address: of what is true of it now, or else its
-// first one.
-func (p *pool) rebuild() {
-	first := map[netip.Addr]time.Time{}
-	for _, i := range p.idle {
-		if at, ok := first[i.addr]; !ok || i.at.Before(at) {
-			first[i.addr] = i.at
-		}
-	}
-	p.idle = p.idle[:0]
-	for a, at := range first {
-		if ends, ok := p.idleFrom(a); ok {
-			at = ends
-		}
-		p.idle = append(p.idle, idleAddr{at, a})
-	}
-	heap.Init(&p.idle)
 }
 
 // idleFrom returns when the lease or offer of an address ends, or what it is set aside for.
-func (p *pool) idleFrom(a netip.Addr) (at time.Time, ok bool) {
+func (p *pool) idleFrom(a netip.Addr) (at int64, ok bool) {
 	if l, has := p.leases[a]; has {
-		at, ok = l.expires, true
+		at, ok = l.expires.UnixMicro(), true
 	}
-	if o, has := p.offers[a]; has && o.until.After(at) {
-		at, ok = o.until, true
+	if o, has := p.offers[a]; has {
+		at, ok = max(at, o.until.UnixMicro()), true
 	}
-	if until, has := p.aside[a]; has && until.After(at) {
-		at, ok = until, true
+	if until, has := p.aside[a]; has {
+		at, ok = max(at, until.UnixMicro()), true
 	}
 	return at, ok
 }
 
 func (p *pool) longestIdle(c applicant, now time.Time) (netip.Addr, bool) {
-	for len(p.idle) > 0 && !p.idle[0].at.After(now) {
-		a := heap.Pop(&p.idle).(idleAddr).addr
+	for a, ok := p.idle.Take(now.UnixMicro()); ok; a, ok = p.idle.Take(now.UnixMicro()) {
 		if p.free(a, c.client, now) && !slices.Contains(c.except, a) {
 			return a, true
 		}
