@@ -116,7 +116,7 @@ func newScope(n Network, leases []lane.Lease, now func() time.Time) *scope {
 	if n.Proxy {
 		return &scope{Network: n, now: now}
 	}
-	var mine []lane.Lease
+	mine := make([]lane.Lease, 0, len(leases))
 	for _, l := range leases {
 		if n.Prefix.Contains(l.Address) {
 			mine = append(mine, l)

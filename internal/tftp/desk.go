@@ -36,8 +36,8 @@ type desk struct {
 	closed bool
 }
 
-// errMovedOn ends a transfer whose client asked for another file from the same port.
-var errMovedOn = errors.New("the client has gone on to another file")
+// errMovedOn ends a transfer whose client asked anew from the same port.
+var errMovedOn = errors.New("the client has begun another transfer")
 
 // deskSize is in packets: a client answers each window once, and rarely twice.
 const deskSize = 64

@@ -22,6 +22,10 @@ const (
 	openTimeout = 20 * time.Second // for Source.Open; clients give up after 6 tries of 4 s (PXE 2.1)
 )
 
+// abandonedAfter is how long a client that had answered is silent when the same request from the same port is its next
+// attempt, and not the last one come twice: ROMs ask from a fixed port again after a reset.
+const abandonedAfter = time.Second
+
 // maxThreads is up to how many transfers may each have a thread of their own.
 const maxThreads = 8
 
@@ -40,7 +44,7 @@ type Server struct {
 	running sync.WaitGroup // one for each transfer
 
 	mu      sync.Mutex // guards what follows
-	active  map[slot]bool
+	active  map[slot]*transfer
 	clients map[netip.Addr]int // transfers of each client address
 	desks   map[netip.AddrPort]*desk
 	stats   Stats
@@ -73,7 +77,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg, conn: conn,
-		names: map[int]string{}, active: map[slot]bool{}, clients: map[netip.Addr]int{}, desks: map[netip.AddrPort]*desk{},
+		names: map[int]string{}, active: map[slot]*transfer{}, clients: map[netip.Addr]int{}, desks: map[netip.AddrPort]*desk{},
 	}, nil
 }
 
@@ -148,10 +152,14 @@ func (s *Server) handle(ctx context.Context, b []byte, at udp.Arrival, from neti
 		Request: Request{Name: name, Client: from, Local: at.Local, Interface: s.interfaceName(at.Interface)},
 		Started: s.cfg.Now(), Outcome: OutcomeAborted,
 	}}
-	switch err := s.admit(t); {
-	case err == nil:
+	ctx, t.end = context.WithCancelCause(ctx)
+	err = s.admit(t)
+	if err == nil {
 		s.running.Go(func() { s.serve(ctx, t) })
-	case !errors.Is(err, errAbsorbed):
+		return
+	}
+	t.end(err)
+	if !errors.Is(err, errAbsorbed) {
 		s.cfg.Log.Debug("tftp: busy", "client", from, "why", err)
 		s.reply(from, at, &Error{CodeUndefined, "busy, try again"})
 	}
@@ -182,7 +190,7 @@ func (s *Server) admit(t *transfer) error {
 	s.stats.Requests++
 	key, client := slot{t.report.Client, t.report.Name}, t.report.Client.Addr()
 	switch {
-	case s.active[key]:
+	case s.active[key] != nil && !s.active[key].abandoned(s.cfg.Now()):
 		s.stats.Duplicates++
 		return errAbsorbed
 	case s.stats.Active >= s.cfg.MaxTransfers:
@@ -192,7 +200,10 @@ func (s *Server) admit(t *transfer) error {
 		s.stats.Busy++
 		return fmt.Errorf("%d transfers of this client are open", s.clients[client])
 	}
-	s.active[key] = true
+	if old := s.active[key]; old != nil {
+		old.end(errMovedOn)
+	}
+	s.active[key] = t
 	s.clients[client]++
 	s.stats.Active++
 	return nil
@@ -203,7 +214,9 @@ func (s *Server) release(t *transfer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	client := t.report.Client.Addr()
-	delete(s.active, slot{t.report.Client, t.report.Name})
+	if key := (slot{t.report.Client, t.report.Name}); s.active[key] == t {
+		delete(s.active, key)
+	}
 	if d := s.desks[t.report.Client]; d != nil && t.conn == socket(d) {
 		delete(s.desks, t.report.Client)
 	}
@@ -224,6 +237,7 @@ func (s *Server) serve(ctx context.Context, t *transfer) {
 		s.reply(t.report.Client, t.at, refusal(err))
 	}
 	s.release(t)
+	t.end(nil)
 	t.report.Duration = s.cfg.Now().Sub(t.report.Started)
 	level := slog.LevelDebug
 	if err := t.report.Err; err != nil && refusal(err).Text == internalError && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, errMovedOn) {

@@ -375,7 +375,7 @@ func strangerSpeaks(t *testing.T) {
 func TestDuplicateRequest(t *testing.T) { t.Run("TF-14 the same request again", requestRepeats) }
 
 func requestRepeats(t *testing.T) {
-	h := serve(t, nil)
+	h := serve(t, func(c *Config) { c.Now = time.Now })
 	c := h.client()
 	r := request("size-1000", "octet", "tsize", "0")
 	c.ask(r)
@@ -395,6 +395,47 @@ func requestRepeats(t *testing.T) {
 	got, _ := other.get("size-1000")
 	same(t, got, 1000)
 	h.ended()
+}
+
+// A ROM that was reset asks again from the same port: it hears its new transfer at once, and nothing of the old one.
+func TestBegunAnew(t *testing.T) {
+	for _, single := range []bool{false, true} {
+		t.Run(fmt.Sprintf("single port %v", single), func(t *testing.T) {
+			var later atomic.Int64
+			h := serve(t, func(c *Config) {
+				c.SinglePort = single
+				c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+			})
+			c := h.client()
+			r := request("size-1000", "octet")
+			c.ask(r)
+			c.want("first", "DATA 1 (512)")
+			c.ack(1)
+			c.want("second", "DATA 2 (488)")
+			old := c.tid
+			later.Add(int64(abandonedAfter) + 1)
+			c.ask(r)
+			c.tid = netip.AddrPort{}
+			c.want("anew", "DATA 1 (512)")
+			if !single && c.tid == old {
+				t.Error("the old transfer answered")
+			}
+			c.ack(1)
+			c.want("anew", "DATA 2 (488)")
+			c.ack(2)
+			ends := map[Outcome]error{}
+			for range 2 {
+				tr := h.ended()
+				ends[tr.Outcome] = tr.Err
+			}
+			if err := ends[OutcomeAborted]; len(ends) != 2 || !errors.Is(err, errMovedOn) || ends[OutcomeComplete] != nil {
+				t.Errorf("ended as %v", ends)
+			}
+			if got := h.Stats(); got.Duplicates != 0 || got.Requests != 2 {
+				t.Errorf("stats %+v", got)
+			}
+		})
+	}
 }
 
 func TestRetransmission(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,8 +33,10 @@ type transfer struct {
 	terms   terms
 	sender  *sender
 	now     func() time.Time
-	asked   time.Time // when something was sent to which the next ACK can only be the answer; zero once it was sent again
-	buf     []byte    // the packets of one window
+	end     context.CancelCauseFunc
+	heard   atomic.Int64 // when the client answered last, in nanoseconds after report.Started; 0 before it did
+	asked   time.Time    // when something was sent to which the next ACK can only be the answer; zero once it was sent again
+	buf     []byte       // the packets of one window
 	in      [headerSize + maxTextSize + 1]byte
 	told    int  // strangers told off
 	refused bool // the client's port was closed when everything had been sent; its last ACK may still be on its way
@@ -174,12 +177,28 @@ func (t *transfer) fail(err error) step {
 	return next
 }
 
+// interrupted returns the last step of a transfer that somebody ended. A client that began anew is told nothing: to it
+// that would be a word about its new transfer.
+func (t *transfer) interrupted(cause error) step {
+	if errors.Is(cause, errMovedOn) {
+		t.report.Err = cause
+		return step{end: OutcomeAborted}
+	}
+	return t.fail(&Error{CodeUndefined, "server is stopping, try again"})
+}
+
+// abandoned reports that the client had answered, and has not for longer than it would leave a packet unanswered.
+func (t *transfer) abandoned(now time.Time) bool {
+	heard := time.Duration(t.heard.Load())
+	return heard != 0 && now.Sub(t.report.Started)-heard > abandonedAfter
+}
+
 // await reads until something happens that calls for a step.
 func (t *transfer) await(ctx context.Context) step {
 	for failed := 0; ; {
 		// Looked at before each read: perform may have lifted the deadline that the end of ctx set.
 		if ctx.Err() != nil {
-			return t.fail(&Error{CodeUndefined, "server is stopping, try again"})
+			return t.interrupted(context.Cause(ctx))
 		}
 		n, from, err := t.conn.ReadFromUDPAddrPort(t.in[:])
 		switch failed++; {
@@ -216,6 +235,7 @@ func (t *transfer) receive(b []byte, from netip.AddrPort) (next step, ok bool) {
 		}
 	case err != nil:
 	case p.op == opAck:
+		t.heard.Store(max(1, int64(t.now().Sub(t.report.Started))))
 		before := t.sender.acked
 		next = t.sender.ack(p.block)
 		if t.sender.acked > before && !t.asked.IsZero() {
