@@ -36,6 +36,13 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 		f.Speaker = lane.SpeakerROM
 		body, _, err := c.PXELinux(ctx, f)
 		return scriptFile{bytes.NewReader(body)}, err
+	case lane.GRUBConfig:
+		if p.Said == "" {
+			return c.served(f, script.GRUBEntry(f.Surface)), nil
+		}
+		f.Speaker = lane.SpeakerLoader
+		body, _, err := c.GRUB(ctx, lane.GRUBFacts(p.Said, f), p.Said == lane.GRUBFailed)
+		return scriptFile{bytes.NewReader(body)}, err
 	case lane.FailedScript:
 		f.Speaker = lane.SpeakerROM // the path says no more than firmware would
 		body, _, err := c.Script(ctx, f, true)
@@ -49,6 +56,9 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 		return nil, lane.Errorf(lane.NotFound, "%s: only %s is served without a MAC in the path", p.File, lane.EntryScript)
 	}
 	f.Speaker = lane.SpeakerROM
+	if lane.OptionalFile(p.File) && c.loaderFile(p) == "" {
+		return nil, lane.Errorf(lane.NotFound, "%s is not needed", p.File)
+	}
 	if c.loaderFile(p) == "" {
 		err := c.noLoader(p)
 		c.Store.Record(lane.Event{Subject: c.owner(f), At: c.Now(), Kind: lane.KindRefused, By: string(f.Surface), Surface: f.Surface, Speaker: f.Speaker, Name: f.Name, Message: err.Error(), Facts: &f})

@@ -60,7 +60,7 @@ func (l *loops) looping(m lane.MAC, now time.Time) bool {
 
 // Loaded takes note that a boot file was fetched to its end; p is what was asked for.
 func (c *Control) Loaded(p lane.BootPath) {
-	if p.MAC != "" && p.File != lane.EntryScript && p.File != lane.PXELinuxConfig {
+	if p.MAC != "" && p.File != lane.EntryScript && p.File != lane.PXELinuxConfig && p.File != lane.GRUBConfig {
 		c.loops.loaded(p.MAC, c.Now())
 	}
 }

@@ -41,6 +41,25 @@ func (c *Control) PXELinux(ctx context.Context, f lane.Facts) ([]byte, lane.Deci
 	})
 }
 
+// GRUB answers GRUB, which told what it read of its machine's SMBIOS, with a configuration
+// of its form. Everything that it names is fetched from where GRUB itself came from.
+func (c *Control) GRUB(ctx context.Context, f lane.Facts, failed bool) ([]byte, lane.Decision, error) {
+	return c.tell(ctx, f, failed, language{
+		install: func(in script.Install) []byte {
+			in.KernelURL, in.InitrdURL = strings.TrimPrefix(in.KernelURL, in.Server), strings.TrimPrefix(in.InitrdURL, in.Server)
+			in.AgainURL = "/" + lane.BootPath{MAC: f.MAC, Platform: lane.Platform{Arch: f.Arch, Firmware: f.Firmware}, File: lane.GRUBConfig, Said: lane.GRUBFailed}.String()
+			return script.GRUBInstall(in)
+		},
+		other: func(d lane.Decision, f lane.Facts) []byte {
+			m := script.Machine{Facts: f, Server: c.base(f), LocalBoot: d.Boot.LocalBoot}
+			if d.Action == lane.LocalBoot {
+				return script.GRUBLocal(m, d)
+			}
+			return script.GRUBHold(m, d, c.Hold, "/"+lane.BootPath{MAC: f.MAC, Platform: lane.Platform{Arch: f.Arch, Firmware: f.Firmware}, File: lane.GRUBConfig}.String())
+		},
+	})
+}
+
 // language is how a boot loader is told what was decided.
 type language struct {
 	install func(script.Install) []byte

@@ -64,6 +64,9 @@ func TestBootFiles(t *testing.T) {
 	}{
 		{"entry script, unknown machine", lane.BootPath{File: lane.EntryScript}, true, "#!ipxe", "", ""},
 		{"entry script, installing machine", lane.BootPath{MAC: mac1, Platform: uefi, File: lane.EntryScript}, true, "#!ipxe", "", ""},
+		{"GRUB's entry, wherever its prefix lies", lane.BootPath{File: lane.GRUBConfig}, true, "# Bootlane entry configuration", "", ""},
+		{"GRUB's entry, of a machine", lane.BootPath{MAC: mac1, Platform: uefi, File: lane.GRUBConfig}, true, "# Bootlane entry configuration", "", ""},
+		{"what shim does without", lane.BootPath{MAC: mac1, Platform: uefi, File: "revocations_sbat.efi"}, true, "", lane.NotFound, "is not needed"},
 		{"loader, installing machine", lane.BootPath{MAC: mac1, Platform: uefi, File: "snponly.efi"}, true, "a loader", "", ""},
 		{"loader, machine to be left alone", lane.BootPath{MAC: mac2, Platform: uefi, File: "snponly.efi"}, true, "", lane.Refused, "local-boot: host-new"},
 		{"loader, unknown machine, for its screen", lane.BootPath{MAC: stranger, Platform: uefi, File: "snponly.efi"}, true, "a loader", "", ""},

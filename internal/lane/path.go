@@ -10,6 +10,8 @@ import (
 //	boot/MAC/PLATFORM/FILE      a loader, or autoexec.ipxe beside it (TFTP and HTTP)
 //	FILE                        the same without a MAC: gets a script that asks again with one
 //	[DIR/]pxelinux.cfg/01-MAC   the configuration of PXELINUX and U-Boot, beside their loader
+//	[DIR/]grub.cfg              the configuration of GRUB, wherever its prefix lies: asks again with what the machine is
+//	boot/MAC/PLATFORM/grub.cfg?uuid=...   the machine's own configuration of GRUB
 //	boot/script?uuid=...        the per-machine script (HTTP)
 //	run/CAPABILITY/file/DIGEST/NAME   a file of the run's bundle
 //	run/CAPABILITY/seed/NAME          an installer document
@@ -29,6 +31,11 @@ const FailedScript = "failed.ipxe"
 // (a UUID, an address, default), which nobody has.
 const PXELinuxConfig = "pxelinux.cfg"
 
+// GRUBConfig is the File of a [BootPath] that asks for a configuration of GRUB. Debian's
+// signed builds look for it in /grub or /debian-installer/ARCH/grub, others beside
+// themselves, and some for grub.cfg-01-MAC and grub.cfg-ADDRESS before it.
+const GRUBConfig = "grub.cfg"
+
 // ScriptPath is the path of the per-machine script.
 const ScriptPath = "/boot/script"
 
@@ -37,6 +44,7 @@ type BootPath struct {
 	MAC      MAC // empty for "any"
 	Platform Platform
 	File     string // no slash in it
+	Said     string // of GRUBConfig: what GRUB read from the machine, see [GRUBFacts]; empty for the entry
 }
 
 // String returns the name, without a leading slash: TFTP sends it as it stands,
@@ -49,13 +57,25 @@ func (p BootPath) String() string {
 	if p.MAC != "" {
 		mac = p.MAC.Hyphens()
 	}
-	return "boot/" + mac + "/" + p.Platform.String() + "/" + p.File
+	name := "boot/" + mac + "/" + p.Platform.String() + "/" + p.File
+	if p.Said != "" {
+		name += "?" + p.Said
+	}
+	return name
 }
 
 // ParseBootPath reads a boot/… name or a bare file name. Doubled slashes and a
 // leading one do not matter: shim asks for "dir//file".
 func ParseBootPath(s string) (BootPath, bool) {
+	if name, said, ok := strings.Cut(s, "?"); ok {
+		p, ok := ParseBootPath(name)
+		p.Said = said
+		return p, ok && p.File == GRUBConfig && p.MAC != "" && said != ""
+	}
 	parts := fields(s)
+	if n := len(parts); n > 0 && grubConfig(parts[n-1]) {
+		return parseGRUB(parts)
+	}
 	if n := len(parts); n >= 2 && parts[n-2] == PXELinuxConfig {
 		return parsePXELinux(parts[:n-2], parts[n-1])
 	}
@@ -106,6 +126,23 @@ func parsePXELinux(dir []string, name string) (BootPath, bool) {
 	beside, ok := ParseBootPath(strings.Join(dir, "/") + "/x")
 	p.Platform = beside.Platform
 	return p, ok && beside.MAC == mac
+}
+
+// grubConfig reports whether GRUB asks for its configuration by that name.
+func grubConfig(name string) bool {
+	return name == GRUBConfig || strings.HasPrefix(name, GRUBConfig+"-") && FileName(name)
+}
+
+// parseGRUB reads the name of a configuration of GRUB. Below boot/ it says whose it is;
+// anywhere else it is what GRUB was built with.
+func parseGRUB(parts []string) (BootPath, bool) {
+	dir := parts[:len(parts)-1]
+	if len(dir) == 0 || dir[0] != "boot" {
+		return BootPath{File: GRUBConfig}, true
+	}
+	p, ok := ParseBootPath(strings.Join(dir, "/") + "/x")
+	p.File = GRUBConfig
+	return p, ok
 }
 
 // RunPath is a parsed run/… path.

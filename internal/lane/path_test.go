@@ -10,12 +10,15 @@ const testHex = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde
 func TestBootPath(t *testing.T) {
 	uefi := Platform{X86_64, UEFI}
 	for _, p := range []BootPath{
-		{"52:54:00:12:34:56", uefi, "snponly.efi"},
-		{"", Platform{}, EntryScript},
-		{"", uefi, EntryScript},
-		{"52:54:00:12:34:56", Platform{}, "undionly.kpxe"},
-		{"52:54:00:12:34:56", Platform{}, PXELinuxConfig},
-		{"52:54:00:12:34:56", Platform{X86_64, BIOS}, PXELinuxConfig},
+		{MAC: "52:54:00:12:34:56", Platform: uefi, File: "snponly.efi"},
+		{MAC: "", Platform: Platform{}, File: EntryScript},
+		{MAC: "", Platform: uefi, File: EntryScript},
+		{MAC: "52:54:00:12:34:56", Platform: Platform{}, File: "undionly.kpxe"},
+		{MAC: "52:54:00:12:34:56", Platform: Platform{}, File: PXELinuxConfig},
+		{MAC: "52:54:00:12:34:56", Platform: Platform{X86_64, BIOS}, File: PXELinuxConfig},
+		{File: GRUBConfig},
+		{MAC: "52:54:00:12:34:56", Platform: uefi, File: GRUBConfig},
+		{MAC: "52:54:00:12:34:56", Platform: uefi, File: GRUBConfig, Said: "uuid=1&serial=a b"},
 	} {
 		for _, s := range []string{p.String(), "/" + p.String(), strings.ReplaceAll(p.String(), "/", "//")} {
 			if got, ok := ParseBootPath(s); !ok || got != p {
@@ -24,11 +27,16 @@ func TestBootPath(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]BootPath{
+		"/grub/grub.cfg":                                  {File: GRUBConfig},
+		"debian-installer/amd64/grub/grub.cfg":            {File: GRUBConfig},
+		"EFI/BOOT/grub.cfg-01-52-54-00-12-34-56":          {File: GRUBConfig},
+		"boot/52-54-00-12-34-56/x86_64-uefi/grub.cfg-C0":  {MAC: "52:54:00:12:34:56", Platform: uefi, File: GRUBConfig},
+		"boot/52:54:00:12:34:56/x86_64-uefi/grub.cfg?a/?": {MAC: "52:54:00:12:34:56", Platform: uefi, File: GRUBConfig, Said: "a/?"},
 		"autoexec.ipxe":                                   {File: EntryScript},
 		"/autoexec.ipxe":                                  {File: EntryScript},
 		"pxelinux.cfg/01-52-54-00-AB-cd-ef":               {MAC: "52:54:00:ab:cd:ef", File: PXELinuxConfig},
-		"boot/52:54:00:12:34:56/x86_64-uefi/snponly.efi":  {"52:54:00:12:34:56", uefi, "snponly.efi"},
-		"boot/52-54-00-AB-CD-EF/x86_64-uefi//snponly.efi": {"52:54:00:ab:cd:ef", uefi, "snponly.efi"},
+		"boot/52:54:00:12:34:56/x86_64-uefi/snponly.efi":  {MAC: "52:54:00:12:34:56", Platform: uefi, File: "snponly.efi"},
+		"boot/52-54-00-AB-CD-EF/x86_64-uefi//snponly.efi": {MAC: "52:54:00:ab:cd:ef", Platform: uefi, File: "snponly.efi"},
 	} {
 		if got, ok := ParseBootPath(in); !ok || got != want {
 			t.Errorf("%q reads as %+v, %v", in, got, ok)
@@ -38,7 +46,8 @@ func TestBootPath(t *testing.T) {
 		"boot/52-54-00-12-34/any/a", "boot/any/vax-bios/a", "boot/ff-ff-ff-ff-ff-ff/any/a", "root/any/any/a", "boot/any/any/a\x00", "boot/any/any/a\n", "boot/any/any/a b", "boot\\any\\any\\a",
 		"pxelinux.cfg/default", "pxelinux.cfg/C0A84D64", "pxelinux.cfg/00112233-4455-6677-8899-aabbccddeeff", "pxelinux.cfg/01-52-54-00", "pxelinux.cfg/20-52-54-00-12-34-56",
 		"boot/any/any/pxelinux.cfg/01-52-54-00-12-34-56", "boot/52-54-00-12-34-57/x86_64-bios/pxelinux.cfg/01-52-54-00-12-34-56", "x/y/pxelinux.cfg/01-52-54-00-12-34-56", "pxelinux.cfg",
-		"boot/any/any/" + strings.Repeat("a", 129), "boot/any/any/%2e%2e", "boot/any/any/ä"} {
+		"grub/grub.cfg?uuid=1", "boot/any/any/grub.cfg?uuid=1", "boot/52-54-00-12-34-56/x86_64-uefi/snponly.efi?uuid=1", "boot/52-54-00-12-34-56/x86_64-uefi/grub.cfg?",
+		"boot/52-54-00-12-34-56/grub.cfg", "boot/grub.cfg", "grub/x86_64-efi/command.lst", "boot/any/any/" + strings.Repeat("a", 129), "boot/any/any/%2e%2e", "boot/any/any/ä"} {
 		if got, ok := ParseBootPath(s); ok {
 			t.Errorf("%q reads as %+v", s, got)
 		}

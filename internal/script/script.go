@@ -126,13 +126,29 @@ type Hold struct {
 // server decided and why, and both sides of every disagreement. It has no columns:
 // iPXE's echo makes one blank of many, and consoles are 80 wide.
 func HoldScript(m Machine, d lane.Decision, h Hold, again string) []byte {
+	lines := []string{"#!ipxe", "# Bootlane: held, " + clean(string(d.Reason))}
+	for _, text := range holdScreen(m, d) {
+		lines = append(lines, strings.TrimSpace("echo "+text))
+	}
+	seconds := int(h.Wait.Seconds())
+	if h.Then == "ask" {
+		lines = append(lines, fmt.Sprintf("echo This machine asks again every %d s.", seconds), fmt.Sprintf("sleep %d", seconds),
+			chain+again+" || goto local", ":local")
+	} else {
+		lines = append(lines, fmt.Sprintf("echo Local boot in %d s.", seconds), fmt.Sprintf("sleep %d", seconds))
+	}
+	return join(lines, localBoot(string(m.Facts.Firmware), m.LocalBoot)...)
+}
+
+// holdScreen is what a held machine shows, line by line, clean.
+func holdScreen(m Machine, d lane.Decision) []string {
 	f := m.Facts
-	lines := []string{"#!ipxe", "# Bootlane: held, " + clean(string(d.Reason)), "echo", "echo Bootlane holds this machine: nothing is installed, no disk is touched."}
+	lines := []string{"", "Bootlane holds this machine: nothing is installed, no disk is touched."}
 	show := func(label, value string) {
 		if value == "" {
 			value = "-"
 		}
-		lines = append(lines, "echo "+clean(label)+": "+clean(value))
+		lines = append(lines, clean(label)+": "+clean(value))
 	}
 	show("decision", d.Action.String())
 	show("reason", string(d.Reason))
@@ -150,7 +166,7 @@ func HoldScript(m Machine, d lane.Decision, h Hold, again string) []byte {
 	show("architecture", strings.TrimSpace(string(f.Arch)+" "+string(f.Firmware)))
 	show("boot server", m.Server)
 	if len(d.Mismatch) > 0 {
-		lines = append(lines, "echo", "echo What does not agree:")
+		lines = append(lines, "", "What does not agree:")
 		for _, s := range d.Mismatch {
 			show(s.Name+", inventory of "+string(s.Host), s.Expected)
 			show(s.Name+", this machine", s.Seen)
@@ -158,17 +174,10 @@ func HoldScript(m Machine, d lane.Decision, h Hold, again string) []byte {
 	}
 	for _, r := range lane.Reasons() {
 		if r.Reason == d.Reason {
-			lines = append(lines, "echo", "echo next: "+clean(r.Next))
+			lines = append(lines, "", "next: "+clean(r.Next))
 		}
 	}
-	seconds := int(h.Wait.Seconds())
-	if h.Then == "ask" {
-		lines = append(lines, fmt.Sprintf("echo This machine asks again every %d s.", seconds), fmt.Sprintf("sleep %d", seconds),
-			chain+again+" || goto local", ":local")
-	} else {
-		lines = append(lines, fmt.Sprintf("echo Local boot in %d s.", seconds), fmt.Sprintf("sleep %d", seconds))
-	}
-	return join(lines, localBoot(string(f.Firmware), m.LocalBoot)...)
+	return lines
 }
 
 // Unavailable returns the script for a machine that asked while the decision
