@@ -10,6 +10,8 @@ const (
 	PC    Board = ""      // x86_64, with OVMF or SeaBIOS
 	IA32  Board = "ia32"  // UEFI of 32 bits
 	ARM64 Board = "arm64" // UEFI
+	// Secure is x86_64 whose UEFI enforces Secure Boot with the keys that servers are sold with.
+	Secure Board = "secure"
 )
 
 // hardware is a board as QEMU is told, and as the records call it.
@@ -25,9 +27,10 @@ type hardware struct {
 
 // Files of the firmware, where Debian's packages put them.
 const (
-	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-	ia32Code = "/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd"
-	armCode  = "/usr/share/AAVMF/AAVMF_CODE.fd"
+	ovmfCode   = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	secureCode = "/usr/share/OVMF/OVMF_CODE_4M.ms.fd"
+	ia32Code   = "/usr/share/OVMF/OVMF32_CODE_4M.secboot.fd"
+	armCode    = "/usr/share/AAVMF/AAVMF_CODE.fd"
 )
 
 // x86 is the processor: of what QEMU can emulate, "max" costs each boot a tenth more, for
@@ -38,11 +41,13 @@ const x86 = "EPYC"
 func (m *Machine) hardware() hardware {
 	pc := []string{"-machine", "q35,accel=tcg,graphics=off", "-cpu", x86}
 	arm := []string{"-machine", "virt,accel=tcg", "-cpu", "cortex-a57"}
+	// Firmware that keeps its variables in system management mode.
+	smm := []string{"-machine", "q35,accel=tcg,graphics=off,smm=on", "-cpu", x86, "-global", "driver=cfi.pflash01,property=secure,value=on"}
 	switch {
+	case m.Board == Secure:
+		return hardware{lane.X86_64, "qemu-system-x86_64", smm, secureCode, "/usr/share/OVMF/OVMF_VARS_4M.ms.fd", "OVMF, x64, Secure Boot", []string{"ovmf", "qemu-system-x86"}}
 	case m.Board == IA32:
-		// Debian has this firmware only as it keeps its variables in system management mode.
-		return hardware{lane.I386, "qemu-system-x86_64", []string{"-machine", "q35,accel=tcg,graphics=off,smm=on", "-cpu", x86, "-global", "driver=cfi.pflash01,property=secure,value=on"},
-			ia32Code, "/usr/share/OVMF/OVMF32_VARS_4M.fd", "OVMF, IA32", []string{"ovmf-ia32", "qemu-system-x86"}}
+		return hardware{lane.I386, "qemu-system-x86_64", smm, ia32Code, "/usr/share/OVMF/OVMF32_VARS_4M.fd", "OVMF, IA32", []string{"ovmf-ia32", "qemu-system-x86"}}
 	case m.Board == ARM64:
 		return hardware{lane.ARM64, "qemu-system-aarch64", arm, armCode, "/usr/share/AAVMF/AAVMF_VARS.fd", "AAVMF, arm64", []string{"qemu-efi-aarch64", "qemu-system-arm"}}
 	case m.Firmware == lane.UEFI:
