@@ -139,7 +139,7 @@ func (s *Store) condemn(d lane.Digest, why string, was *stamp) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := lane.Errorf(lane.Unavailable, "%s %s; import its bundle again", d, why)
-	if now, ok := s.verified[d]; ok && was != nil && now.ino != was.ino {
+	if was != nil && !s.still(d, *was) {
 		return e
 	}
 	s.bad[d] = why
@@ -151,6 +151,16 @@ func (s *Store) condemn(d lane.Digest, why string, was *stamp) error {
 		}
 	}
 	return e
+}
+
+// still reports whether the file of that stamp is the one in the store.
+func (s *Store) still(d lane.Digest, was stamp) bool {
+	f, err := openFile(s.blob(d))
+	if err != nil {
+		return false
+	}
+	now, err := stampOf(f)
+	return errors.Join(err, f.Close()) == nil && now == was
 }
 
 // Fsck hashes everything that the bundles are made of. What is damaged goes to quarantine,

@@ -156,26 +156,16 @@ func (a *app) sign(ctx context.Context, path string, k keyFlags) error {
 	if err != nil {
 		return err
 	}
-	public, err := trust.ParsePublic(text)
-	raw := external(ctx, k.command, a.Stderr)
-	if k.key != "" {
-		passphrase := ""
-		if trust.Encrypted(text) {
-			if passphrase, err = a.passphrase(k.passphraseFile, "Passphrase of "+k.key); err != nil {
-				return err
-			}
-		}
-		raw, public, err = trust.FromFile(text, passphrase)
-	}
+	signer, err := a.signer(ctx, text, k)
 	if err != nil {
 		return fmt.Errorf("%s: %w", keyFile, err)
 	}
-	sig, err := trust.Sign(message, filepath.Base(path), raw, public, a.Now())
+	sig, err := signer.Sign(message, filepath.Base(path), a.Now())
 	if err != nil {
 		return err
 	}
 	out := path + bundle.SignatureExt
-	id := trust.KeyID(public.ID())
+	id := trust.KeyID(signer.Public.ID())
 	if old, err := os.ReadFile(out); err == nil && trust.SignedBy(old) != id { // another key's
 		out = path + "." + id + bundle.SignatureExt
 	}
@@ -183,6 +173,22 @@ func (a *app) sign(ctx context.Context, path string, k keyFlags) error {
 		return err
 	}
 	return a.show(map[string]string{"signature": out, "key": id}, func(w io.Writer) { fmt.Fprintf(w, "%s is signed by the key %s: %s\n", path, id, out) })
+}
+
+// signer returns what signs with the key in text, or with --command where text is its public key.
+func (a *app) signer(ctx context.Context, text []byte, k keyFlags) (trust.Signer, error) {
+	if k.command != "" {
+		public, err := trust.ParsePublic(text)
+		return trust.External(external(ctx, k.command, a.Stderr), public), err
+	}
+	if !trust.Encrypted(text) {
+		return trust.FromFile(text, "")
+	}
+	passphrase, err := a.passphrase(k.passphraseFile, "Passphrase of "+k.key)
+	if err != nil {
+		return trust.Signer{}, err
+	}
+	return trust.FromFile(text, passphrase)
 }
 
 // external returns what has a program sign.

@@ -118,7 +118,9 @@ func (f file) policy() (p Policy, out []lane.Problem) {
 		}
 		p.Keys = append(p.Keys, key)
 	}
-	if f.Threshold < 1 || f.Threshold > max(1, len(f.Keys)) {
+	if len(f.Keys) == 0 {
+		bad("keys", "is missing: without a key nobody could sign, not even the next version of this file")
+	} else if f.Threshold < 1 || f.Threshold > len(f.Keys) {
 		bad("threshold", "%d: from 1 to the number of keys, %d", f.Threshold, len(f.Keys))
 	}
 	for i, k := range f.Revoked.Keys {
