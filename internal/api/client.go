@@ -203,13 +203,3 @@ func (c *Client) WhatIfAll(ctx context.Context) (lane.Census, error) {
 func (c *Client) Render(ctx context.Context, id string) ([]lane.Rendered, error) {
 	return get[[]lane.Rendered](ctx, c, hostPath(id, "/render"))
 }
-
-// Bundles returns the bundles in the store.
-func (c *Client) Bundles(ctx context.Context) ([]lane.Bundle, error) {
-	return get[[]lane.Bundle](ctx, c, "/v1/bundles")
-}
-
-// ImportBundle imports the bundle in a directory of the server's machine.
-func (c *Client) ImportBundle(ctx context.Context, dir string) (lane.Bundle, error) {
-	return post[lane.Bundle](ctx, c, "/v1/bundles", BundleRequest{dir, c.By})
-}

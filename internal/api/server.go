@@ -183,9 +183,7 @@ func (s *Server) routes() []route {
 		{"POST /v1/dhcp/probe", s.probe},
 		{"GET /v1/whatif", func(r *http.Request, _ []byte) (any, error) { return op.WhatIfAll(r.Context()) }},
 		{"GET /v1/unknown", func(r *http.Request, _ []byte) (any, error) { return op.Unknown(r.Context()) }},
-		{"GET /v1/bundles", func(*http.Request, []byte) (any, error) { return op.BundleList(), nil }},
-		{"POST /v1/bundles", s.importBundle},
-	}, s.acts()...)
+	}, append(s.acts(), s.bundleRoutes()...)...)
 }
 
 // acts are the verbs on one host that need a who and a why.
@@ -391,15 +389,4 @@ func (s *Server) provision(r *http.Request, body []byte) (any, error) {
 		return nil, lane.Errorf(lane.Invalid, "`by` is missing: who asks for this?")
 	}
 	return open(s.cfg.Operator.Provision(r.Context(), id(r), p))
-}
-
-func (s *Server) importBundle(r *http.Request, body []byte) (any, error) {
-	q, err := decode[BundleRequest](body)
-	if err != nil {
-		return nil, err
-	}
-	if operator(q.By) == "" {
-		return nil, lane.Errorf(lane.Invalid, "`by` is missing: who does this?")
-	}
-	return s.cfg.Operator.BundleImport(r.Context(), q.Dir, operator(q.By))
 }

@@ -129,12 +129,6 @@ type ProvisionRequest struct {
 	By string `json:"by"`
 }
 
-// BundleRequest asks to import a bundle from a directory of the server's machine.
-type BundleRequest struct {
-	Dir string `json:"dir"`
-	By  string `json:"by"`
-}
-
 // ErrorReply is the body of every error.
 type ErrorReply struct {
 	Code     lane.Code `json:"code"`
@@ -186,11 +180,6 @@ type evidence interface {
 	WhatIf(ctx context.Context, id lane.HostID) ([]lane.Foresight, error)
 	WhatIfAll(ctx context.Context) (lane.Census, error)
 	Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, error)
-}
-
-type bundles interface {
-	BundleList() []lane.Bundle
-	BundleImport(ctx context.Context, dir, by string) (lane.Bundle, error)
 }
 
 // DHCP is what the API needs of the DHCP server. Release: NotFound when nobody has the address.

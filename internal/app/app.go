@@ -77,12 +77,9 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 	if a.store, err = store.New(ctx, engine, time.Now); err != nil {
 		return nil, err
 	}
-	bundles, err := bundle.NewStore(filepath.Join(cfg.Data, bundleDir))
+	bundles, err := a.openBundles()
 	if err != nil {
 		return nil, err
-	}
-	for _, err := range bundles.Damaged() {
-		log.Error("a bundle cannot be used", "err", err)
 	}
 	networks, err := cfg.networks()
 	if err != nil {
@@ -93,9 +90,9 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 		return nil, err
 	}
 	a.control = control.New(control.Config{Store: journal{a.store, log}, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: cfg.BaseURL(""),
-		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
+		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, BundlePolicy: lane.BundlePolicy{Approval: cfg.Bundles.Approval}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
 		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), Networks: known})
-	a.parts = []part{{"memory", collect}, {"control", a.control.Run}}
+	a.parts = append(a.parts, part{"memory", collect}, part{"control", a.control.Run})
 	return a, a.listen(ctx, networks, bundles, version)
 }
 

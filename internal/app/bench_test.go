@@ -38,7 +38,7 @@ func fleet(b *testing.B, n int, now func() time.Time) (base string, s *store.Sto
 	populate(b, s, n)
 	stop()
 	s, stop = opened(b, dir, now)
-	bundles, err := bundle.NewStore(filepath.Join(dir, "bundles"))
+	bundles, err := bundle.NewStore(filepath.Join(dir, "bundles"), nil)
 	check(b, err)
 	c := control.New(control.Config{Store: s, Bundles: bundles, Now: now, Rand: rand.Reader, BaseURL: "http://127.0.0.1"})
 	srv, err := httpboot.New(b.Context(), httpboot.Config{Listeners: []httpboot.Listener{{Addr: "127.0.0.1:0", BaseURL: func(string) string { return "http://127.0.0.1" }}}, Boots: benchBoots{c}, Runs: c, Reports: c, Files: bundles, Now: time.Now, Log: slog.New(slog.DiscardHandler)})

@@ -29,6 +29,7 @@ type Config struct {
 	Loaders  map[string]Files `yaml:"loaders"` // platform to files; the first is given when nobody asks for another
 	TFTP     TFTP             `yaml:"tftp"`
 	Policy   Policy           `yaml:"policy"`
+	Bundles  Bundles          `yaml:"bundles,omitempty"`
 	Site     seed.Site        `yaml:"site"`
 	Log      string           `yaml:"log"` // debug, info, warn, error
 }
@@ -215,6 +216,7 @@ func (c Config) check() []lane.Problem {
 	out = append(out, c.checkListen()...)
 	out = append(out, c.checkLoaders()...)
 	out = append(out, c.TFTP.check()...)
+	out = append(out, c.Bundles.check()...)
 	if c.Policy.LocalBoot != "fast" && c.Policy.LocalBoot != "silent" {
 		bad("policy.localBoot", "%q: use fast or silent", c.Policy.LocalBoot)
 	}

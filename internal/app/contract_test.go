@@ -119,9 +119,9 @@ func (w *world) bundles() {
 			must(w.T, os.WriteFile(filepath.Join(dir, f), []byte(text), 0o644))
 		}
 		must(w.T, bundle.WriteManifest(dir, m))
-		_, err := bundle.Hash(dir)
+		_, err := bundle.Build(w.Context(), dir)
 		must(w.T, err)
-		_, err = w.client.ImportBundle(w.Context(), dir)
+		_, err = w.client.ImportBundle(w.Context(), lane.BundleImport{Dir: dir})
 		must(w.T, err)
 	}
 }

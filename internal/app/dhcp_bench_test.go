@@ -104,7 +104,7 @@ func leased(b *testing.B, n int) string {
 func exchanges(b *testing.B, leases int) {
 	s, stop := opened(b, leased(b, leases), time.Now)
 	b.Cleanup(stop)
-	bundles, err := bundle.NewStore(filepath.Join(b.TempDir(), "bundles"))
+	bundles, err := bundle.NewStore(filepath.Join(b.TempDir(), "bundles"), nil)
 	check(b, err)
 	c := control.New(control.Config{Store: s, Bundles: bundles, Now: time.Now, Rand: rand.Reader, HoldScreen: true, BaseURL: "http://127.0.0.1"})
 	n := dhcp.Network{Interface: "lo", HTTPBase: "http://127.0.0.1", HoldScreen: true, Loaders: map[lane.Platform][]string{{Arch: lane.X86_64, Firmware: lane.UEFI}: {"snponly.efi"}},

@@ -1,23 +1,21 @@
 // Package bundle builds, verifies and keeps boot bundles: the immutable,
 // versioned sets of files that hosts install from.
 //
-// A bundle starts as a directory with a bundle.yaml that names every file and
-// its SHA-256. Importing it verifies each file and copies it into a store where
-// files are named by their digest and never change again.
+// A bundle starts as a directory with a bundle.yaml that people write. [Build] makes
+// its canonical manifest, manifest.json, which holds the size and SHA-256 of every file
+// and is what gets signed; its own SHA-256 is the bundle's digest. Importing verifies
+// everything and copies it into a store where files are named by their digest and never
+// change again.
 package bundle
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -25,25 +23,34 @@ import (
 	"bootlane/internal/strictyaml"
 )
 
-// ManifestName is the file that describes a bundle's directory.
-const ManifestName = "bundle.yaml"
+// Files of a bundle's directory that describe the others.
+const (
+	ManifestName  = "bundle.yaml"   // for people
+	CanonicalName = "manifest.json" // for machines: what is signed
+	SignatureExt  = ".minisig"      // of signatures of CanonicalName
+)
 
 // Manifest is bundle.yaml.
 type Manifest struct {
-	Name     string            `yaml:"name"`
-	Version  string            `yaml:"version"`
-	OS       string            `yaml:"os"`
-	Release  string            `yaml:"release,omitempty"`
-	Arch     string            `yaml:"arch"`
-	Seed     string            `yaml:"seed"`
-	Kernel   string            `yaml:"kernel"`
-	Initrd   string            `yaml:"initrd"`
-	Args     string            `yaml:"args,omitempty"`
-	Mirror   string            `yaml:"mirror,omitempty"`
-	Security string            `yaml:"security,omitempty"`
-	Image    *ImageManifest    `yaml:"image,omitempty"`
-	Loaders  map[string]string `yaml:"loaders,omitempty"` // platform to file
-	Files    map[string]string `yaml:"files"`             // file to sha256:…
+	Name        string                 `yaml:"name"`
+	Version     string                 `yaml:"version"`
+	OS          string                 `yaml:"os"`
+	Release     string                 `yaml:"release,omitempty"`
+	Arch        string                 `yaml:"arch"`
+	Seed        string                 `yaml:"seed"`
+	Kernel      string                 `yaml:"kernel"`
+	Initrd      string                 `yaml:"initrd"`
+	Args        string                 `yaml:"args,omitempty"`
+	Mirror      string                 `yaml:"mirror,omitempty"`
+	Security    string                 `yaml:"security,omitempty"`
+	Packages    []lane.PackageSnapshot `yaml:"packages,omitempty"`
+	Image       *ImageManifest         `yaml:"image,omitempty"`
+	Loaders     map[string]Loader      `yaml:"loaders,omitempty"` // by platform
+	MinimumSBAT map[string]int         `yaml:"minimumSBAT,omitempty"`
+	Expires     string                 `yaml:"expires,omitempty"` // YYYY-MM-DD, or RFC 3339
+	Sources     []lane.Source          `yaml:"sources,omitempty"`
+	// Files names further files, and may hold the sha256:… that any file must have.
+	Files map[string]string `yaml:"files,omitempty"`
 }
 
 // ImageManifest describes the disk image of an image flow.
@@ -55,167 +62,98 @@ type ImageManifest struct {
 	RootPartLabel string `yaml:"rootPartLabel"`
 }
 
-// ReadManifest reads and checks DIR/bundle.yaml. The error lists every problem by line.
-func ReadManifest(dir string) (Manifest, error) {
+// Loader is a platform's chain of boot loaders. A plain file name is a chain of one.
+type Loader lane.Loader
+
+// UnmarshalYAML reads a file name, or first, second, extra and config.
+func (l *Loader) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		l.First = n.Value
+		return nil
+	}
+	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
+		if k := n.Content[i]; !slices.Contains([]string{"first", "second", "extra", "config"}, k.Value) {
+			return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: field %s not found in type Loader", k.Line, k.Value)}}
+		}
+	}
+	return n.Decode((*lane.Loader)(l))
+}
+
+// MarshalYAML writes the short form where it says everything.
+func (l Loader) MarshalYAML() (any, error) {
+	if l.Second == "" && len(l.Extra)+len(l.Config) == 0 {
+		return l.First, nil
+	}
+	return map[string]any{"first": l.First, "second": l.Second, "extra": l.Extra, "config": l.Config}, nil
+}
+
+// ReadManifest reads and checks DIR/bundle.yaml, but not whether it has digests. The error
+// lists every problem by line.
+func ReadManifest(dir string) (lane.Bundle, error) {
 	path := filepath.Join(dir, ManifestName)
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return Manifest{}, &lane.Error{Code: lane.Invalid, Message: "read the bundle's manifest: a bundle is a directory with a " + ManifestName, Err: err}
+		return lane.Bundle{}, &lane.Error{Code: lane.Invalid, Message: "read the bundle's manifest: a bundle is a directory with a " + ManifestName, Err: err}
 	}
+	return parseManifest(path, data)
+}
+
+// parseManifest reads bundle.yaml, called path in messages.
+func parseManifest(path string, data []byte) (lane.Bundle, error) {
 	var m Manifest
 	doc, problems := strictyaml.Decode(path, data, &m)
+	b, bad := m.bundle()
 	var found []strictyaml.Problem
-	for _, p := range m.check() {
+	for _, p := range slices.Concat(bad, check(b)) {
 		found = append(found, doc.Problem(p.Field, p.Message))
 	}
-	problems = doc.Join(problems, found...)
-	if len(problems) > 0 {
-		return m, refused(problems)
+	if problems = doc.Join(problems, found...); len(problems) > 0 {
+		e := lane.Errorf(lane.Invalid, "the bundle's manifest has %d problems", len(problems))
+		for _, p := range problems {
+			e.Problems = append(e.Problems, p.String())
+		}
+		return b, e
 	}
-	return m, nil
+	return b, nil
 }
 
-func refused(problems []strictyaml.Problem) error {
-	e := lane.Errorf(lane.Invalid, "the bundle's manifest has %d problems", len(problems))
-	for _, p := range problems {
-		e.Problems = append(e.Problems, p.String())
+// bundle turns the manifest into the domain's bundle, as far as it can be read. Every file
+// that something names is among its files, without a digest where bundle.yaml has none.
+func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
+	b = lane.Bundle{Name: m.Name, Version: m.Version, OS: m.OS, Release: m.Release, Seed: m.Seed, Kernel: m.Kernel, Initrd: m.Initrd, Args: m.Args,
+		Mirror: m.Mirror, Security: m.Security, Packages: m.Packages, MinimumSBAT: m.MinimumSBAT, Sources: m.Sources, Files: map[string]lane.BundleFile{}}
+	var err error
+	if b.Arch, err = lane.ParseArch(m.Arch); err != nil {
+		b.Arch = lane.Arch(m.Arch)
 	}
-	return e
-}
-
-func (m Manifest) check() []lane.Problem {
-	var out []lane.Problem
-	bad := func(field, format string, args ...any) {
-		out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
-	}
-	for _, f := range []struct{ name, v string }{{"name", m.Name}, {"version", m.Version}} {
-		if f.v == "" || strings.Trim(f.v, "abcdefghijklmnopqrstuvwxyz0123456789.-") != "" || f.v[0] == '-' || f.v[0] == '.' || len(f.v) > 60 {
-			bad(f.name, "%q must be lower-case letters, digits, dots and inner hyphens, at most 60", f.v)
+	if m.Expires != "" {
+		if b.Expires, err = time.Parse(time.DateOnly, m.Expires); err != nil {
+			b.Expires, err = time.Parse(time.RFC3339, m.Expires)
+		}
+		b.Expires = b.Expires.UTC()
+		if err != nil {
+			bad = append(bad, lane.Problem{Field: "expires", Message: fmt.Sprintf("%q is not a date such as 2027-05-31", m.Expires)})
 		}
 	}
-	if m.OS == "" {
-		bad("os", "is missing: for example debian")
+	names := []string{m.Kernel, m.Initrd}
+	if i := m.Image; i != nil {
+		b.Image = &lane.BundleImage{File: i.File, Compression: i.Compression, RawDigest: lane.Digest(i.RawDigest), RawBytes: i.RawBytes, RootLabel: i.RootPartLabel}
+		names = append(names, i.File)
 	}
-	if _, err := lane.ParseArch(m.Arch); err != nil {
-		bad("arch", "%v", err)
-	}
-	if !slices.Contains(lane.Seeds(), m.Seed) {
-		bad("seed", "%q is not a seed template of this version: use one of %s", m.Seed, strings.Join(lane.Seeds(), ", "))
-	}
-	if strings.ContainsFunc(m.Args, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'${}", r) }) {
-		bad("args", "kernel arguments are plain ASCII without quotes, $ and braces: the boot loaders do not quote alike")
-	}
-	for _, word := range strings.Fields(m.Args) {
-		if word == "&&" || word == "||" || word == ";" || word[0] == '#' {
-			bad("args", "%q ends a command for iPXE", word)
+	for p, l := range m.Loaders {
+		if b.Loaders == nil {
+			b.Loaders = map[string]lane.Loader{}
 		}
+		b.Loaders[p] = lane.Loader(l)
+		names = append(names, lane.Loader(l).Files()...)
 	}
-	out = append(out, m.checkFiles()...)
-	return append(out, m.checkImage()...)
-}
-
-func (m Manifest) checkFiles() []lane.Problem {
-	var out []lane.Problem
-	need := func(field, file string) {
-		if _, ok := m.Files[file]; !ok {
-			out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf("%q is not listed under files", file)})
-		}
+	for _, n := range slices.DeleteFunc(names, func(n string) bool { return n == "" }) {
+		b.Files[n] = lane.BundleFile{}
 	}
-	need("kernel", m.Kernel)
-	need("initrd", m.Initrd)
-	for _, p := range slices.Sorted(maps.Keys(m.Loaders)) {
-		if _, ok := lane.ParsePlatform(p); !ok || p == "any" {
-			out = append(out, lane.Problem{Field: "loaders." + p, Message: "is not a platform: x86_64-bios, x86_64-uefi, arm64-uefi or i386-uefi"})
-		}
-		need("loaders."+p, m.Loaders[p])
-	}
-	for _, f := range slices.Sorted(maps.Keys(m.Files)) {
-		if !lane.FileName(f) {
-			out = append(out, lane.Problem{Field: "files", Message: fmt.Sprintf("%q is not a plain file name", f)})
-		}
-		if _, err := lane.ParseDigest(m.Files[f]); err != nil {
-			out = append(out, lane.Problem{Field: "files", Message: fmt.Sprintf("%s: %v; `bootlane bundle hash DIR` fills it in", f, err)})
-		}
-	}
-	return out
-}
-
-func (m Manifest) checkImage() []lane.Problem {
-	var out []lane.Problem
-	bad := func(field, format string, args ...any) {
-		out = append(out, lane.Problem{Field: "image" + field, Message: fmt.Sprintf(format, args...)})
-	}
-	i := m.Image
-	switch {
-	case i == nil && m.Seed == lane.SeedImage:
-		bad("", "is missing: the seed %s writes a disk image", m.Seed)
-		return out
-	case i == nil:
-		return nil
-	}
-	if _, ok := m.Files[i.File]; !ok {
-		bad(".file", "%q is not listed under files", i.File)
-	}
-	if i.Compression != "zstd" && i.Compression != "none" {
-		bad(".compression", "%q: use zstd or none", i.Compression)
-	}
-	if _, err := lane.ParseDigest(i.RawDigest); err != nil {
-		bad(".rawDigest", "%v; it is the digest of the uncompressed image", err)
-	}
-	if i.RawBytes < 2<<20 || i.RawBytes%512 != 0 {
-		bad(".rawBytes", "%d: the size of the uncompressed image in bytes, at least 2 MiB and whole sectors", i.RawBytes)
-	}
-	if i.Compression == "none" && i.RawDigest != m.Files[i.File] {
-		bad(".rawDigest", "%s is not the digest of %s, which is not compressed", i.RawDigest, i.File)
-	}
-	if i.RootPartLabel == "" {
-		bad(".rootPartLabel", "is missing: the GPT name of the root partition")
-	}
-	return out
-}
-
-// bundle turns a checked manifest into the domain's bundle. Sizes are filled in by the import.
-func (m Manifest) bundle() lane.Bundle {
-	arch, _ := lane.ParseArch(m.Arch) // check has read it before
-	b := lane.Bundle{Name: m.Name, Version: m.Version, OS: m.OS, Release: m.Release, Arch: arch, Seed: m.Seed, Kernel: m.Kernel,
-		Initrd: m.Initrd, Args: m.Args, Mirror: m.Mirror, Security: m.Security, Files: map[string]lane.BundleFile{}, Loaders: m.Loaders}
 	for f, d := range m.Files {
 		b.Files[f] = lane.BundleFile{Digest: lane.Digest(d)}
 	}
-	if i := m.Image; i != nil {
-		b.Image = &lane.BundleImage{File: i.File, Compression: i.Compression, RawDigest: lane.Digest(i.RawDigest), RawBytes: i.RawBytes, RootLabel: i.RootPartLabel}
-	}
-	return b
-}
-
-// Hash computes the digest of every file that the manifest in dir names and
-// writes them back into it. Comments in the file are not kept.
-func Hash(dir string) (Manifest, error) {
-	path := filepath.Join(dir, ManifestName)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return Manifest{}, &lane.Error{Code: lane.Invalid, Message: "read the bundle's manifest", Err: err}
-	}
-	var m Manifest
-	if _, problems := strictyaml.Decode(path, data, &m); len(problems) > 0 {
-		return m, refused(problems)
-	}
-	if m.Files == nil {
-		m.Files = map[string]string{}
-	}
-	names := append([]string{m.Kernel, m.Initrd}, slices.Collect(maps.Values(m.Loaders))...)
-	if m.Image != nil {
-		names = append(names, m.Image.File)
-	}
-	names = append(names, slices.Collect(maps.Keys(m.Files))...)
-	for _, f := range names {
-		d, _, err := digestFile(filepath.Join(dir, f))
-		if err != nil {
-			return m, fmt.Errorf("hash %s: %w", f, err)
-		}
-		m.Files[f] = string(d)
-	}
-	return m, WriteManifest(dir, m)
+	return b, bad
 }
 
 // WriteManifest writes DIR/bundle.yaml.
@@ -227,25 +165,160 @@ func WriteManifest(dir string, m Manifest) error {
 	return os.WriteFile(filepath.Join(dir, ManifestName), out, 0o644)
 }
 
-func digestFile(path string) (lane.Digest, int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", 0, err
+// check returns what is wrong with a bundle. Digests of files may be missing: see [undigested].
+func check(b lane.Bundle) []lane.Problem {
+	var out []lane.Problem
+	bad := func(field, format string, args ...any) {
+		out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf(format, args...)})
 	}
-	h := sha256.New()
-	n, err := io.Copy(h, f)
-	return sum(h.Sum(nil)), n, errors.Join(err, f.Close())
+	for _, f := range []struct{ name, v string }{{"name", b.Name}, {"version", b.Version}} {
+		if f.v == "" || strings.Trim(f.v, "abcdefghijklmnopqrstuvwxyz0123456789.-") != "" || f.v[0] == '-' || f.v[0] == '.' || len(f.v) > 60 {
+			bad(f.name, "%q must be lower-case letters, digits, dots and inner hyphens, at most 60", f.v)
+		}
+	}
+	if b.OS == "" {
+		bad("os", "is missing: for example debian")
+	}
+	if _, err := lane.ParseArch(string(b.Arch)); err != nil {
+		bad("arch", "%v", err)
+	}
+	if !slices.Contains(lane.Seeds(), b.Seed) {
+		bad("seed", "%q is not a seed template of this version: use one of %s", b.Seed, strings.Join(lane.Seeds(), ", "))
+	}
+	if strings.ContainsFunc(b.Args, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'${}", r) }) {
+		bad("args", "kernel arguments are plain ASCII without quotes, $ and braces: the boot loaders do not quote alike")
+	}
+	for _, word := range strings.Fields(b.Args) {
+		if word == "&&" || word == "||" || word == ";" || word[0] == '#' {
+			bad("args", "%q ends a command for iPXE", word)
+		}
+	}
+	for _, text := range []struct{ name, v string }{{"os", b.OS}, {"release", b.Release}, {"mirror", b.Mirror}, {"security", b.Security}} {
+		if text.v != lane.Clean(text.v, 300) {
+			bad(text.name, "has characters that cannot be printed, or more than 300")
+		}
+	}
+	return slices.Concat(out, checkFiles(b), checkLoaders(b), checkImage(b), checkOrigin(b))
 }
 
-func sum(b []byte) lane.Digest { return lane.Digest("sha256:" + hex.EncodeToString(b)) }
-
-// canonical returns the machine form of a bundle, and its digest.
-func canonical(b lane.Bundle) ([]byte, lane.Digest, error) {
-	b.Digest = ""
-	out, err := json.Marshal(b) // map keys are sorted: same bundle, same bytes
-	if err != nil {
-		return nil, "", fmt.Errorf("encode the canonical manifest: %w", err)
+func checkFiles(b lane.Bundle) (out []lane.Problem) {
+	for _, f := range []struct{ field, name string }{{"kernel", b.Kernel}, {"initrd", b.Initrd}} {
+		if _, ok := b.Files[f.name]; !ok {
+			out = append(out, lane.Problem{Field: f.field, Message: fmt.Sprintf("%q is not one of the bundle's files", f.name)})
+		}
 	}
-	s := sha256.Sum256(out)
-	return out, sum(s[:]), nil
+	for _, f := range slices.Sorted(maps.Keys(b.Files)) {
+		if !lane.FileName(f) || reserved(f) {
+			out = append(out, lane.Problem{Field: "files", Message: fmt.Sprintf("%q is not a plain file name: letters, digits and ._-+, no directory, and none that Bootlane uses itself", f)})
+		}
+		if d := b.Files[f].Digest; d != "" {
+			if _, err := lane.ParseDigest(string(d)); err != nil {
+				out = append(out, lane.Problem{Field: "files", Message: fmt.Sprintf("%s: %v; leave it empty, and `bootlane bundle build DIR` finds it", f, err)})
+			}
+		}
+		if b.Files[f].SizeBytes < 0 {
+			out = append(out, lane.Problem{Field: "files", Message: f + ": a size below 0"})
+		}
+	}
+	return out
+}
+
+// reserved reports whether a name in a bundle's directory is one of those that describe the files.
+func reserved(name string) bool {
+	return name == ManifestName || name == CanonicalName || strings.HasPrefix(name, CanonicalName+".") && strings.HasSuffix(name, SignatureExt)
+}
+
+func checkLoaders(b lane.Bundle) (out []lane.Problem) {
+	for _, p := range slices.Sorted(maps.Keys(b.Loaders)) {
+		bad := func(format string, args ...any) {
+			out = append(out, lane.Problem{Field: "loaders." + p, Message: fmt.Sprintf(format, args...)})
+		}
+		if _, ok := lane.ParsePlatform(p); !ok || p == "any" {
+			bad("is not a platform: x86_64-bios, x86_64-uefi, arm64-uefi or i386-uefi")
+		}
+		l := b.Loaders[p]
+		for _, f := range l.Files() {
+			if _, ok := b.Files[f]; !ok {
+				bad("%q is not one of the bundle's files", f)
+			}
+		}
+		for _, n := range l.Config {
+			if !lane.FileName(n) {
+				bad("config: %q is not a plain file name", n)
+			}
+		}
+	}
+	for _, c := range slices.Sorted(maps.Keys(b.MinimumSBAT)) {
+		if b.MinimumSBAT[c] < 1 || c == "" || c != lane.Clean(c, 60) || strings.Contains(c, ",") {
+			out = append(out, lane.Problem{Field: "minimumSBAT." + c, Message: "is a component and its generation, 1 or more: grub: 4"})
+		}
+	}
+	return out
+}
+
+// checkOrigin looks at what says where files and packages come from.
+func checkOrigin(b lane.Bundle) (out []lane.Problem) {
+	url := func(field, v string) {
+		scheme, rest, ok := strings.Cut(v, "://")
+		if !ok || !slices.Contains([]string{"http", "https", "file"}, scheme) || rest == "" || v != lane.Clean(v, 500) || strings.ContainsAny(v, " \t") {
+			out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf("%q is not an http, https or file URL", v)})
+		}
+	}
+	for i, p := range b.Packages {
+		field := fmt.Sprintf("packages[%d]", i)
+		url(field+".url", p.URL)
+		if _, err := time.Parse(time.DateOnly, p.Date); err != nil {
+			out = append(out, lane.Problem{Field: field + ".date", Message: fmt.Sprintf("%q is not a date such as 2026-11-01", p.Date)})
+		}
+		if _, err := lane.ParseDigest(string(p.Digest)); err != nil {
+			out = append(out, lane.Problem{Field: field + ".digest", Message: fmt.Sprintf("%v; it is that of the snapshot's Release or repomd.xml", err)})
+		}
+	}
+	for i, s := range b.Sources {
+		field := fmt.Sprintf("sources[%d]", i)
+		url(field+".url", s.URL)
+		if s.Licence == "" || s.Licence != lane.Clean(s.Licence, 200) {
+			out = append(out, lane.Problem{Field: field + ".licence", Message: "is missing: an SPDX expression such as GPL-2.0-only"})
+		}
+		for _, f := range s.Files {
+			if _, ok := b.Files[f]; !ok {
+				out = append(out, lane.Problem{Field: field + ".files", Message: fmt.Sprintf("%q is not one of the bundle's files", f)})
+			}
+		}
+	}
+	return out
+}
+
+func checkImage(b lane.Bundle) []lane.Problem {
+	var out []lane.Problem
+	bad := func(field, format string, args ...any) {
+		out = append(out, lane.Problem{Field: "image" + field, Message: fmt.Sprintf(format, args...)})
+	}
+	i := b.Image
+	switch {
+	case i == nil && b.Seed == lane.SeedImage:
+		bad("", "is missing: the seed %s writes a disk image", b.Seed)
+		return out
+	case i == nil:
+		return nil
+	}
+	if _, ok := b.Files[i.File]; !ok {
+		bad(".file", "%q is not one of the bundle's files", i.File)
+	}
+	if i.Compression != "zstd" && i.Compression != "none" {
+		bad(".compression", "%q: use zstd or none", i.Compression)
+	}
+	if _, err := lane.ParseDigest(string(i.RawDigest)); err != nil {
+		bad(".rawDigest", "%v; it is the digest of the uncompressed image", err)
+	}
+	if i.RawBytes < 2<<20 || i.RawBytes%512 != 0 {
+		bad(".rawBytes", "%d: the size of the uncompressed image in bytes, at least 2 MiB and whole sectors", i.RawBytes)
+	}
+	if d := b.Files[i.File].Digest; i.Compression == "none" && d != "" && i.RawDigest != d {
+		bad(".rawDigest", "%s is not the digest of %s, which is not compressed", i.RawDigest, i.File)
+	}
+	if i.RootLabel == "" || i.RootLabel != lane.Clean(i.RootLabel, 36) {
+		bad(".rootPartLabel", "is missing, or longer than 36 characters: the GPT name of the root partition")
+	}
+	return out
 }

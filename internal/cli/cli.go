@@ -36,6 +36,7 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	Now            func() time.Time
+	Rand           io.Reader // makes keys
 	Version        string
 }
 

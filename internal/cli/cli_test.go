@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"io"
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(args []string) int {
-	return cli.Main(context.Background(), args, cli.Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Now: time.Now, Version: "test"})
+	return cli.Main(context.Background(), args, cli.Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Now: time.Now, Rand: rand.Reader, Version: "test"})
 }
 
 // TestSessions plays operators' sessions against a whole server. They run at

@@ -167,8 +167,7 @@ func (t *trialFlags) read() error {
 		b := lab.Bundle{Dir: dir}
 		m, err := bundle.ReadManifest(dir)
 		problems = append(problems, err, absolute(&b.Dir))
-		arch, _ := lane.ParseArch(m.Arch) // ReadManifest has judged it
-		b.Name, b.Version, b.Arch = m.Name, m.Version, arch
+		b.Name, b.Version, b.Arch = m.Name, m.Version, m.Arch
 		t.Bundles = append(t.Bundles, b)
 	}
 	return errors.Join(problems...)

@@ -32,6 +32,9 @@ func (a *app) serveCmd() *cobra.Command {
 			}
 			fmt.Fprintf(a.Stdout, "%s is good: DHCP for %s, machines at %s, operators at http://%s\n",
 				config, cfg.Subnets(), cfg.BaseURL(""), cfg.Listen.Operators)
+			if note := cfg.Bundles.Notes(); note != "" {
+				fmt.Fprintln(a.Stdout, note)
+			}
 			return nil
 		}
 		cfg, err := server.LoadConfig(config)

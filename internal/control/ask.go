@@ -35,16 +35,16 @@ func (c *Control) decide(ctx context.Context, f lane.Facts) (lane.Decision, lane
 	if err != nil {
 		return lane.Decision{}, lane.Host{}, err
 	}
-	d, h := c.judge(hosts, f)
+	d, h := c.judge(ctx, hosts, f)
 	return d, h, nil
 }
 
-func (c *Control) judge(hosts []lane.Host, f lane.Facts) (lane.Decision, lane.Host) {
+func (c *Control) judge(ctx context.Context, hosts []lane.Host, f lane.Facts) (lane.Decision, lane.Host) {
 	var b lane.Bundle
 	for _, h := range hosts {
 		if h.State == lane.StateProvisioning && h.Run.Open {
 			// A bundle that is gone is the zero Bundle: Decide has a reason for that.
-			b, _ = c.Bundles.Get(h.Run.Bundle)
+			b, _ = c.bundle(ctx, h.Run.Bundle)
 		}
 	}
 	d := lane.Decide(hosts, f, b, c.Policy, c.Now())

@@ -93,8 +93,8 @@ func (c *Control) loader(d lane.Decision, p lane.BootPath) (BootFile, error) {
 		return nil, c.noLoader(p)
 	}
 	if d.Action == lane.Install {
-		if b, err := c.Bundles.Get(d.Bundle); err == nil && b.Loaders[p.Platform.String()] != "" {
-			return c.Bundles.Open(b.Files[b.Loaders[p.Platform.String()]])
+		if b, err := c.Bundles.Get(d.Bundle); err == nil && b.Loaders[p.Platform.String()].First != "" {
+			return c.Bundles.Open(b.Files[b.Loaders[p.Platform.String()].First])
 		}
 	}
 	file, err := os.Open(path)

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"bootlane/internal/lane"
@@ -37,17 +38,27 @@ type Store interface {
 	Strangers(ctx context.Context) ([]lane.Stranger, error)
 	LeasesAfter(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error)
 	Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error)
+	BundleRecords(ctx context.Context, name string) ([]lane.BundleRecord, error)
+	AppendBundle(ctx context.Context, r lane.BundleRecord, e lane.Event) (lane.BundleRecord, error)
+	Alias(ctx context.Context, name string) (lane.BundleAlias, error)
+	Aliases(ctx context.Context) ([]lane.BundleAlias, error)
+	AppendAlias(ctx context.Context, a lane.BundleAlias, e lane.Event) (lane.BundleAlias, error)
 	Witness(ctx context.Context, e lane.Event) error
 	Record(e lane.Event)
 	Flush(ctx context.Context) error
 }
 
-// Bundles is what control needs of the bundle store. Get, Find: NotFound when missing.
+// Bundles is what control needs of the bundle store. Get, Find: NotFound when missing. What
+// they and List return says in its Refusal when it is damaged, or not signed as the site
+// wants. Import asks admit before it copies anything.
 type Bundles interface {
 	Get(d lane.Digest) (lane.Bundle, error)
 	Find(ref string) (lane.Bundle, error)
 	List() []lane.Bundle
-	Import(ctx context.Context, dir string) (lane.Bundle, error)
+	Signers(d lane.Digest) []string
+	Import(ctx context.Context, dir string, admit func(b lane.Bundle, present bool) error) (lane.Bundle, error)
+	Collect(keep func(lane.Bundle) bool, check bool) (lane.BundleGC, error)
+	Fsck(ctx context.Context) (lane.BundleFsck, error)
 	Open(f lane.BundleFile) (*os.File, error)
 }
 
@@ -58,9 +69,11 @@ type Config struct {
 	Now     func() time.Time
 	Rand    io.Reader // source of ids and capabilities
 	Policy  lane.Policy
-	Site    seed.Site
-	BaseURL string // of the machines' HTTP listener, http://10.0.0.1:8080, where no request says how it is reached
-	Hold    script.Hold
+	// BundlePolicy is what the site wants of bundles, besides signatures.
+	BundlePolicy lane.BundlePolicy
+	Site         seed.Site
+	BaseURL      string // of the machines' HTTP listener, http://10.0.0.1:8080, where no request says how it is reached
+	Hold         script.Hold
 	// HoldScreen gives held machines a boot loader, so that their screen shows why.
 	HoldScreen bool
 	Loaders    map[lane.Platform][]string // paths of each platform's boot loaders; the first is given when nobody asks for another
@@ -169,11 +182,12 @@ func (c *Control) siteProblems(h lane.Host) (out []lane.Problem) {
 // Control answers surfaces and operators. It is safe for concurrent use.
 type Control struct {
 	Config
-	loops *loops
+	loops      *loops
+	collecting sync.RWMutex // held for reading while something comes to refer to a bundle
 }
 
 // New returns a Control.
-func New(cfg Config) *Control { return &Control{cfg, &loops{}} }
+func New(cfg Config) *Control { return &Control{Config: cfg, loops: &loops{}} }
 
 // conflicts is how often a verb starts over when somebody else changed the record.
 const conflicts = 5

@@ -68,7 +68,7 @@ func newRig(t *testing.T) *rig {
 	e, err := sqlite.Open(t.Context(), filepath.Join(r.dir, "db"))
 	r.must(err)
 	r.store, r.stop = storetest.Start(t, e, r.clock)
-	bundles, err := bundle.NewStore(filepath.Join(r.dir, "bundles"))
+	bundles, err := bundle.NewStore(filepath.Join(r.dir, "bundles"), nil)
 	r.must(err)
 	loader := filepath.Join(r.dir, "snponly.efi")
 	r.must(os.WriteFile(loader, []byte("a loader"), 0o644))
@@ -106,9 +106,9 @@ func (r *rig) bundle(seed string) {
 		r.must(os.WriteFile(filepath.Join(dir, f), []byte(name+" "+f), 0o644))
 	}
 	r.must(bundle.WriteManifest(dir, m))
-	_, err := bundle.Hash(dir)
+	_, err := bundle.Build(r.t.Context(), dir)
 	r.must(err)
-	_, err = r.BundleImport(r.t.Context(), dir, "op:t")
+	_, err = r.BundleImport(r.t.Context(), lane.BundleImport{Dir: dir, By: "op:t"})
 	r.must(err)
 }
 

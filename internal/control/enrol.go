@@ -51,10 +51,10 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 		}
 	}
 	if len(problems) > 0 || check {
-		return lane.Imported{Notes: c.unbundled(specs)}, problems, nil
+		return lane.Imported{Notes: c.unbundled(ctx, specs)}, problems, nil
 	}
 	out, err := c.store(ctx, specs, have, by)
-	out.Notes = append(out.Notes, c.unbundled(specs)...)
+	out.Notes = append(out.Notes, c.unbundled(ctx, specs)...)
 	if n := len(out.Added) + len(out.Changed); err != nil && n > 0 {
 		err = &lane.Error{Code: lane.CodeOf(err), Message: fmt.Sprintf("%d of %d records were stored before this; import the file again, what is stored already changes nothing", n, len(specs)), Err: err}
 	}
@@ -63,10 +63,10 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 
 // unbundled names the bundles that records name and the store does not have yet:
 // it may come before the first provisioning.
-func (c *Control) unbundled(specs []lane.Host) []string {
+func (c *Control) unbundled(ctx context.Context, specs []lane.Host) []string {
 	users := map[string]int{}
 	for _, s := range specs {
-		if _, err := c.Bundles.Find(s.Bundle); s.Bundle != "" && err != nil {
+		if _, err := c.findBundle(ctx, s.Bundle); s.Bundle != "" && err != nil {
 			users[s.Bundle]++
 		}
 	}

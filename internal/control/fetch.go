@@ -30,7 +30,7 @@ func (c *Control) redeem(ctx context.Context, capability string, f lane.Facts) (
 	} else {
 		hosts = append(hosts, h)
 	}
-	d, _ := c.judge(hosts, f)
+	d, _ := c.judge(ctx, hosts, f)
 	if d.Action == lane.Install && (d.Host != h.ID || d.Run != h.Run.ID) {
 		// The machine may install, but not under this capability: it has another record now.
 		d = lane.Decision{Action: lane.LocalBoot, Reason: lane.NoRun, Host: h.ID, Run: h.Run.ID, Detail: "this run is not the one that the machine has now"}

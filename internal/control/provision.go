@@ -22,6 +22,8 @@ func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisio
 	if err != nil {
 		return lane.Host{}, err
 	}
+	c.collecting.RLock()
+	defer c.collecting.RUnlock()
 	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
 		b, err := c.preflight(ctx, h, p)
 		if err != nil || p.Check {
@@ -37,7 +39,7 @@ func (c *Control) preflight(ctx context.Context, h lane.Host, p lane.Provisionin
 	}
 	var b lane.Bundle
 	if h.Bundle != "" {
-		found, err := c.Bundles.Find(h.Bundle)
+		found, err := c.findBundle(ctx, h.Bundle)
 		if err != nil && lane.CodeOf(err) != lane.NotFound {
 			return b, err
 		}

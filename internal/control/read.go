@@ -156,7 +156,7 @@ func (c *Control) ifAsked(ctx context.Context, h lane.Host, s lane.Surface, who 
 	if err != nil {
 		return lane.Decision{}, err
 	}
-	d, _ := c.judge(others, f)
+	d, _ := c.judge(ctx, others, f)
 	return d, nil
 }
 
@@ -182,22 +182,4 @@ func (c *Control) WhatIfAll(ctx context.Context) (lane.Census, error) {
 			}
 		}
 	}
-}
-
-// Bundle verbs pass through: they change no host.
-
-// BundleList returns the bundles in the store.
-func (c *Control) BundleList() []lane.Bundle { return c.Bundles.List() }
-
-// BundleImport verifies and stores the bundle in a directory of the server.
-func (c *Control) BundleImport(ctx context.Context, dir, by string) (lane.Bundle, error) {
-	b, err := c.Bundles.Import(ctx, dir)
-	e := lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI, Name: dir}
-	if err != nil {
-		e.Kind, e.Message = lane.KindRefused, lane.Clean("bundle import: "+err.Error(), 1000)
-		c.Store.Record(e)
-		return b, err
-	}
-	e.Digest, e.Message = b.Digest, "bundle "+b.Ref()+" imported"
-	return b, c.Store.Witness(ctx, e)
 }

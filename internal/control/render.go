@@ -53,7 +53,7 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 	if !n.Proxy { // a proxy knows nothing of the addresses
 		files = append(files, lane.Rendered{Path: "dhcp/direct-pxe.conf", Body: migrate.DNSmasq(c.plan(n, h), migrate.Owned)})
 	}
-	b, err := c.Bundles.Find(h.Bundle)
+	b, err := c.findBundle(ctx, h.Bundle)
 	if err != nil {
 		return files, nil
 	}

@@ -110,27 +110,27 @@ func TestBundleLoader(t *testing.T) {
 		r.must(os.WriteFile(filepath.Join(dir, f), []byte("own "+f), 0o644))
 	}
 	r.must(bundle.WriteManifest(dir, bundle.Manifest{Name: "own", Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: lane.SeedNoCloud, Kernel: "linux", Initrd: "initrd",
-		Loaders: map[string]string{"x86_64-uefi": "own.efi"}}))
-	_, err := bundle.Hash(dir)
+		Loaders: map[string]bundle.Loader{"x86_64-uefi": {First: "own.efi"}}}))
+	_, err := bundle.Build(t.Context(), dir)
 	r.must(err)
-	b, err := r.BundleImport(t.Context(), dir, "op:t")
+	b, err := r.BundleImport(t.Context(), lane.BundleImport{Dir: dir, By: "op:t"})
 	r.must(err)
 	r.enrol(spec("node1"))
 	r.provision("node1", lane.Provisioning{Bundle: "own-1"})
 	if got, err := r.fetch(lane.BootPath{MAC: mac1, Platform: uefi, File: "snponly.efi"}, lane.SurfaceHTTP); err != nil || got != "own own.efi" {
 		t.Errorf("%q, %v", got, err)
 	}
-	if e := r.last("server", lane.KindUpdated); e.Digest != b.Digest {
+	if e := r.last("bundle:own", lane.KindUpdated); e.Digest != b.Digest {
 		t.Errorf("the import left %+v", e)
 	}
-	if _, err := r.BundleImport(t.Context(), r.dir, "op:t"); lane.CodeOf(err) != lane.Invalid {
+	if _, err := r.BundleImport(t.Context(), lane.BundleImport{Dir: r.dir, By: "op:t"}); lane.CodeOf(err) != lane.Invalid {
 		t.Errorf("no bundle: %v", err)
 	}
 	if e := r.last("server", lane.KindRefused); !strings.Contains(e.Message, "bundle import") || e.By != "op:t" {
 		t.Errorf("the refused import left %+v", e)
 	}
-	if len(r.BundleList()) != len(lane.Seeds())+1 {
-		t.Errorf("%d bundles", len(r.BundleList()))
+	if list, err := r.BundleList(t.Context()); err != nil || len(list) != len(lane.Seeds())+1 {
+		t.Errorf("%d bundles, %v", len(list), err)
 	}
 }
 

@@ -35,7 +35,7 @@ func (l *Lab) armBundle(ctx context.Context) (string, error) {
 	if err := os.WriteFile(filepath.Join(dir, "bundle.yaml"), []byte(manifest), 0o644); err != nil {
 		return "", fmt.Errorf("make a bundle: %w", err)
 	}
-	return dir, errors.Join(run(ctx, nil, "cp", filepath.Join(armInstaller, "linux"), filepath.Join(armInstaller, "initrd.gz"), dir), run(ctx, nil, l.cfg.Bootlane, "bundle", "hash", dir))
+	return dir, errors.Join(run(ctx, nil, "cp", filepath.Join(armInstaller, "linux"), filepath.Join(armInstaller, "initrd.gz"), dir), run(ctx, nil, l.cfg.Bootlane, "bundle", "build", dir))
 }
 
 // arm64 boots machines of another architecture than the site's image, by PXE and by HTTP Boot.

@@ -102,7 +102,7 @@ const gigabyte = 1_000_000_000
 const patience = 8 * time.Minute
 
 func (l *Lab) ready(ctx context.Context, bundleDir string, machines ...*Machine) error {
-	b, err := l.client.ImportBundle(ctx, bundleDir)
+	b, err := l.client.ImportBundle(ctx, lane.BundleImport{Dir: bundleDir})
 	if err != nil {
 		return err
 	}

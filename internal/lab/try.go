@@ -228,7 +228,7 @@ func (t Trial) prepare(ctx context.Context, l *Lab) ([]*Machine, error) {
 	}
 	var problems []error
 	for _, b := range t.Bundles {
-		got, err := l.client.ImportBundle(ctx, b.Dir)
+		got, err := l.client.ImportBundle(ctx, lane.BundleImport{Dir: b.Dir})
 		if err != nil {
 			problems = append(problems, fmt.Errorf("import the bundle in %s: %w", b.Dir, err))
 			continue

@@ -106,3 +106,19 @@ type Rendered struct {
 	Body string `json:"body"`
 	Note string `json:"note,omitempty"` // what its user has to do besides
 }
+
+// BundleImport is an operator's wish to store a bundle.
+type BundleImport struct {
+	Dir           string `json:"dir"` // on the server's machine
+	AllowRollback bool   `json:"allowRollback,omitempty"`
+	Why           string `json:"why,omitempty"`
+	By            string `json:"-"`
+}
+
+// AliasMove is an operator's wish to point an alias at a bundle.
+type AliasMove struct {
+	Bundle        string `json:"bundle"` // NAME-VERSION or digest
+	AllowRollback bool   `json:"allowRollback,omitempty"`
+	Why           string `json:"why,omitempty"`
+	By            string `json:"-"`
+}

@@ -66,6 +66,7 @@ const (
 	BootsSpent        Reason = "boots-spent"
 	BundleMissing     Reason = "bundle-missing"
 	BundleMismatch    Reason = "bundle-mismatch"
+	BundleRefused     Reason = "bundle-refused"
 	ArchMismatch      Reason = "arch-mismatch"
 	Granted           Reason = "granted"
 	StoreUnavailable  Reason = "store-unavailable"
@@ -102,6 +103,7 @@ func Reasons() []ReasonDoc {
 		{IdentityMissing, Hold, "the stage must know the machine's UUID, and none was given", "update the boot loader: every iPXE sends its UUID"},
 		{BundleMissing, LocalBoot, "the run's bundle is not in the store, or damaged", "import the bundle again, then `bootlane provision HOST`"},
 		{BundleMismatch, LocalBoot, "the bundle found is not the one the run is bound to", "`bootlane provision HOST` with the bundle you mean"},
+		{BundleRefused, LocalBoot, "the run's bundle may not be installed any more: expired, revoked, not signed as the site wants, or brought in behind Bootlane's back", "`bootlane bundle show BUNDLE` says why; then `bootlane provision HOST` with a bundle that may be installed"},
 		{ArchMismatch, LocalBoot, "the bundle has no files for the machine's architecture", "choose a bundle for this architecture"},
 		{Granted, Install, "the host is provisioning, its run is open, and everything the stage can know agrees", "nothing; the machine installs"},
 		{DiskMismatch, Hold, "the agent's disks do not include exactly the one that the inventory selects (the agent's order, never Decide)", "compare the disks in `bootlane events HOST` with the record, correct it, then `bootlane provision HOST`"},
@@ -165,7 +167,8 @@ func (p Policy) RetryWindow() time.Duration {
 // hosts is every inventory record that any signal of f points at: by UUID in
 // either byte order, by any MAC, by serial number or asset tag. bundle is the
 // one that the run of the single record is bound to. A record that is missing
-// is simply absent, a bundle that is missing is the zero Bundle.
+// is simply absent, a bundle that is missing is the zero Bundle, and one that may not be
+// installed now says why in its Refusal.
 //
 // Decide is total and never fails. Every guard below takes something away;
 // Install is what remains when nothing did.
@@ -216,6 +219,8 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 		return answer(LocalBoot, BundleMissing, "the bundle %s is not in the store", run.Bundle)
 	case bundle.Digest != run.Bundle:
 		return answer(LocalBoot, BundleMismatch, "the run is bound to %s, the store gave %s", run.Bundle, bundle.Digest)
+	case bundle.Refusal != "":
+		return answer(LocalBoot, BundleRefused, "%s", bundle.Refusal)
 	case f.Arch != "" && !bundle.Fits(f.Arch):
 		return answer(LocalBoot, ArchMismatch, "the bundle %s has nothing for %s", bundle.Name, f.Arch)
 	}

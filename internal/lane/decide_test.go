@@ -29,7 +29,7 @@ var dimensions = [...][]string{
 	dimMAC:       {"A", "A second", "B", "absent"},
 	dimSerial:    {"A", "B", "placeholder", "absent"},
 	dimCap:       {"none", "of A", "of another run"},
-	dimBundle:    {"right", "missing", "another"},
+	dimBundle:    {"right", "missing", "another", "refused"},
 	dimArch:      {"fits", "another", "absent"},
 }
 
@@ -111,7 +111,7 @@ func (q question) ask() ([]Host, Facts, Bundle, time.Time) {
 	f.Serial = [...]string{identityA.Serial, identityB.Serial, "To Be Filled By O.E.M.", ""}[q[dimSerial]]
 	f.Run = [...]RunID{"", "run-a", "run-of-last-year"}[q[dimCap]]
 	f.Arch = [...]Arch{X86_64, ARM64, ""}[q[dimArch]]
-	b := [...]Bundle{{Digest: rightBundle, Arch: X86_64}, {}, {Digest: anotherBundle, Arch: X86_64}}[q[dimBundle]]
+	b := [...]Bundle{{Digest: rightBundle, Arch: X86_64}, {}, {Digest: anotherBundle, Arch: X86_64}, {Digest: rightBundle, Arch: X86_64, Refusal: "it is revoked"}}[q[dimBundle]]
 	return hosts, f, b, now
 }
 

@@ -71,7 +71,7 @@ type Host struct {
 	Arch     Arch              `json:"arch"`
 	Role     string            `json:"role,omitempty"`
 	Hostname string            `json:"hostname"`
-	Bundle   string            `json:"bundle,omitempty"` // name of the bundle this host is meant to get
+	Bundle   string            `json:"bundle,omitempty"` // what this host is meant to get: a bundle's NAME-VERSION, or an alias
 	Disk     DiskSelector      `json:"disk,omitzero"`
 	Network  Network           `json:"network,omitzero"`
 	Boot     BootOptions       `json:"boot,omitzero"`
@@ -188,54 +188,3 @@ func (r Run) bootLeft(now time.Time, p Policy) bool {
 func (r Run) sameBoot(now time.Time, p Policy) bool {
 	return r.BootsUsed > 0 && !now.Before(r.LastBoot) && now.Sub(r.LastBoot) < p.RetryWindow() && r.Stage == StageScript
 }
-
-// Bundle is an immutable, verified set of files that a host installs from. The
-// files themselves are in the bundle store, named by digest.
-type Bundle struct {
-	Digest   Digest                `json:"digest"` // of the canonical manifest
-	Name     string                `json:"name"`
-	Version  string                `json:"version"`
-	OS       string                `json:"os"`
-	Release  string                `json:"release,omitempty"`
-	Arch     Arch                  `json:"arch"`
-	Seed     string                `json:"seed"`               // seed template and version: debian-preseed/1, nocloud/1, image/1
-	Kernel   string                `json:"kernel"`             // file names, keys of Files
-	Initrd   string                `json:"initrd"`             //
-	Args     string                `json:"args,omitempty"`     // kernel arguments, after those that the seed adds
-	Image    *BundleImage          `json:"image,omitempty"`    // set for image flows
-	Mirror   string                `json:"mirror,omitempty"`   // pinned package mirror: http://HOST/DIRECTORY
-	Security string                `json:"security,omitempty"` // pinned security mirror
-	Files    map[string]BundleFile `json:"files"`
-	Loaders  map[string]string     `json:"loaders,omitempty"` // platform name to file name, in place of the site's loader
-}
-
-// The seed templates, with their versions: what a bundle's installer is fed with.
-const (
-	SeedImage   = "image/1"          // bootlane-agent writes a disk image
-	SeedPreseed = "debian-preseed/1" // the Debian installer
-	SeedNoCloud = "nocloud/1"        // Ubuntu's installer, by cloud-init's NoCloud
-)
-
-// Seeds returns every seed template.
-func Seeds() []string { return []string{SeedImage, SeedPreseed, SeedNoCloud} }
-
-// BundleFile is one file of a bundle.
-type BundleFile struct {
-	Digest    Digest `json:"digest"`
-	SizeBytes int64  `json:"sizeBytes"`
-}
-
-// BundleImage describes the disk image of an image flow.
-type BundleImage struct {
-	File        string `json:"file"`        // key of Files
-	Compression string `json:"compression"` // zstd or none
-	RawDigest   Digest `json:"rawDigest"`   // of the uncompressed bytes
-	RawBytes    int64  `json:"rawBytes"`
-	RootLabel   string `json:"rootPartLabel"` // GPT partition name of the root file system
-}
-
-// Fits reports whether the bundle can run on the architecture.
-func (b Bundle) Fits(a Arch) bool { return b.Arch == a }
-
-// Ref returns the name people use: NAME-VERSION.
-func (b Bundle) Ref() string { return b.Name + "-" + b.Version }

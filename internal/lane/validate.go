@@ -59,7 +59,7 @@ func (h Host) Validate() []Problem {
 		bad("boot."+p.Field, "%s", p.Message)
 	}
 	if h.Bundle != "" && !bundleRef.MatchString(h.Bundle) {
-		bad("bundle", "%q is not a bundle's NAME-VERSION", h.Bundle)
+		bad("bundle", "%q is not a bundle's NAME-VERSION or an alias", h.Bundle)
 	}
 	for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
 		if k == "" || len(k) > 63 || len(h.Labels[k]) > 63 || strings.ContainsFunc(k+h.Labels[k], unprintable) {
@@ -258,6 +258,8 @@ func Preflight(h Host, b Bundle) []Problem {
 		bad("bundle", "no bundle: set `bundle` in the inventory or give --bundle")
 	case b.Digest == "":
 		bad("bundle", "the bundle %q is not in the store: `bootlane bundle list` shows those that are", h.Bundle)
+	case b.Refusal != "":
+		bad("bundle", "%s", b.Refusal)
 	case !b.Fits(h.Arch):
 		bad("arch", "the machine is %s, the bundle %s is made for %s", h.Arch, b.Ref(), b.Arch)
 	}

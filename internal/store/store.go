@@ -47,6 +47,7 @@ type Store struct {
 	reads     *statements
 	writes    *statements
 	inventory *inventory // nil where others write too
+	lifecycle *lifecycle // likewise
 
 	backlog []*lane.Event          // evidence that is next to be written; the writer's own
 	recent  map[string]*lane.Event // by CoalesceKey; the writer's own
@@ -88,6 +89,9 @@ func New(ctx context.Context, e Engine, now func() time.Time) (*Store, error) {
 		return s, nil
 	}
 	if s.inventory, err = newInventory(ctx, e.Read); err != nil {
+		return nil, err
+	}
+	if s.lifecycle, err = newLifecycle(ctx, s); err != nil {
 		return nil, err
 	}
 	if s.heads, err = readHeads(ctx, e.Read); err != nil {

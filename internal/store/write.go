@@ -298,6 +298,7 @@ func (s *Store) remember(c staged) {
 	}
 	maps.Copy(s.heads, c.heads)
 	s.inventory.put(c.records)
+	s.lifecycle.put(c.bundles, c.aliases)
 	for subject := range c.heads {
 		if strings.HasPrefix(subject, strangers) {
 			s.inventory.hear(subject)

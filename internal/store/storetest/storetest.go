@@ -70,6 +70,8 @@ func Run(t *testing.T, open Open) {
 		"strangers' bound":       strangersBound,
 		"bound and rollback":     boundAndRollback,
 		"lasting events":         lasting,
+		"bundles":                bundles,
+		"aliases":                aliases,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open) })
 	}

@@ -1,0 +1,109 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"bootlane/internal/bundle"
+	"bootlane/internal/lane"
+	"bootlane/internal/trust"
+)
+
+// Bundles says which bundles the site installs.
+type Bundles struct {
+	// Trust is the trust file: the keys that must have signed a bundle. Empty: nobody must.
+	Trust string `yaml:"trust,omitempty"`
+	// Approval admits only bundles that an operator has approved.
+	Approval bool `yaml:"approval,omitempty"`
+}
+
+// trustInForce, below Config.Data, is the trust file that was accepted last.
+const trustInForce = "trust.yaml"
+
+// check reads the trust file.
+func (b Bundles) check() []lane.Problem {
+	if b.Trust == "" {
+		return nil
+	}
+	data, err := os.ReadFile(b.Trust)
+	if err != nil {
+		return []lane.Problem{{Field: "bundles.trust", Message: err.Error()}}
+	}
+	_, err = trust.Parse(b.Trust, data)
+	var e *lane.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	var out []lane.Problem
+	for _, p := range append([]string{e.Message}, e.Problems...) {
+		out = append(out, lane.Problem{Field: "bundles.trust", Message: p})
+	}
+	return out
+}
+
+// Notes says what of the policy on bundles an operator should know; empty: nothing.
+func (b Bundles) Notes() string {
+	if b.Trust == "" {
+		return "NOTE: bundles need no signature: whoever can import one can have it installed. bundles.trust names the keys that must have signed, docs/bundles.md"
+	}
+	return ""
+}
+
+// openBundles opens the bundle store, and lists its background work as a part.
+func (a *App) openBundles() (*bundle.Store, error) {
+	var keeper *trust.Keeper
+	if file := a.Config.Bundles.Trust; file != "" {
+		var err error
+		if keeper, err = trust.Open(file, filepath.Join(a.Config.Data, trustInForce), time.Now); err != nil {
+			return nil, err
+		}
+	} else {
+		a.log.Warn(a.Config.Bundles.Notes())
+	}
+	s, err := bundle.NewStore(filepath.Join(a.Config.Data, bundleDir), keeper)
+	if err != nil {
+		return nil, err
+	}
+	for _, err := range s.Damaged() {
+		a.log.Error("a bundle cannot be used", "err", err)
+	}
+	a.parts = append(a.parts, part{"bundles", func(ctx context.Context) error { return a.watchBundles(ctx, s, keeper) }})
+	return s, nil
+}
+
+// watchEvery is how often the log is told that a changed trust file is not in force.
+const watchEvery = time.Minute
+
+// watchBundles verifies what is in the store, once, and then looks after the trust file.
+func (a *App) watchBundles(ctx context.Context, s *bundle.Store, keeper *trust.Keeper) error {
+	found, err := s.Run(ctx)
+	if ctx.Err() != nil {
+		return nil // asked to stop: what is left is verified when it is asked for
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range found.Damaged {
+		a.log.Error("a file of a bundle is damaged: the bundle is refused until it is imported again", "digest", d.Digest, "bundles", d.Bundles, "problem", d.Problem)
+	}
+	a.log.Info("bundles verified", "files", found.Files, "bytes", found.Bytes, "damaged", len(found.Damaged))
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	said := ""
+	for {
+		if keeper != nil {
+			if w := keeper.Warning(); w != said {
+				said = w
+				a.log.Warn("trust file", "problem", w) // an empty one: it is in force again
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package lane
+
+import (
+	"cmp"
+	"strings"
+	"time"
+)
+
+// Bundle is an immutable, verified set of files that a host installs from: what its
+// manifest says. The files themselves are in the bundle store, named by digest.
+type Bundle struct {
+	Digest   Digest                `json:"digest,omitempty"` // of the canonical manifest, which does not hold it
+	Name     string                `json:"name"`
+	Version  string                `json:"version"` // ordered within the name, see [CompareVersions]
+	OS       string                `json:"os"`
+	Release  string                `json:"release,omitempty"`
+	Arch     Arch                  `json:"arch"`
+	Seed     string                `json:"seed"`               // seed template and version: debian-preseed/1, nocloud/1, image/1
+	Kernel   string                `json:"kernel"`             // file names, keys of Files
+	Initrd   string                `json:"initrd"`             //
+	Args     string                `json:"args,omitempty"`     // kernel arguments, after those that the seed adds
+	Image    *BundleImage          `json:"image,omitempty"`    // set for image flows
+	Mirror   string                `json:"mirror,omitempty"`   // pinned package mirror: http://HOST/DIRECTORY
+	Security string                `json:"security,omitempty"` // pinned security mirror
+	Packages []PackageSnapshot     `json:"packages,omitempty"`
+	Files    map[string]BundleFile `json:"files"`
+	Loaders  map[string]Loader     `json:"loaders,omitempty"` // by platform name, in place of the site's
+	// MinimumSBAT is the least SBAT generation by component that the bundle's loaders have.
+	MinimumSBAT map[string]int `json:"minimumSBAT,omitempty"`
+	Expires     time.Time      `json:"expires,omitzero"` // from then on it is refused; zero: never
+	Sources     []Source       `json:"sources,omitempty"`
+
+	// Refusal says why the bundle may not be installed now; empty: it may. It is no part
+	// of the manifest: it changes with the clock, signatures and operators' decisions.
+	Refusal string `json:"-"`
+}
+
+// The seed templates, with their versions: what a bundle's installer is fed with.
+const (
+	SeedImage   = "image/1"          // bootlane-agent writes a disk image
+	SeedPreseed = "debian-preseed/1" // the Debian installer
+	SeedNoCloud = "nocloud/1"        // Ubuntu's installer, by cloud-init's NoCloud
+)
+
+// Seeds returns every seed template.
+func Seeds() []string { return []string{SeedImage, SeedPreseed, SeedNoCloud} }
+
+// BundleFile is one file of a bundle.
+type BundleFile struct {
+	Digest    Digest `json:"digest"`
+	SizeBytes int64  `json:"sizeBytes"`
+}
+
+// BundleImage describes the disk image of an image flow.
+type BundleImage struct {
+	File        string `json:"file"`        // key of Files
+	Compression string `json:"compression"` // zstd or none
+	RawDigest   Digest `json:"rawDigest"`   // of the uncompressed bytes
+	RawBytes    int64  `json:"rawBytes"`
+	RootLabel   string `json:"rootPartLabel"` // GPT partition name of the root file system
+}
+
+// Loader is the chain of boot loaders for one platform.
+type Loader struct {
+	First  string   `json:"first"`            // what firmware starts: iPXE, or a shim
+	Second string   `json:"second,omitempty"` // what a shim starts: GRUB, or iPXE
+	Extra  []string `json:"extra,omitempty"`  // modules and other files that a stage fetches by name
+	Config []string `json:"config,omitempty"` // names of the configurations that the last stage asks for
+}
+
+// Files returns the names of the loader's files.
+func (l Loader) Files() []string {
+	out := []string{l.First}
+	if l.Second != "" {
+		out = append(out, l.Second)
+	}
+	return append(out, l.Extra...)
+}
+
+// PackageSnapshot pins the packages that an install may take.
+type PackageSnapshot struct {
+	URL    string `json:"url" yaml:"url"`
+	Date   string `json:"date" yaml:"date"`     // YYYY-MM-DD
+	Digest Digest `json:"digest" yaml:"digest"` // of its Release or repomd.xml
+}
+
+// Source says where files come from, and under which licence.
+type Source struct {
+	URL     string   `json:"url" yaml:"url"`
+	Licence string   `json:"licence" yaml:"licence"`                 // SPDX expression
+	Files   []string `json:"files,omitempty" yaml:"files,omitempty"` // none: all
+}
+
+// Fits reports whether the bundle can run on the architecture.
+func (b Bundle) Fits(a Arch) bool { return b.Arch == a }
+
+// Ref returns the name people use: NAME-VERSION.
+func (b Bundle) Ref() string { return b.Name + "-" + b.Version }
+
+// CompareVersions orders the versions of a bundle as people read them: runs of digits by
+// their value, everything else as text. 9 < 10, 2026-11-a < 2026-11-b < 2026-12-a, 1 < 1.1.
+// Two texts may be the same version: 1 and 01.
+func CompareVersions(a, b string) int {
+	for a != "" && b != "" {
+		x, restA := versionPart(a)
+		y, restB := versionPart(b)
+		c := strings.Compare(x, y)
+		if isDigit(x[0]) && isDigit(y[0]) {
+			x, y = strings.TrimLeft(x, "0"), strings.TrimLeft(y, "0")
+			c = cmp.Or(len(x)-len(y), strings.Compare(x, y))
+		}
+		if c != 0 {
+			return c
+		}
+		a, b = restA, restB
+	}
+	return len(a) - len(b)
+}
+
+// versionPart cuts the leading run of digits, or of other bytes, from a version.
+func versionPart(s string) (part, rest string) {
+	n := 1
+	for n < len(s) && isDigit(s[n]) == isDigit(s[0]) {
+		n++
+	}
+	return s[:n], s[n:]
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }

@@ -1,0 +1,115 @@
+package lane
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// BundleStatus is a bundle as operators see it.
+type BundleStatus struct {
+	Bundle
+	State   BundleState `json:"state"`
+	By      string      `json:"by,omitempty"` // who brought it into its state
+	Why     string      `json:"why,omitempty"`
+	At      time.Time   `json:"at,omitzero"`
+	Signers []string    `json:"signers,omitempty"` // names of trusted keys that signed it
+	Aliases []string    `json:"aliases,omitempty"` // that point at it
+	Refused string      `json:"refused,omitempty"` // why it may not be installed now
+}
+
+// BundleGC is what a garbage collection removes.
+type BundleGC struct {
+	Checked bool     `json:"checked,omitempty"` // nothing was removed: it was only asked
+	Bundles []string `json:"bundles"`           // NAME-VERSION, in order
+	Files   int      `json:"files"`             // blobs that no bundle refers to any more
+	Bytes   int64    `json:"bytes"`
+	Kept    []string `json:"kept,omitempty"` // NAME-VERSION: why
+}
+
+// BundleDamage is one file of the store whose bytes are not what they were.
+type BundleDamage struct {
+	Digest  Digest   `json:"digest"`
+	Bundles []string `json:"bundles"` // NAME-VERSION of those that need it
+	Problem string   `json:"problem"`
+}
+
+// BundleFsck is what a check of the whole store found.
+type BundleFsck struct {
+	Files   int            `json:"files"`
+	Bytes   int64          `json:"bytes"`
+	Damaged []BundleDamage `json:"damaged"`
+}
+
+// BundleChange is one difference between two bundles.
+type BundleChange struct {
+	Field string `json:"field"`         // path in the manifest: args, files.linux
+	Was   string `json:"was,omitempty"` // empty: it is new
+	Is    string `json:"is,omitempty"`  // empty: it is gone
+}
+
+// DiffBundles returns what differs from a to b, by field, in order. Arguments differ word by word.
+func DiffBundles(a, b Bundle) []BundleChange {
+	var out []BundleChange
+	was, is := a.fields(), b.fields()
+	keys := maps.Clone(was)
+	maps.Copy(keys, is)
+	for _, k := range slices.SortedFunc(maps.Keys(keys), func(x, y string) int { return cmp.Or(fieldRank(x)-fieldRank(y), strings.Compare(x, y)) }) {
+		if was[k] != is[k] {
+			out = append(out, BundleChange{k, was[k], is[k]})
+		}
+	}
+	return out
+}
+
+// fieldRank puts what people look for first in front.
+func fieldRank(field string) int {
+	head, _, _ := strings.Cut(field, ".")
+	order := []string{"name", "version", "os", "release", "arch", "seed", "kernel", "initrd", "args", "image", "loaders", "minimumSBAT", "mirror", "security", "packages", "files", "expires", "sources"}
+	return slices.Index(order, head)
+}
+
+// fields returns the manifest as paths and texts; what is empty is left out.
+func (b Bundle) fields() map[string]string {
+	out := map[string]string{"name": b.Name, "version": b.Version, "os": b.OS, "release": b.Release, "arch": string(b.Arch), "seed": b.Seed,
+		"kernel": b.Kernel, "initrd": b.Initrd, "mirror": b.Mirror, "security": b.Security}
+	for i, n := 0, map[string]int{}; i < len(strings.Fields(b.Args)); i++ {
+		word := strings.Fields(b.Args)[i]
+		key, _, _ := strings.Cut(word, "=")
+		n[key]++ // console=tty0 console=ttyS0: the same key may stand twice
+		if n[key] > 1 {
+			key += "#" + strconv.Itoa(n[key])
+		}
+		out["args."+key] = word
+	}
+	if i := b.Image; i != nil {
+		out["image"] = fmt.Sprintf("%s (%s), %d bytes as %s, root partition %s", i.File, i.Compression, i.RawBytes, i.RawDigest, i.RootLabel)
+	}
+	for p, l := range b.Loaders {
+		out["loaders."+p] = strings.Join(l.Files(), ", ")
+		if len(l.Config) > 0 {
+			out["loaders."+p+".config"] = strings.Join(l.Config, ", ")
+		}
+	}
+	for component, n := range b.MinimumSBAT {
+		out["minimumSBAT."+component] = strconv.Itoa(n)
+	}
+	for _, p := range b.Packages {
+		out["packages."+p.URL] = p.Date + " " + string(p.Digest)
+	}
+	for name, f := range b.Files {
+		out["files."+name] = fmt.Sprintf("%s, %d bytes", f.Digest, f.SizeBytes)
+	}
+	if !b.Expires.IsZero() {
+		out["expires"] = stamp(b.Expires)
+	}
+	for _, s := range b.Sources {
+		out["sources."+s.URL] = strings.TrimSpace(s.Licence + " " + strings.Join(s.Files, ", "))
+	}
+	maps.DeleteFunc(out, func(_, v string) bool { return v == "" })
+	return out
+}
