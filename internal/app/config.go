@@ -31,7 +31,9 @@ type Config struct {
 	Policy   Policy           `yaml:"policy"`
 	Bundles  Bundles          `yaml:"bundles,omitempty"`
 	Site     seed.Site        `yaml:"site"`
-	Log      string           `yaml:"log"` // debug, info, warn, error
+	// SecureBoot is what is known of firmware that takes signed code only.
+	SecureBoot SecureBoot `yaml:"secureBoot,omitempty"`
+	Log        string     `yaml:"log"` // debug, info, warn, error
 }
 
 // Files is one file, or a list of them.
@@ -217,6 +219,8 @@ func (c Config) check() []lane.Problem {
 	out = append(out, c.checkLoaders()...)
 	out = append(out, c.TFTP.check()...)
 	out = append(out, c.Bundles.check()...)
+	_, problems := c.SecureBoot.policy()
+	out = append(out, problems...)
 	if c.Policy.LocalBoot != "fast" && c.Policy.LocalBoot != "silent" {
 		bad("policy.localBoot", "%q: use fast or silent", c.Policy.LocalBoot)
 	}

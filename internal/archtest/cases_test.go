@@ -194,13 +194,13 @@ var conformanceCases = []conformanceCase{
 	{"IX-07", "iPXE with TLS", "https where it trusts us, else http", "iPXE", ""},
 	{"IX-08", "the User-Agent", "a hint at most", "I", "it is not read at all: option 175 tells what a build can"},
 
-	{"SB-01", "shim's directory", "its second stage beside it", "shim", secureBoot},
+	{"SB-01", "shim's directory", "its second stage beside it", "shim", ""},
 	{"SB-02", "what shim reads", "file and siaddr", "shim", "the same as PX-22"},
-	{"SB-03", "shim and loader of different vendors", "refused at import", "shim", secureBoot},
+	{"SB-03", "shim and loader of different vendors", "refused at provision", "shim", ""},
 	{"SB-04", "an old SBAT level", "warned of", "shim", secureBoot},
 	{"SB-05", "shim signed by the CA of 2011 only", "warned of", "Microsoft", secureBoot},
-	{"SB-06", "ipxe-shim", "its iPXE beside it", "iPXE", secureBoot},
-	{"SB-07", "Debian's GRUB by HTTP Boot", "refused", "GRUB", secureBoot},
+	{"SB-06", "ipxe-shim", "its iPXE beside it", "iPXE", ""},
+	{"SB-07", "Debian's GRUB by HTTP Boot", "refused", "GRUB", ""},
 	{"SB-08", "/grub/grub.cfg", "the machine's own", "GRUB", ""},
 	{"SB-09", "a loader fetched, and nothing after it", "`why` says that Secure Boot may have refused it", "E", secureBoot},
 

@@ -65,14 +65,14 @@ type ImageManifest struct {
 // Loader is a platform's chain of boot loaders. A plain file name is a chain of one.
 type Loader lane.Loader
 
-// UnmarshalYAML reads a file name, or first, second, extra and config.
+// UnmarshalYAML reads a file name, or first, second, extra, config and http.
 func (l *Loader) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind == yaml.ScalarNode {
 		l.First = n.Value
 		return nil
 	}
 	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
-		if k := n.Content[i]; !slices.Contains([]string{"first", "second", "extra", "config"}, k.Value) {
+		if k := n.Content[i]; !slices.Contains([]string{"first", "second", "extra", "config", "http"}, k.Value) {
 			return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: field %s not found in type Loader", k.Line, k.Value)}}
 		}
 	}
@@ -81,10 +81,10 @@ func (l *Loader) UnmarshalYAML(n *yaml.Node) error {
 
 // MarshalYAML writes the short form where it says everything.
 func (l Loader) MarshalYAML() (any, error) {
-	if l.Second == "" && len(l.Extra)+len(l.Config) == 0 {
+	if l.Second == "" && len(l.Extra)+len(l.Config) == 0 && !l.HTTP {
 		return l.First, nil
 	}
-	return map[string]any{"first": l.First, "second": l.Second, "extra": l.Extra, "config": l.Config}, nil
+	return lane.Loader(l), nil
 }
 
 // ReadManifest reads and checks DIR/bundle.yaml, but not whether it has digests. The error

@@ -51,10 +51,10 @@ func (c *Control) judge(ctx context.Context, hosts []lane.Host, f lane.Facts) (l
 	for _, h := range hosts {
 		if h.ID == d.Host {
 			d.Boot = h.Boot
-			return d, h
+			return c.byHTTP(d, f, b), h
 		}
 	}
-	return d, lane.Host{}
+	return c.byHTTP(d, f, lane.Bundle{}), lane.Host{}
 }
 
 // aftermath does what a decision brings about in the records: a dispute sets

@@ -56,13 +56,13 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 		return nil, lane.Errorf(lane.NotFound, "%s: only %s is served without a MAC in the path", p.File, lane.EntryScript)
 	}
 	f.Speaker = lane.SpeakerROM
-	if lane.OptionalFile(p.File) && c.loaderFile(p) == "" {
-		return nil, lane.Errorf(lane.NotFound, "%s is not needed", p.File)
-	}
-	if c.loaderFile(p) == "" {
-		err := c.noLoader(p)
-		c.Store.Record(lane.Event{Subject: c.owner(f), At: c.Now(), Kind: lane.KindRefused, By: string(f.Surface), Surface: f.Surface, Speaker: f.Speaker, Name: f.Name, Message: err.Error(), Facts: &f})
+	// Who is not told of a file asks for it because its loader does: that is no question.
+	expected, _, err := c.decide(ctx, f)
+	if err != nil {
 		return nil, err
+	}
+	if c.loaderOf(expected, p) == nil {
+		return nil, c.noLoader(p, f)
 	}
 	d, err := c.Ask(ctx, f)
 	if err != nil {
@@ -85,34 +85,56 @@ func (c *Control) served(f lane.Facts, body []byte) BootFile {
 	return scriptFile{bytes.NewReader(body)}
 }
 
-// loader opens the loader of a platform: the one of the run's bundle where it
-// has one, else the site's.
+// loader opens what is served under a loader's name.
 func (c *Control) loader(d lane.Decision, p lane.BootPath) (BootFile, error) {
-	path := c.loaderFile(p)
-	if path == "" {
-		return nil, c.noLoader(p)
+	open := c.loaderOf(d, p)
+	if open == nil {
+		return nil, missing(p)
 	}
+	return open()
+}
+
+// loaderOf returns what opens the file of a boot loader: of the run's bundle where it has
+// loaders of its own, else of the site. A bundle's first stage is also served under the
+// site's name, by which DHCP knows it. It returns nil where there is none.
+func (c *Control) loaderOf(d lane.Decision, p lane.BootPath) func() (BootFile, error) {
+	i := slices.IndexFunc(c.Loaders[p.Platform], func(path string) bool { return filepath.Base(path) == p.File })
 	if d.Action == lane.Install {
-		if b, err := c.Bundles.Get(d.Bundle); err == nil && b.Loaders[p.Platform.String()].First != "" {
-			return c.Bundles.Open(b.Files[b.Loaders[p.Platform.String()].First])
+		b, err := c.Bundles.Get(d.Bundle)
+		if l, own := b.Loaders[p.Platform.String()]; err == nil && own {
+			name := p.File
+			if !slices.Contains(l.Files(), name) && i >= 0 {
+				name = l.First
+			}
+			if !slices.Contains(l.Files(), name) {
+				return nil
+			}
+			return func() (BootFile, error) { return c.Bundles.Open(b.Files[name]) }
 		}
 	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, &lane.Error{Code: lane.Unavailable, Message: "open the boot loader of " + p.Platform.String(), Err: err}
-	}
-	return file, nil
-}
-
-// loaderFile returns the configured file of a loader, or nothing.
-func (c *Control) loaderFile(p lane.BootPath) string {
-	i := slices.IndexFunc(c.Loaders[p.Platform], func(path string) bool { return filepath.Base(path) == p.File })
 	if i < 0 {
-		return ""
+		return nil
 	}
-	return c.Loaders[p.Platform][i]
+	return func() (BootFile, error) {
+		file, err := os.Open(c.Loaders[p.Platform][i])
+		if err != nil {
+			return nil, &lane.Error{Code: lane.Unavailable, Message: "open the boot loader of " + p.Platform.String(), Err: err}
+		}
+		return file, nil
+	}
 }
 
-func (c *Control) noLoader(p lane.BootPath) error {
+// noLoader refuses a name that is no loader's, and puts that on record, unless every boot
+// loader of its kind asks for it in vain.
+func (c *Control) noLoader(p lane.BootPath, f lane.Facts) error {
+	if lane.OptionalFile(p.File) {
+		return lane.Errorf(lane.NotFound, "%s is not needed", p.File)
+	}
+	err := missing(p)
+	c.Store.Record(lane.Event{Subject: c.owner(f), At: c.Now(), Kind: lane.KindRefused, By: string(f.Surface), Surface: f.Surface, Speaker: f.Speaker, Name: f.Name, Message: err.Error(), Facts: &f})
+	return err
+}
+
+func missing(p lane.BootPath) error {
 	return lane.Errorf(lane.NotFound, "no boot loader %s for %s: `loaders` in the configuration names them", p.File, p.Platform)
 }

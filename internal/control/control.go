@@ -21,6 +21,7 @@ import (
 	"bootlane/internal/lane"
 	"bootlane/internal/script"
 	"bootlane/internal/seed"
+	"bootlane/internal/uefi"
 )
 
 // Store is what control needs of a store. Host, ByCapability: NotFound when
@@ -77,6 +78,10 @@ type Config struct {
 	// HoldScreen gives held machines a boot loader, so that their screen shows why.
 	HoldScreen bool
 	Loaders    map[lane.Platform][]string // paths of each platform's boot loaders; the first is given when nobody asks for another
+	// GRUBByHTTP says that the site's GRUB can go on where firmware loaded it by HTTP.
+	GRUBByHTTP bool
+	// SecureBoot is what the site knows of firmware: its own keys, dbx, and SBAT level.
+	SecureBoot uefi.Policy
 	Networks   []Network
 }
 
@@ -183,11 +188,12 @@ func (c *Control) siteProblems(h lane.Host) (out []lane.Problem) {
 type Control struct {
 	Config
 	loops      *loops
+	kinds      *kinds
 	collecting sync.RWMutex // held for reading while something comes to refer to a bundle
 }
 
 // New returns a Control.
-func New(cfg Config) *Control { return &Control{Config: cfg, loops: &loops{}} }
+func New(cfg Config) *Control { return &Control{Config: cfg, loops: &loops{}, kinds: &kinds{}} }
 
 // conflicts is how often a verb starts over when somebody else changed the record.
 const conflicts = 5

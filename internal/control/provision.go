@@ -51,7 +51,7 @@ func (c *Control) preflight(ctx context.Context, h lane.Host, p lane.Provisionin
 	}
 	problems := slices.Concat(lane.Armable(h, p.Reinstall), lane.Preflight(h, b), lane.Collisions(h, others), c.siteProblems(h))
 	if b.Digest != "" {
-		problems = append(problems, c.seedProblems(h, b)...)
+		problems = slices.Concat(problems, c.seedProblems(h, b), c.chainProblems(h, b))
 	}
 	if len(problems) > 0 {
 		return b, refuse("preflight refuses to provision "+string(h.ID), problems)

@@ -62,10 +62,11 @@ type BundleImage struct {
 
 // Loader is the chain of boot loaders for one platform.
 type Loader struct {
-	First  string   `json:"first"`            // what firmware starts: iPXE, or a shim
-	Second string   `json:"second,omitempty"` // what a shim starts: GRUB, or iPXE
-	Extra  []string `json:"extra,omitempty"`  // modules and other files that a stage fetches by name
-	Config []string `json:"config,omitempty"` // names of the configurations that the last stage asks for
+	First  string   `json:"first" yaml:"first"`                       // what firmware starts: iPXE, or a shim
+	Second string   `json:"second,omitempty" yaml:"second,omitempty"` // what a shim starts: GRUB, or iPXE
+	Extra  []string `json:"extra,omitempty" yaml:"extra,omitempty"`   // modules and other files that a stage fetches by name
+	Config []string `json:"config,omitempty" yaml:"config,omitempty"` // names of the configurations that the last stage asks for
+	HTTP   bool     `json:"http,omitempty" yaml:"http,omitempty"`     // a GRUB that goes on where firmware loaded it by HTTP; Debian 12's cannot
 }
 
 // Files returns the names of the loader's files.

@@ -73,6 +73,7 @@ const (
 	DiskMismatch      Reason = "disk-mismatch"
 	LoaderFailed      Reason = "loader-failed"
 	LoaderLoop        Reason = "loader-loop"
+	LoaderByTFTP      Reason = "loader-by-tftp"
 )
 
 // ReasonDoc describes one reason for people: the table of docs/decisions.md.
@@ -109,6 +110,7 @@ func Reasons() []ReasonDoc {
 		{DiskMismatch, Hold, "the agent's disks do not include exactly the one that the inventory selects (the agent's order, never Decide)", "compare the disks in `bootlane events HOST` with the record, correct it, then `bootlane provision HOST`"},
 		{LoaderFailed, LocalBoot, "the boot loader could not load the installer's files (its report, never Decide)", "look at HTTP from the machine, and at `bootlane events HOST`; the run is still open"},
 		{LoaderLoop, LocalBoot, "the machine fetches its boot loader over and over, and the loader never asks for a script (the surfaces', never Decide)", "look at the console: Secure Boot refuses an unsigned loader after it was loaded; or the NIC needs another one, `boot.loader` in the inventory"},
+		{LoaderByTFTP, LocalBoot, "the firmware asks by HTTP Boot, and its boot loader works by PXE only (the surfaces', never Decide)", "let the firmware boot by PXE as well, or use a loader that can: iPXE, or a GRUB whose bundle says `http: true`"},
 		{StoreUnavailable, Hold, "the decision could not be read or recorded (never returned by Decide; the surfaces use it)", "see the server's log and `bootlane serve --check`"},
 	}
 }

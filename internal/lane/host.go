@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -107,6 +108,9 @@ type BootOptions struct {
 	// Redirect4011 makes a proxy name the boot file on port 4011 only: firmware from
 	// before 2016 forgets the offer by which it came.
 	Redirect4011 bool `json:"redirect4011,omitempty" yaml:"redirect4011,omitempty"`
+	// SecureBoot says that the firmware takes signed code only, and whose: one of
+	// SecureBoots. A chain that does not hold is refused before the machine is switched on.
+	SecureBoot string `json:"secureBoot,omitempty" yaml:"secureBoot,omitempty"`
 	// NoPXEOptions leaves out options 60 and 43: the boot file alone.
 	NoPXEOptions bool `json:"noPXEOptions,omitempty" yaml:"noPXEOptions,omitempty"`
 }
@@ -117,6 +121,15 @@ const (
 	LocalBootExit1 = "exit-1"  // back to the firmware, which goes on with its next boot option
 	LocalBootSAN   = "sanboot" // start the first BIOS disk
 )
+
+// SecureBootSite is firmware with the site's own keys.
+const SecureBootSite = "site"
+
+// SecureBoots returns what firmware with Secure Boot can trust: Microsoft's certificate
+// authority for other vendors, of 2011, of 2023 or both, or the site's own keys.
+func SecureBoots() []string {
+	return []string{"microsoft-2011", "microsoft-2023", "both", SecureBootSite}
+}
 
 // Problems says what is wrong with the options. Whether the loader is configured is not
 // looked at.
@@ -129,6 +142,9 @@ func (o BootOptions) Problems() (out []Problem) {
 	default:
 		out = append(out, Problem{"localBoot", fmt.Sprintf("%q: use %s, %s or %s", o.LocalBoot, LocalBootExit, LocalBootExit1, LocalBootSAN)})
 	}
+	if o.SecureBoot != "" && !slices.Contains(SecureBoots(), o.SecureBoot) {
+		out = append(out, Problem{"secureBoot", fmt.Sprintf("%q: say whom the firmware trusts, %s", o.SecureBoot, strings.Join(SecureBoots(), ", "))})
+	}
 	return out
 }
 
@@ -138,7 +154,7 @@ func (o BootOptions) String() string {
 	for _, s := range []struct {
 		set  bool
 		text string
-	}{{o.Loader != "", "loader " + o.Loader}, {o.LocalBoot != "", "localBoot " + o.LocalBoot}, {o.Silent, "silent"}, {o.Redirect4011, "redirect4011"}, {o.NoPXEOptions, "noPXEOptions"}} {
+	}{{o.Loader != "", "loader " + o.Loader}, {o.LocalBoot != "", "localBoot " + o.LocalBoot}, {o.Silent, "silent"}, {o.Redirect4011, "redirect4011"}, {o.NoPXEOptions, "noPXEOptions"}, {o.SecureBoot != "", "secureBoot " + o.SecureBoot}} {
 		if s.set {
 			out = append(out, s.text)
 		}
@@ -149,7 +165,7 @@ func (o BootOptions) String() string {
 // Or returns o with what it does not say taken from other.
 func (o BootOptions) Or(other BootOptions) BootOptions {
 	return BootOptions{Loader: cmp.Or(o.Loader, other.Loader), LocalBoot: cmp.Or(o.LocalBoot, other.LocalBoot), Silent: o.Silent || other.Silent,
-		Redirect4011: o.Redirect4011 || other.Redirect4011, NoPXEOptions: o.NoPXEOptions || other.NoPXEOptions}
+		Redirect4011: o.Redirect4011 || other.Redirect4011, NoPXEOptions: o.NoPXEOptions || other.NoPXEOptions, SecureBoot: cmp.Or(o.SecureBoot, other.SecureBoot)}
 }
 
 // Run is one authorised attempt to install one bundle on one host: the grant,
