@@ -47,6 +47,7 @@ func Scenarios() []Scenario {
 		{"p", "SYSLINUX in place of iPXE, UEFI: as far as the agent's first report", syslinux, ownDHCP + efi64Loaders, true, []string{efi64Loader, efi64Rest}},
 		{"s", "the main job with Secure Boot enforced, Microsoft's keys: signed by network and from the disk; then held", secureJob, ownDHCP + ipv6Keys + secureLoaders, true, []string{secureCode}},
 		{"t", "the Debian installer with Secure Boot enforced: shim, GRUB, kernel; own seed, identity gate", secureInstaller, ownDHCP + secureLoaders, true, []string{secureCode}},
+		{"u", "Secure Boot, chains that cannot hold: refused beforehand; forced, refused by the firmware and by shim; GRUB by HTTP Boot", brokenChains, ownDHCP + secureLoaders, true, []string{secureCode}},
 		{"d", "an unknown machine: held, and told why", unknown, "", false, nil},
 	}
 }
