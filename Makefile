@@ -7,6 +7,7 @@ CACHE := .cache
 SCENARIO ?=
 FUZZTIME ?= 20s
 BENCH ?= dhcp,storm,kill,memory,tftp,lossy,http
+LABBUNDLES := $(addprefix --,image=$(CACHE)/lab/image installer=$(CACHE)/lab/installer trust=$(CACHE)/lab/trust.yaml key=$(CACHE)/lab/lab.key)
 
 .PHONY: build setup lab lab-full test check bench bench-peers fuzz conformance clean
 
@@ -18,12 +19,12 @@ setup:
 
 lab: setup build ## blank virtual servers go through the lane; SCENARIO=a plays one
 	scripts/lab-bundles $(CACHE)/lab
-	bin/bootlane lab --image $(CACHE)/lab/image --installer $(CACHE)/lab/installer --out lab-out $(SCENARIO)
+	bin/bootlane lab $(LABBUNDLES) --out lab-out $(SCENARIO)
 
 lab-full: build ## every scenario, the slow ones too; writes the table of docs/firmware.md
 	@scripts/setup full
 	scripts/lab-bundles $(CACHE)/lab
-	bin/bootlane lab --full --image $(CACHE)/lab/image --installer $(CACHE)/lab/installer --out lab-out
+	bin/bootlane lab --full $(LABBUNDLES) --out lab-out
 	go test ./internal/lab -run FirmwarePage -table ../../lab-out/firmware.md
 
 test: setup check ## everything but the lab

@@ -22,7 +22,8 @@ a machine that no record describes; without it, such machines are listed.
 changed line, a missing one and a missing beginning are found. A missing end cannot
 be: keep the number and hash of the last line (-o json) elsewhere to prove it.
 
-net:INTERFACE in the place of HOST prints what was heard of other DHCP servers there.
+net:INTERFACE in the place of HOST prints what was heard of other DHCP servers there;
+bundle:NAME and alias:NAME print who imported, approved, revoked or moved what, and why.
 --pcap writes the last boot packets (DHCP, PXE, TFTP requests) of the machine, or of all
 of net:INTERFACE, instead of its evidence; ` + "`bootlane pcap`" + ` explains them.`
 
@@ -42,7 +43,7 @@ func (a *app) eventsCmd() *cobra.Command {
 			if len(argv) == 0 {
 				return a.unknown(cmd.Context(), c)
 			}
-			if _, err := c.Host(cmd.Context(), argv[0]); err != nil && !isMAC(argv[0]) && argv[0] != "server" && !strings.HasPrefix(argv[0], "net:") {
+			if _, err := c.Host(cmd.Context(), argv[0]); err != nil && !isMAC(argv[0]) && !isSubject(argv[0]) {
 				return err
 			}
 			if record != "" {
@@ -73,6 +74,11 @@ func (a *app) eventsCmd() *cobra.Command {
 	cmd.Flags().StringVar(&record, "pcap", "", "write its boot packets to a `file` (pcapng; - for standard output)")
 	cmd.Flags().IntVarP(&limit, "last", "n", 200, "`number` of lines")
 	return cmd
+}
+
+// isSubject reports whether evidence is kept under a name that is no machine's.
+func isSubject(name string) bool {
+	return name == "server" || strings.HasPrefix(name, lane.NetSubject("")) || strings.HasPrefix(name, lane.BundleSubject("")) || strings.HasPrefix(name, lane.AliasSubject(""))
 }
 
 // unknown lists the machines without a record that left evidence.

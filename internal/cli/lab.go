@@ -38,7 +38,13 @@ func (a *app) labCmd() *cobra.Command {
 			if cfg.Image == "" || cfg.Installer == "" {
 				return usageError{errors.New("give the bundles to install with --image and --installer; `make lab` builds them")}
 			}
-			if err := absolute(&cfg.Dir, &cfg.Image, &cfg.Installer); err != nil {
+			paths := []*string{&cfg.Dir, &cfg.Image, &cfg.Installer}
+			for _, p := range []*string{&cfg.Trust, &cfg.Key} {
+				if *p != "" {
+					paths = append(paths, p)
+				}
+			}
+			if err := absolute(paths...); err != nil {
 				return err
 			}
 			exe, err := os.Executable()
@@ -59,6 +65,8 @@ func (a *app) labCmd() *cobra.Command {
 	f.StringVar(&cfg.Dir, "out", "lab-out", "`directory` for consoles, packets and timelines")
 	f.StringVar(&cfg.Image, "image", "", "`directory` of an image bundle")
 	f.StringVar(&cfg.Installer, "installer", "", "`directory` of a Debian installer bundle")
+	f.StringVar(&cfg.Trust, "trust", "", "trust `file` of the server: only bundles that it trusts are installed")
+	f.StringVar(&cfg.Key, "key", "", "private key `file` that signs the bundles which scenarios make")
 	f.IntVar(&atOnce, "at-once", 3, "`number` of scenarios played at the same time")
 	f.BoolVar(&full, "full", false, "play the slow scenarios as well")
 	f.StringVar(&inner, "inner", "", "one scenario, in the namespace that this process is in")

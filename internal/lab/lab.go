@@ -30,6 +30,8 @@ type Config struct {
 	Bootlane  string // path of the bootlane binary: it is the server, and runs the scenarios
 	Image     string // directory of an image bundle
 	Installer string // directory of a Debian installer bundle
+	Trust     string // the server's trust file; empty: bundles need no signature
+	Key       string // a private key in it, without passphrase: signs the bundles that scenarios make
 	Out       io.Writer
 	Now       func() time.Time
 }

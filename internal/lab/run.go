@@ -38,7 +38,7 @@ func Play(ctx context.Context, cfg Config, keys []string, atOnce int) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			results[i] = inner(ctx, cfg, out, out, "lab", "--inner", key, "--out", cfg.Dir, "--image", cfg.Image, "--installer", cfg.Installer)
+			results[i] = inner(ctx, cfg, out, out, "lab", "--inner", key, "--out", cfg.Dir, "--image", cfg.Image, "--installer", cfg.Installer, "--trust", cfg.Trust, "--key", cfg.Key)
 		})
 	}
 	wg.Wait()
@@ -108,7 +108,7 @@ func Inner(ctx context.Context, cfg Config, key string) error {
 		if s.Key != key {
 			continue
 		}
-		l.site = scenarioSite(cmp.Or(s.dhcp, ownDHCP))
+		l.site = scenarioSite(cmp.Or(s.dhcp, ownDHCP), cfg.Trust)
 		story := func(ctx context.Context, l *Lab) error {
 			if err := s.play(ctx, l); err != nil {
 				return err

@@ -90,9 +90,13 @@ const externalDHCP = `  - mode: external
     subnet: 192.168.77.0/24
     range: 192.168.77.50-192.168.77.99`
 
-func scenarioSite(dhcp string) Site {
+func scenarioSite(dhcp, trust string) Site {
 	return Site{Interface: "br0", Addresses: []string{serverAddr + "/24", serverAddr6 + "/64"}, Config: func(data, operators string) ([]byte, error) {
-		return fmt.Appendf(nil, serverConfig, data, operators, dhcp), nil
+		text := fmt.Appendf(nil, serverConfig, data, operators, dhcp)
+		if trust != "" {
+			text = fmt.Appendf(text, "bundles: {trust: %q}\n", trust)
+		}
+		return text, nil
 	}}
 }
 
