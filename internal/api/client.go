@@ -145,6 +145,11 @@ func (c *Client) Why(ctx context.Context, subject string) (lane.Verdict, error) 
 	return get[lane.Verdict](ctx, c, hostPath(subject, "/why"))
 }
 
+// Chain returns a host's boot chain, as it is proven and as it was served.
+func (c *Client) Chain(ctx context.Context, id string) (lane.BootChain, error) {
+	return get[lane.BootChain](ctx, c, hostPath(id, "/chain"))
+}
+
 // Recording returns, as pcapng, what was recorded of a host, of a MAC, or of
 // net:INTERFACE.
 func (c *Client) Recording(ctx context.Context, subject string) ([]byte, error) {

@@ -167,6 +167,7 @@ func (s *Server) routes() []route {
 		{"GET /v1/hosts/{id}", func(r *http.Request, _ []byte) (any, error) { return open(op.Host(r.Context(), id(r))) }},
 		{"GET /v1/hosts/{id}/events", s.events},
 		{"GET /v1/hosts/{id}/why", func(r *http.Request, _ []byte) (any, error) { return op.Why(r.Context(), r.PathValue("id")) }},
+		{"GET /v1/hosts/{id}/chain", func(r *http.Request, _ []byte) (any, error) { return op.Chain(r.Context(), id(r)) }},
 		{"GET /v1/hosts/{id}/whatif", func(r *http.Request, _ []byte) (any, error) { return op.WhatIf(r.Context(), id(r)) }},
 		{"GET /v1/hosts/{id}/render", func(r *http.Request, _ []byte) (any, error) { return op.Render(r.Context(), id(r)) }},
 		{"GET /v1/hosts/{id}/transfers", s.transfers},

@@ -177,6 +177,7 @@ type evidence interface {
 	Events(ctx context.Context, subject string, after int64, limit int) ([]lane.Event, error)
 	Unknown(ctx context.Context) ([]lane.Stranger, error)
 	Why(ctx context.Context, subject string) (lane.Verdict, error)
+	Chain(ctx context.Context, id lane.HostID) (lane.BootChain, error)
 	WhatIf(ctx context.Context, id lane.HostID) ([]lane.Foresight, error)
 	WhatIfAll(ctx context.Context) (lane.Census, error)
 	Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, error)

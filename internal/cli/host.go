@@ -157,10 +157,18 @@ func address(h lane.Host) string {
 }
 
 func (a *app) hostShowCmd() *cobra.Command {
-	return &cobra.Command{Use: "show HOST", Short: "show one machine's record", Args: args(cobra.ExactArgs(1)), RunE: func(cmd *cobra.Command, argv []string) error {
+	var chain bool
+	cmd := &cobra.Command{Use: "show HOST", Short: "show one machine's record", Long: hostShowLong, Args: args(cobra.ExactArgs(1)), RunE: func(cmd *cobra.Command, argv []string) error {
 		c, err := a.client()
 		if err != nil {
 			return err
+		}
+		if chain {
+			ch, err := c.Chain(cmd.Context(), argv[0])
+			if err != nil {
+				return err
+			}
+			return a.show(ch, func(w io.Writer) { showChain(w, ch) })
 		}
 		h, err := c.Host(cmd.Context(), argv[0])
 		if err != nil {
@@ -168,6 +176,52 @@ func (a *app) hostShowCmd() *cobra.Command {
 		}
 		return a.show(h, func(w io.Writer) { showHost(w, h) })
 	}}
+	cmd.Flags().BoolVar(&chain, "chain", false, "what the machine starts by network: as it is proven now, and as it was served in its last run")
+	return cmd
+}
+
+const hostShowLong = `Show one machine's record, by its name or by a MAC.
+
+With --chain: the boot loaders and the kernel with their SHA-256, whether firmware with
+Secure Boot starts them (where boot.secureBoot says whom it trusts), and which bytes were
+served in the last run. What was served and differs is marked.`
+
+// showChain lists the links, what was served of each under it.
+func showChain(w io.Writer, ch lane.BootChain) {
+	firmware := "not told: boot.secureBoot in the record says whom the firmware trusts"
+	if ch.Firmware != "" {
+		firmware = "trusts " + ch.Firmware
+	}
+	fmt.Fprintf(w, "%s, %s, run %s\nfirmware: %s\n", ch.Host, lane.Clean(ch.Bundle, 200), cmp.Or(string(ch.Run), "-"), firmware)
+	for i, l := range ch.Links {
+		verdict := ""
+		switch {
+		case l.Proven:
+			verdict = "  proven, by " + l.Checker
+		case len(l.Broken) > 0:
+			verdict = "  BROKEN, by " + l.Checker
+		}
+		fmt.Fprintf(w, "%d. %s  %s%s\n", i+1, lane.Clean(l.Name, 200), l.Digest, verdict)
+		for _, b := range l.Broken {
+			fmt.Fprintf(w, "   %s\n", lane.Clean(b, 500))
+		}
+		if len(l.Fetched) == 0 {
+			fmt.Fprintln(w, "   not served in this run")
+		}
+		for _, f := range l.Fetched {
+			mark := "served the same"
+			if f.Digest != l.Digest {
+				mark = "DIFFERS: served " + string(f.Digest)
+			}
+			fmt.Fprintf(w, "   %s  %s, %s by %s\n", when(f.At), mark, size(f.Bytes), f.By)
+		}
+	}
+	for i, f := range ch.Others {
+		if i == 0 {
+			fmt.Fprintln(w, "besides:")
+		}
+		fmt.Fprintf(w, "   %s  %s  %s, %s by %s\n", when(f.At), lane.Clean(f.Name, 200), f.Digest, size(f.Bytes), f.By)
+	}
 }
 
 func showHost(w io.Writer, h lane.Host) {

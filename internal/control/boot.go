@@ -61,7 +61,7 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 	if err != nil {
 		return nil, err
 	}
-	if c.loaderOf(expected, p) == nil {
+	if _, ok := c.loaderOf(expected, p); !ok {
 		return nil, c.noLoader(p, f)
 	}
 	d, err := c.Ask(ctx, f)
@@ -75,7 +75,14 @@ func (c *Control) Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (Boot
 	if d.Action == lane.LocalBoot || d.Action == lane.Hold && !c.HoldScreen {
 		return nil, lane.Errorf(lane.Refused, "%s: %s: %s", d.Action, d.Reason, d.Detail)
 	}
-	return c.loader(d, p)
+	file, err := c.loader(d, p)
+	if s, ok := c.loaderOf(d, p); ok && err == nil {
+		e := c.answered(lane.KindServed, d, f)
+		k := c.kinds.of(s)
+		e.Digest, e.Bytes, e.Message = k.digest, k.bytes, "boot loader "+s.name
+		c.Store.Record(e)
+	}
+	return file, err
 }
 
 func (c *Control) served(f lane.Facts, body []byte) BootFile {
@@ -87,17 +94,23 @@ func (c *Control) served(f lane.Facts, body []byte) BootFile {
 
 // loader opens what is served under a loader's name.
 func (c *Control) loader(d lane.Decision, p lane.BootPath) (BootFile, error) {
-	open := c.loaderOf(d, p)
-	if open == nil {
+	s, ok := c.loaderOf(d, p)
+	if !ok {
 		return nil, missing(p)
 	}
-	return open()
+	file, err := s.open()
+	if os.IsNotExist(err) || os.IsPermission(err) {
+		return nil, &lane.Error{Code: lane.Unavailable, Message: "open the boot loader of " + p.Platform.String(), Err: err}
+	} else if err != nil {
+		return nil, err
+	}
+	return file, nil
 }
 
-// loaderOf returns what opens the file of a boot loader: of the run's bundle where it has
+// loaderOf returns the boot loader that has a name: of the run's bundle where it has
 // loaders of its own, else of the site. A bundle's first stage is also served under the
-// site's name, by which DHCP knows it. It returns nil where there is none.
-func (c *Control) loaderOf(d lane.Decision, p lane.BootPath) func() (BootFile, error) {
+// site's name, by which DHCP knows it.
+func (c *Control) loaderOf(d lane.Decision, p lane.BootPath) (bootStage, bool) {
 	i := slices.IndexFunc(c.Loaders[p.Platform], func(path string) bool { return filepath.Base(path) == p.File })
 	if d.Action == lane.Install {
 		b, err := c.Bundles.Get(d.Bundle)
@@ -106,22 +119,13 @@ func (c *Control) loaderOf(d lane.Decision, p lane.BootPath) func() (BootFile, e
 			if !slices.Contains(l.Files(), name) && i >= 0 {
 				name = l.First
 			}
-			if !slices.Contains(l.Files(), name) {
-				return nil
-			}
-			return func() (BootFile, error) { return c.Bundles.Open(b.Files[name]) }
+			return c.bundleStage(b, name), slices.Contains(l.Files(), name)
 		}
 	}
 	if i < 0 {
-		return nil
+		return bootStage{}, false
 	}
-	return func() (BootFile, error) {
-		file, err := os.Open(c.Loaders[p.Platform][i])
-		if err != nil {
-			return nil, &lane.Error{Code: lane.Unavailable, Message: "open the boot loader of " + p.Platform.String(), Err: err}
-		}
-		return file, nil
-	}
+	return siteStage(c.Loaders[p.Platform][i]), true
 }
 
 // noLoader refuses a name that is no loader's, and puts that on record, unless every boot

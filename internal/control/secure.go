@@ -23,16 +23,20 @@ type bootChain struct {
 // bootStage is one image of a chain. What has the same key has the same bytes.
 type bootStage struct {
 	name, key string
-	open      func() (io.ReadCloser, error)
+	open      func() (BootFile, error)
 }
 
 func (c *Control) bundleStage(b lane.Bundle, name string) bootStage {
 	f := b.Files[name]
-	return bootStage{name, string(f.Digest), func() (io.ReadCloser, error) { return c.Bundles.Open(f) }}
+	return bootStage{name, string(f.Digest), func() (BootFile, error) { return c.Bundles.Open(f) }}
 }
 
 func siteStage(path string) bootStage {
-	return bootStage{filepath.Base(path), path, func() (io.ReadCloser, error) { return os.Open(path) }}
+	key := path
+	if st, err := os.Stat(path); err == nil {
+		key = fmt.Sprintf("%s %d %d", path, st.Size(), st.ModTime().UnixNano())
+	}
+	return bootStage{filepath.Base(path), key, func() (BootFile, error) { return os.Open(path) }}
 }
 
 // chainOf returns the boot loaders of a platform: those of the bundle where it has its
@@ -76,13 +80,17 @@ func secondStage(shim string, a lane.Arch) string {
 	return "grub" + suffix + ".efi"
 }
 
-// kinds remembers which images are GRUB, or a shim: they never change under their key.
+// kinds remembers what images are: they never change under their key.
 type kinds struct {
 	mu    sync.Mutex
 	known map[string]kind
 }
 
-type kind struct{ shim, grub bool }
+type kind struct {
+	shim, grub bool
+	digest     lane.Digest // of the file
+	bytes      int64
+}
 
 // of reads an image once. What cannot be read is neither: it is found out elsewhere.
 func (k *kinds) of(s bootStage) kind {
@@ -95,7 +103,7 @@ func (k *kinds) of(s bootStage) kind {
 	if err != nil {
 		return kind{}
 	}
-	var out kind
+	out := kind{digest: digest(data), bytes: int64(len(data))}
 	if im, err := uefi.ParseImage(data); err == nil {
 		_, out.shim = im.Section(".vendor_cert")
 		sbat, _ := im.Section(".sbat")

@@ -194,3 +194,34 @@ func TestBundleChain(t *testing.T) {
 		}
 	})
 }
+
+// TestChain: what was served is told beside what is proven, and what differs stands out.
+func TestChain(t *testing.T) {
+	r := secureRig(t, [][2]string{{"shimx64.efi", signedShim}, {"grubx64.efi", signedGRUB}}, nil)
+	r.enrol(secured("both", ""))
+	r.provision("node1", lane.Provisioning{})
+	for _, name := range []string{"shimx64.efi", "grubx64.efi"} {
+		_, err := r.fetch(lane.BootPath{MAC: mac1, Platform: secureUEFI, File: name}, lane.SurfaceTFTP)
+		r.must(err)
+	}
+	ch, err := r.Chain(t.Context(), "node1")
+	r.must(err)
+	if len(ch.Links) != 3 || ch.Firmware != "both" {
+		t.Fatalf("%+v", ch)
+	}
+	for i, served := range []int{1, 1, 0} {
+		if l := ch.Links[i]; !l.Proven || l.Differs() || len(l.Fetched) != served || len(l.Digest) != len("sha256:")+64 {
+			t.Errorf("link %d: %+v", i, l)
+		}
+	}
+	// The site puts another GRUB in its place: what was served is no longer what is proven.
+	r.must(os.WriteFile(r.Loaders[secureUEFI][1], []byte("another"), 0o644))
+	ch, err = r.Chain(t.Context(), "node1")
+	r.must(err)
+	if l := ch.Links[1]; l.Proven || !l.Differs() || len(l.Broken) == 0 {
+		t.Errorf("changed GRUB: %+v", l)
+	}
+	if ch.Links[0].Differs() {
+		t.Errorf("the same shim: %+v", ch.Links[0])
+	}
+}

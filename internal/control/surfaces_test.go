@@ -89,8 +89,15 @@ func TestBootFiles(t *testing.T) {
 			}
 		})
 	}
-	if e := r.last("node1", lane.KindServed); e.Digest == "" || e.Bytes == 0 || e.Surface != lane.SurfaceTFTP || e.Message != "entry script" {
-		t.Errorf("the entry script left %+v", e)
+	if e := r.last("node1", lane.KindServed); e.Digest == "" || e.Bytes == 0 || e.Surface != lane.SurfaceTFTP || e.Message != "boot loader snponly.efi" || e.Run == "" {
+		t.Errorf("the loader left %+v", e)
+	}
+	events, err := r.Events(t.Context(), "node1", -1, 1000)
+	r.must(err)
+	if !slices.ContainsFunc(events, func(e lane.Event) bool {
+		return e.Kind == lane.KindServed && e.Digest != "" && e.Bytes > 0 && e.Surface == lane.SurfaceTFTP && e.Message == "entry script"
+	}) {
+		t.Error("the entry script left nothing")
 	}
 	if e := r.last("mac:"+string(stranger), lane.KindAsked); e.Reason != lane.UnknownMachine || e.Facts == nil || e.Facts.From != "10.0.0.9" {
 		t.Errorf("the unknown machine left %+v", e)
