@@ -77,7 +77,11 @@ func (c *Control) Seed(ctx context.Context, p lane.RunPath, f lane.Facts) (seed.
 	if err != nil {
 		return seed.Document{}, err
 	}
-	docs, err := seed.Documents(c.input(h, b, c.base(f)))
+	in, err := c.documents(h, b, c.base(f))
+	if err != nil {
+		return seed.Document{}, err
+	}
+	docs, err := seed.Documents(in)
 	if err != nil {
 		return seed.Document{}, err
 	}
@@ -115,7 +119,11 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 		})
 		return lane.Order{Action: lane.Hold, Reason: lane.DiskMismatch, Detail: err.Error(), Host: h.ID, Run: h.Run.ID}, failed
 	}
-	files, err := seed.AgentFiles(c.input(h, b, c.base(f)))
+	in, err := c.documents(h, b, c.base(f))
+	if err != nil {
+		return lane.Order{}, err
+	}
+	files, err := seed.AgentFiles(in)
 	if err != nil {
 		return lane.Order{}, err
 	}
