@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"bootlane/internal/lane"
@@ -66,7 +67,20 @@ func (c *Control) File(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.
 	}
 	e := c.answered(lane.KindServed, d, f)
 	e.Digest, e.Bytes, e.Message = file.Digest, file.SizeBytes, "file of "+b.Ref()
+	if err := c.sound(file); err != nil { // what cannot be served must not stand there as served
+		e.Kind, e.Action, e.Message = lane.KindRefused, "", lane.Clean("file of "+b.Ref()+": "+err.Error(), 1000)
+		return lane.BundleFile{}, errors.Join(err, c.Store.Witness(ctx, e))
+	}
 	return file, c.Store.Witness(ctx, e)
+}
+
+// sound opens a file as whoever serves it will do, and so has it verified.
+func (c *Control) sound(file lane.BundleFile) error {
+	f, err := c.Bundles.Open(file)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // Seed answers a request for an installer document. The answer is on record
