@@ -47,7 +47,8 @@ type Manifest struct {
 	Image       *ImageManifest         `yaml:"image,omitempty"`
 	Loaders     map[string]Loader      `yaml:"loaders,omitempty"` // by platform
 	MinimumSBAT map[string]int         `yaml:"minimumSBAT,omitempty"`
-	Expires     string                 `yaml:"expires,omitempty"` // YYYY-MM-DD, or RFC 3339
+	FirstBoot   []string               `yaml:"firstBoot,omitempty"` // scripts
+	Expires     string                 `yaml:"expires,omitempty"`   // YYYY-MM-DD, or RFC 3339
 	Sources     []lane.Source          `yaml:"sources,omitempty"`
 	// Files names further files, and may hold the sha256:… that any file must have.
 	Files map[string]string `yaml:"files,omitempty"`
@@ -121,7 +122,7 @@ func parseManifest(path string, data []byte) (lane.Bundle, error) {
 // that something names is among its files, without a digest where bundle.yaml has none.
 func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
 	b = lane.Bundle{Name: m.Name, Version: m.Version, OS: m.OS, Release: m.Release, Seed: m.Seed, Kernel: m.Kernel, Initrd: m.Initrd, Args: m.Args,
-		Mirror: m.Mirror, Security: m.Security, Packages: m.Packages, MinimumSBAT: m.MinimumSBAT, Sources: m.Sources, Files: map[string]lane.BundleFile{}}
+		Mirror: m.Mirror, Security: m.Security, Packages: m.Packages, MinimumSBAT: m.MinimumSBAT, FirstBoot: m.FirstBoot, Sources: m.Sources, Files: map[string]lane.BundleFile{}}
 	var err error
 	if b.Arch, err = lane.ParseArch(m.Arch); err != nil {
 		b.Arch = lane.Arch(m.Arch)
@@ -135,7 +136,7 @@ func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
 			bad = append(bad, lane.Problem{Field: "expires", Message: fmt.Sprintf("%q is not a date such as 2027-05-31", m.Expires)})
 		}
 	}
-	names := []string{m.Kernel, m.Initrd}
+	names := append([]string{m.Kernel, m.Initrd}, m.FirstBoot...)
 	if i := m.Image; i != nil {
 		b.Image = &lane.BundleImage{File: i.File, Compression: i.Compression, RawDigest: lane.Digest(i.RawDigest), RawBytes: i.RawBytes, RootLabel: i.RootPartLabel}
 		names = append(names, i.File)
@@ -198,7 +199,7 @@ func check(b lane.Bundle) []lane.Problem {
 			bad(text.name, "has characters that cannot be printed, or more than 300")
 		}
 	}
-	return slices.Concat(out, checkFiles(b), checkLoaders(b), checkImage(b), checkOrigin(b))
+	return slices.Concat(out, checkFiles(b), checkScripts(b), checkLoaders(b), checkImage(b), checkOrigin(b))
 }
 
 func checkFiles(b lane.Bundle) (out []lane.Problem) {
@@ -226,6 +227,22 @@ func checkFiles(b lane.Bundle) (out []lane.Problem) {
 // reserved reports whether a name in a bundle's directory is one of those that describe the files.
 func reserved(name string) bool {
 	return name == ManifestName || name == CanonicalName || strings.HasPrefix(name, CanonicalName+".") && strings.HasSuffix(name, SignatureExt)
+}
+
+// maxScript bounds a first-boot script: it travels within another one.
+const maxScript = 64 << 10
+
+func checkScripts(b lane.Bundle) (out []lane.Problem) {
+	for i, f := range b.FirstBoot {
+		field := fmt.Sprintf("firstBoot[%d]", i)
+		if file, ok := b.Files[f]; !ok || file.SizeBytes > maxScript {
+			out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf("%q is not one of the bundle's files, or larger than %d bytes", f, maxScript)})
+		}
+		if slices.Contains(b.FirstBoot[:i], f) {
+			out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf("%q stands there already", f)})
+		}
+	}
+	return out
 }
 
 func checkLoaders(b lane.Bundle) (out []lane.Problem) {

@@ -36,6 +36,7 @@ loaders:
   x86_64-bios: undionly.kpxe
   x86_64-uefi: {first: shimx64.efi, second: grubx64.efi, extra: [mmx64.efi], config: [grub.cfg]}
 minimumSBAT: {shim: 4, grub: 5}
+firstBoot: [setup.sh]
 expires: 2027-11-30
 sources:
   - {url: "https://deb.debian.org/debian", licence: GPL-2.0-only, files: [linux]}
@@ -56,7 +57,7 @@ func folder(t testing.TB, yaml string, files map[string]string) string {
 
 func fullFolder(t testing.TB) string {
 	files := map[string]string{}
-	for _, n := range []string{"linux", "initrd", "undionly.kpxe", "shimx64.efi", "grubx64.efi", "mmx64.efi", "notes.txt"} {
+	for _, n := range []string{"linux", "initrd", "undionly.kpxe", "shimx64.efi", "grubx64.efi", "mmx64.efi", "notes.txt", "setup.sh"} {
 		files[n] = "this is " + n
 	}
 	return folder(t, fullYAML, files)

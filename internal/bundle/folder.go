@@ -46,7 +46,7 @@ func Build(ctx context.Context, dir string) (Folder, error) {
 		b.Files[name] = lane.BundleFile{Digest: have, SizeBytes: size}
 		return nil
 	})
-	for _, p := range checkImage(b) {
+	for _, p := range slices.Concat(checkImage(b), checkScripts(b)) {
 		problems = append(problems, p.Field+": "+p.Message)
 	}
 	if len(problems) > 0 {

@@ -324,3 +324,29 @@ func TestTrusted(t *testing.T) {
 	r.pass(5 * time.Second)
 	r.script(lane.LocalBoot)
 }
+
+// TestDamagedInMidInstall: a file that changes on the disk of the server is refused before
+// a byte of it leaves, that is on record, and every surface knows it from then on.
+func TestDamagedInMidInstall(t *testing.T) {
+	r := newRig(t)
+	b := r.imported("1")
+	r.enrol(spec("node1"))
+	r.provision("node1", lane.Provisioning{Bundle: "sys-1"})
+	r.script(lane.Install)
+	r.must(r.kernel())
+	blob := filepath.Join(r.dir, "bundles", "blobs", "sha256", strings.TrimPrefix(string(b.Files["linux"].Digest), "sha256:"))
+	r.must(os.Chmod(blob, 0o644))
+	r.must(os.WriteFile(blob, []byte("1 Linux"), 0o644)) // of the same size
+	if err := r.kernel(); lane.CodeOf(err) != lane.Unavailable || !strings.Contains(err.Error(), "a disk, or somebody, changed it") {
+		t.Errorf("the first to ask gets %v", err)
+	}
+	if e := r.last("node1", lane.KindRefused); !strings.Contains(e.Message, "file of sys-1: ") || e.Name != "linux" {
+		t.Errorf("it left %+v", e)
+	}
+	refused(t, "and the next", r.kernel(), "bundle-refused: sys-1 is damaged in the store: linux")
+	r.pass(5 * time.Second)
+	r.script(lane.LocalBoot)
+	_, err := r.BundleImport(t.Context(), lane.BundleImport{Dir: r.made("1", ""), By: "op:t"})
+	r.must(err)
+	r.must(r.kernel())
+}

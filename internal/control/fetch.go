@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"bootlane/internal/lane"
@@ -66,7 +67,20 @@ func (c *Control) File(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.
 	}
 	e := c.answered(lane.KindServed, d, f)
 	e.Digest, e.Bytes, e.Message = file.Digest, file.SizeBytes, "file of "+b.Ref()
+	if err := c.sound(file); err != nil { // what cannot be served must not stand there as served
+		e.Kind, e.Action, e.Message = lane.KindRefused, "", lane.Clean("file of "+b.Ref()+": "+err.Error(), 1000)
+		return lane.BundleFile{}, errors.Join(err, c.Store.Witness(ctx, e))
+	}
 	return file, c.Store.Witness(ctx, e)
+}
+
+// sound opens a file as whoever serves it will do, and so has it verified.
+func (c *Control) sound(file lane.BundleFile) error {
+	f, err := c.Bundles.Open(file)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // Seed answers a request for an installer document. The answer is on record
@@ -77,7 +91,11 @@ func (c *Control) Seed(ctx context.Context, p lane.RunPath, f lane.Facts) (seed.
 	if err != nil {
 		return seed.Document{}, err
 	}
-	docs, err := seed.Documents(c.input(h, b, c.base(f)))
+	in, err := c.documents(h, b, c.base(f))
+	if err != nil {
+		return seed.Document{}, err
+	}
+	docs, err := seed.Documents(in)
 	if err != nil {
 		return seed.Document{}, err
 	}
@@ -115,7 +133,11 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 		})
 		return lane.Order{Action: lane.Hold, Reason: lane.DiskMismatch, Detail: err.Error(), Host: h.ID, Run: h.Run.ID}, failed
 	}
-	files, err := seed.AgentFiles(c.input(h, b, c.base(f)))
+	in, err := c.documents(h, b, c.base(f))
+	if err != nil {
+		return lane.Order{}, err
+	}
+	files, err := seed.AgentFiles(in)
 	if err != nil {
 		return lane.Order{}, err
 	}

@@ -22,7 +22,11 @@ const secretStandIn = "capability-of-the-run"
 func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	h.Run = lane.Run{ID: "r-preflight", Capability: secretStandIn, Disk: h.Disk, BundleName: b.Ref()}
 	var out []lane.Problem
-	if _, err := seed.Documents(c.input(h, b, c.BaseURL)); err != nil {
+	in, err := c.documents(h, b, c.BaseURL)
+	if err == nil {
+		_, err = seed.Documents(in)
+	}
+	if err != nil {
 		out = append(out, lane.Problem{Field: "seed", Message: err.Error()})
 	}
 	if b.Seed != lane.SeedImage && !c.Site.Admits() {
@@ -64,7 +68,11 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 	}
 	d := lane.Decision{Action: lane.Install, Reason: lane.Granted, Host: h.ID, Run: h.Run.ID}
 	files = append(files, lane.Rendered{Path: "http/boot/" + string(h.ID) + ".ipxe", Body: string(script.InstallScript(c.install(h, b, d, f)))})
-	docs, err := seed.Documents(c.input(h, b, c.base(f)))
+	in, err := c.documents(h, b, c.base(f))
+	if err != nil {
+		return nil, err
+	}
+	docs, err := seed.Documents(in)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,8 @@ package control
 import (
 	"cmp"
 	"context"
+	"errors"
+	"io"
 	"strings"
 
 	"bootlane/internal/lane"
@@ -134,6 +136,23 @@ func (c *Control) base(f lane.Facts) string { return cmp.Or(f.Server, c.BaseURL)
 // input is what the seeds are made of, for a machine that reaches us at base.
 func (c *Control) input(h lane.Host, b lane.Bundle, base string) seed.Input {
 	return seed.Input{Host: h, Bundle: b, Site: c.Site, Base: base + lane.RunBase(h.Run.Capability)}
+}
+
+// documents is the same with the bundle's first-boot scripts.
+func (c *Control) documents(h lane.Host, b lane.Bundle, base string) (seed.Input, error) {
+	in := c.input(h, b, base)
+	for _, name := range b.FirstBoot {
+		f, err := c.Bundles.Open(b.Files[name])
+		if err != nil {
+			return in, err
+		}
+		body, err := io.ReadAll(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return in, &lane.Error{Code: lane.Unavailable, Message: "read the first-boot script " + name, Err: err}
+		}
+		in.Scripts = append(in.Scripts, seed.Script{Name: name, Body: body})
+	}
+	return in, nil
 }
 
 func filePath(h lane.Host, b lane.Bundle, name string) string {

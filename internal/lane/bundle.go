@@ -24,7 +24,10 @@ type Bundle struct {
 	Security string                `json:"security,omitempty"` // pinned security mirror
 	Packages []PackageSnapshot     `json:"packages,omitempty"`
 	Files    map[string]BundleFile `json:"files"`
-	Loaders  map[string]Loader     `json:"loaders,omitempty"` // by platform name, in place of the site's
+	// FirstBoot names files that are scripts: first boot runs them as root, in this order,
+	// once it knows that the machine is the right one. Each must bear being repeated.
+	FirstBoot []string          `json:"firstBoot,omitempty"`
+	Loaders   map[string]Loader `json:"loaders,omitempty"` // by platform name, in place of the site's
 	// MinimumSBAT is the least SBAT generation by component that the bundle's loaders have.
 	MinimumSBAT map[string]int `json:"minimumSBAT,omitempty"`
 	Expires     time.Time      `json:"expires,omitzero"` // from then on it is refused; zero: never

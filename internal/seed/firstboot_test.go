@@ -480,3 +480,28 @@ func TestFirstBootAgain(t *testing.T) {
 		_ = held.Wait() // read fails at the end of input; that is how it is told to end
 	})
 }
+
+// TestFirstBootScripts: a bundle's scripts run in order, each until it has succeeded once,
+// whatever bytes are in them; one that fails fails the run, and those behind it wait.
+func TestFirstBootScripts(t *testing.T) {
+	s, in := newInstalled(t), full(lane.SeedImage)
+	in.Scripts = []Script{
+		{"first.sh", []byte("#!/bin/sh\necho 'quotes\" $x `y`' >> " + s.root + "/state/ran\n")},
+		{"second.sh", []byte("#!/bin/sh\n[ -e " + s.root + "/state/mended ] || exit 7\necho second >> " + s.root + "/state/ran\n")},
+	}
+	status, reports := s.boot(in)
+	if status != 0 || len(reports) != 2 || said(reports[1]) != "ready 1 failed" || reports[1].Get(lane.ReportMessage) != "first boot: the bundle's script second.sh failed, exit code 7" {
+		t.Fatalf("exit %d, reports %v", status, reports)
+	}
+	if s.read("var/lib/bootlane/done") != "" {
+		t.Error("it is done all the same")
+	}
+	s.write("state/mended", "")
+	s.forget("state/log")
+	if status, reports = s.boot(in); status != 0 || said(reports[len(reports)-1]) != "ready 1 ok" {
+		t.Fatalf("exit %d, reports %v", status, reports)
+	}
+	if got, want := s.read("state/ran"), "quotes\" $x `y`\nsecond\n"; got != want {
+		t.Errorf("ran %q, want %q", got, want)
+	}
+}

@@ -10,6 +10,7 @@ package seed
 import (
 	"bytes"
 	"embed"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,8 +57,19 @@ type Input struct {
 	Host   lane.Host
 	Bundle lane.Bundle
 	Site   Site
-	Base   string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
+	// Scripts are the bundle's first-boot scripts, in order.
+	Scripts []Script
+	Base    string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
 }
+
+// Script is one program of a bundle that first boot runs.
+type Script struct {
+	Name string // a plain file name
+	Body []byte
+}
+
+// Encoded returns the script in base64: whatever is in it, it cannot break out of what it stands in.
+func (s Script) Encoded() string { return base64.StdEncoding.EncodeToString(s.Body) }
 
 // Document is one named text.
 type Document struct {

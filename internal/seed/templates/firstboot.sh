@@ -79,6 +79,21 @@ until result=$(checks); do
 	fi
 	sleep 10
 done
+{{- if .Scripts}}
+
+# script NAME BASE64: runs a script of the bundle, until it has succeeded once.
+script() {
+	file=/var/lib/bootlane/scripts/$1
+	[ -e "$file.done" ] && return 0
+	mkdir -p /var/lib/bootlane/scripts
+	printf '%s' "$2" | base64 -d > "$file" && chmod 700 "$file" || return 1
+	echo "bootlane: first-boot script $1"
+	"$file" < /dev/null 9>&- && : > "$file.done"
+}
+{{- range .Scripts}}
+script {{sq .Name}} {{sq .Encoded}} || { report ready 1 failed "first boot: the bundle's script {{.Name}} failed, exit code $?"; exit 0; }
+{{- end}}
+{{- end}}
 # GRUB reads the disk without its journal: after a power cut from here on, it must
 # find what this boot changed, a grown file system first of all.
 sync
