@@ -9,7 +9,7 @@ FUZZTIME ?= 20s
 BENCH ?= dhcp,storm,kill,memory,tftp,lossy,http
 LABBUNDLES := $(addprefix --,image=$(CACHE)/lab/image installer=$(CACHE)/lab/installer trust=$(CACHE)/lab/trust.yaml key=$(CACHE)/lab/lab.key)
 
-.PHONY: build setup lab lab-full test check bench bench-peers fuzz conformance clean
+.PHONY: build setup lab lab-full lab-secureboot test check bench bench-peers fuzz conformance clean
 
 build: ## both binaries, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -26,6 +26,10 @@ lab-full: build ## every scenario, the slow ones too; writes the table of docs/f
 	scripts/lab-bundles $(CACHE)/lab
 	bin/bootlane lab --full $(LABBUNDLES) --out lab-out
 	go test ./internal/lab -run FirmwarePage -table ../../lab-out/firmware.md
+
+lab-secureboot: setup build ## the scenarios of Secure Boot, firmware that enforces it
+	scripts/lab-bundles $(CACHE)/lab
+	bin/bootlane lab $(LABBUNDLES) --out lab-out s t u o
 
 test: setup check ## everything but the lab
 	go test -race ./...
