@@ -36,7 +36,7 @@ func rooms() map[string]room {
 		"internal/agent":           {budget: 3580, why: "runs on the machine: it shares only the wire contract"},
 		"internal/observe":         {imports: []string{"internal/pcap"}, budget: 600, why: "hears and asks; what it means is read by pcap"},
 		"internal/pcap":            {budget: 2350, why: "bytes to report: no sockets, no clock"},
-		"internal/uefi":            {budget: 2050, why: "images to a proof: no sockets, no clock, and no library, for those panic on malformed images"},
+		"internal/uefi":            {budget: 2900, why: "images to a proof, keys to what firmware takes: no sockets, no clock, and no library, for those panic on malformed images"},
 		"internal/udp":             {leaf: true, budget: 150, why: "sockets that know where a datagram came in; what it means is not its business"},
 		"internal/idle":            {leaf: true, budget: 90, why: "an order, of whatever addresses"},
 		"internal/turn":            {leaf: true, budget: 50, why: "who comes after whom, whoever they are"},
@@ -49,17 +49,18 @@ func rooms() map[string]room {
 			why: "the pure packages only: it names the store it needs itself"},
 		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 850, why: "inventory files are written by people"},
 		"internal/lab": {imports: []string{"internal/api", "internal/pcap"}, budget: 2800, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves"},
-		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi"}, budget: 2600,
+		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi"}, budget: 3200,
 			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files"},
 		"internal/app": {imports: []string{everybody}, budget: 1720, why: "the only package that knows everybody"},
 	}
 }
 
-// narrow names imports that only some files of a package may make.
+// narrow names imports that only some files of a package may make; several are
+// separated by spaces.
 var narrow = []struct{ pkg, imports, file, why string }{
 	{"internal/cli", "internal/app", "serve.go", "every other verb must work from another machine"},
 	{"internal/cli", "internal/lab", "lab.go", "the lab is one verb"},
-	{"internal/cli", "internal/uefi", "uefi.go", "images are judged by one verb, without a server"},
+	{"internal/cli", "internal/uefi", "uefi.go uefikeys.go uefienrol.go", "images are judged and signed by one verb, without a server"},
 	{"internal/cli", "internal/pcap", "pcap.go", "captures are explained by one verb, without a server"},
 }
 
@@ -76,7 +77,7 @@ var confined = []struct {
 	{"crypto/rand", []string{"internal/app", "internal/control", "cmd/"}, "randomness is handed in: tests choose the ids"},
 	{"math/rand", []string{"internal/app", "internal/control"}, "randomness is handed in: tests choose the ids"},
 	{"math/rand/v2", []string{"internal/app", "internal/control", "internal/bench"}, "randomness is handed in: tests choose the ids"},
-	{"os/exec", []string{"internal/lab", "internal/nettest", "internal/bench", "internal/cli"}, "the server starts no programs; the lab and tests play with some, and bundle sign asks a signer"},
+	{"os/exec", []string{"internal/lab", "internal/nettest", "internal/bench", "internal/cli"}, "the server starts no programs; the lab and tests play with some, and a key in a token signs by an operator's own command"},
 	{"database/sql", []string{"internal/store", "internal/store/"}, "rules never stand in SQL, and SQL stands in one place"},
 	{"log", nil, "slog is handed in; the global logger is nobody's"},
 	{"plugin", nil, "one binary"},
