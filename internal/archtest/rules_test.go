@@ -33,6 +33,7 @@ func rooms() map[string]room {
 		"internal/nettest":         {leaf: true, budget: 160, why: "a namespace for tests that own ports 67 and 69; for tests only"},
 		"internal/bundle":          {imports: []string{"internal/strictyaml", "internal/trust"}, budget: 1800, why: "bundle.yaml is written by people; a store that did not judge signatures itself could be asked around them"},
 		"internal/trust":           {imports: []string{"internal/strictyaml"}, budget: 500, why: "keys and signatures to a verdict: what is signed is not its business"},
+		"internal/registry":        {budget: 430, why: "moves artifacts and believes no registry; what a bundle is, it does not know"},
 		"internal/source":          {budget: 1800, why: "reads what people have, into a directory; what a bundle is, it does not know"},
 		"internal/agent":           {budget: 3580, why: "runs on the machine: it shares only the wire contract"},
 		"internal/observe":         {imports: []string{"internal/pcap"}, budget: 600, why: "hears and asks; what it means is read by pcap"},
@@ -105,6 +106,8 @@ var modules = []struct {
 	{"github.com/ProtonMail/go-crypto", []string{"internal/source"}, "OpenPGP: who signed a distribution's digests; the one of golang.org/x/crypto is frozen, and gpgv is not everywhere"},
 	{"github.com/google/go-cmp", []string{"internal/store/storetest"}, "tests: differences that a person can read"},
 	{"github.com/mdlayher/packet", []string{"internal/dhcp", "internal/observe", "internal/nettest"}, "AF_PACKET: ARP, to find an address in use before it is given; and to hear other servers"},
+	{"github.com/opencontainers/go-digest", []string{"internal/registry"}, "what oras-go calls a digest"},
+	{"github.com/opencontainers/image-spec", []string{"internal/registry"}, "OCI's names: media types, descriptors"},
 	{"github.com/rogpeppe/go-internal", []string{}, "tests: testscript plays command lines against the real program"},
 	{"github.com/gopacket/gopacket", []string{"internal/pcap"}, "the formats of capture files, and what stands in front of UDP: links, tags, IP"},
 	{"github.com/insomniacslk/dhcp", []string{"internal/agent", "internal/dhcp", "internal/dhcp6", "internal/pcap"}, "the wire format of DHCP with all its options; we judge, it only codes"},
@@ -119,6 +122,7 @@ var modules = []struct {
 	{"golang.org/x/sync", []string{"internal/app", "internal/bundle", "internal/control"}, "errgroup: parts end together; singleflight: a file that many ask for is verified once"},
 	{"golang.org/x/sys", []string{"internal/agent", "internal/dhcp", "internal/httpboot", "internal/store/sqlite", "internal/tftp", "internal/udp"}, "system calls: mounts, packet information, bytes that have arrived, file locks"},
 	{"golang.org/x/term", []string{"internal/cli"}, "a passphrase is not shown while it is typed"},
+	{"oras.land/oras-go/v2", []string{"internal/registry"}, "the OCI distribution API with docker's logins, tokens and credential helpers; what comes is checked by us"},
 	{"modernc.org/sqlite", []string{"internal/store/sqlite"}, "SQLite without cgo: one static binary"},
 }
 
