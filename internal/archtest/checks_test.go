@@ -67,7 +67,7 @@ func narrowImports(p pkg) (out []string) {
 			continue
 		}
 		for _, f := range p.production() {
-			if pos, ok := f.imports()[module+"/"+n.imports]; ok && f.name != n.file {
+			if pos, ok := f.imports()[module+"/"+n.imports]; ok && !slices.Contains(strings.Fields(n.file), f.name) {
 				out = append(out, fmt.Sprintf("%s: only %s may import %s: %s", p.at(pos), n.file, n.imports, n.why))
 			}
 		}

@@ -26,23 +26,6 @@ func (a *app) bundleCmd() *cobra.Command {
 	return cmd
 }
 
-const bundleBuildLong = `Read every file of the bundle in a directory, and write its canonical manifest,
-DIR/manifest.json: what is signed. The same input gives the same bytes. bundle.yaml is
-not touched; where it says a file's digest, the file must have it. No server is asked.`
-
-func (a *app) bundleBuildCmd() *cobra.Command {
-	return &cobra.Command{Use: "build DIR", Aliases: []string{"hash"}, Short: "write the canonical manifest of a bundle's directory", Long: bundleBuildLong, Args: args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, argv []string) error {
-			f, err := bundle.Build(cmd.Context(), argv[0])
-			if err != nil {
-				return err
-			}
-			return a.show(f.Bundle, func(w io.Writer) {
-				fmt.Fprintf(w, "%s names %d files, %s, of %s: %s\n", filepath.Join(argv[0], bundle.CanonicalName), len(f.Bundle.Files), size(total(f.Bundle)), f.Bundle.Ref(), f.Bundle.Digest)
-			})
-		}}
-}
-
 const bundleImportLong = `Verify the bundle in a directory of the server's machine and store it. Every file
 is compared with its size and SHA-256 in the manifest, and the signatures with the
 server's trust file, where it has one. A version never changes: other content under the

@@ -179,7 +179,7 @@ func (a *app) sign(ctx context.Context, path string, k keyFlags) error {
 func (a *app) signer(ctx context.Context, text []byte, k keyFlags) (trust.Signer, error) {
 	if k.command != "" {
 		public, err := trust.ParsePublic(text)
-		return trust.External(external(ctx, k.command, a.Stderr), public), err
+		return trust.External(external(ctx, k.command, "", a.Stderr), public), err
 	}
 	if !trust.Encrypted(text) {
 		return trust.FromFile(text, "")
@@ -191,11 +191,12 @@ func (a *app) signer(ctx context.Context, text []byte, k keyFlags) (trust.Signer
 	return trust.FromFile(text, passphrase)
 }
 
-// external returns what has a program sign.
-func external(ctx context.Context, command string, stderr io.Writer) trust.Raw {
+// external returns what has a program sign; it finds the name of the key, where it may be
+// one of several, as BOOTLANE_KEY.
+func external(ctx context.Context, command, key string, stderr io.Writer) trust.Raw {
 	return func(message []byte) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-		cmd.Stdin, cmd.Stderr = bytes.NewReader(message), stderr
+		cmd.Stdin, cmd.Stderr, cmd.Env = bytes.NewReader(message), stderr, append(os.Environ(), "BOOTLANE_KEY="+key)
 		out, err := cmd.Output()
 		if err != nil {
 			return nil, fmt.Errorf("run the signer %q: %w", command, err)

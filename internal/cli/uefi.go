@@ -13,9 +13,9 @@ import (
 )
 
 func (a *app) uefiCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "uefi", Short: "Secure Boot: inspect images, prove a chain", Args: args(cobra.NoArgs),
+	cmd := &cobra.Command{Use: "uefi", Short: "Secure Boot: inspect images, prove a chain, own keys", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(a.uefiInspectCmd(), a.uefiProveCmd())
+	cmd.AddCommand(a.uefiInspectCmd(), a.uefiProveCmd(), a.uefiKeygenCmd(), a.uefiSignCmd(), a.uefiEnrollCmd())
 	return cmd
 }
 

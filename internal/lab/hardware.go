@@ -1,6 +1,10 @@
 package lab
 
-import "bootlane/internal/lane"
+import (
+	"path/filepath"
+
+	"bootlane/internal/lane"
+)
 
 // Board is a kind of machine that QEMU plays.
 type Board string
@@ -46,6 +50,8 @@ func (m *Machine) hardware() hardware {
 	switch {
 	case m.Board == Secure:
 		return hardware{lane.X86_64, "qemu-system-x86_64", smm, secureCode, "/usr/share/OVMF/OVMF_VARS_4M.ms.fd", "OVMF, x64, Secure Boot", []string{"ovmf", "qemu-system-x86"}}
+	case m.Board == Owned:
+		return hardware{lane.X86_64, "qemu-system-x86_64", smm, secureCode, filepath.Join(m.lab.dir, ownedStore), "OVMF, x64, own keys", []string{"ovmf", "qemu-system-x86"}}
 	case m.Board == IA32:
 		return hardware{lane.I386, "qemu-system-x86_64", smm, ia32Code, "/usr/share/OVMF/OVMF32_VARS_4M.fd", "OVMF, IA32", []string{"ovmf-ia32", "qemu-system-x86"}}
 	case m.Board == ARM64:

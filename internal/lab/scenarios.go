@@ -48,6 +48,7 @@ func Scenarios() []Scenario {
 		{"s", "the main job with Secure Boot enforced, Microsoft's keys: signed by network and from the disk; then held", secureJob, ownDHCP + ipv6Keys + secureLoaders, true, []string{secureCode}},
 		{"t", "the Debian installer with Secure Boot enforced: shim, GRUB, kernel; own seed, identity gate", secureInstaller, ownDHCP + secureLoaders, true, []string{secureCode}},
 		{"u", "Secure Boot, chains that cannot hold: refused beforehand; forced, refused by the firmware and by shim; GRUB by HTTP Boot", brokenChains, ownDHCP + secureLoaders, true, []string{secureCode}},
+		{"o", "Secure Boot with the owner's keys, UEFI: iPXE and kernel signed by them run, as far as the agent's first report; unsigned iPXE does not", ownKeys, "", true, []string{secureCode, plainIPXE}},
 		{"d", "an unknown machine: held, and told why", unknown, "", false, nil},
 	}
 }

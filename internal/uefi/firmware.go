@@ -1,14 +1,11 @@
 package uefi
 
 import (
-	"bytes"
 	"crypto/x509"
 	"embed"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf16"
 
 	"bootlane/internal/lane"
 )
@@ -86,48 +83,6 @@ func ParseFirmware(name string, data []byte) (Firmware, error) {
 		return f, lane.Errorf(lane.Invalid, "the variable store has no db: Secure Boot is off in this firmware, and it checks nothing; enrol keys first (OVMF_VARS_4M.ms.fd has Microsoft's)")
 	}
 	return f, nil
-}
-
-// isStore recognises a firmware volume: EFI_FIRMWARE_VOLUME_HEADER, PI 1.8, volume 3, 3.2.1.
-func isStore(data []byte) bool {
-	return len(data) > 56 && string(data[40:44]) == "_FVH"
-}
-
-// storeVariable returns the newest value of a variable of an EDK2 variable store with
-// authenticated variables: MdeModulePkg/Include/Guid/VariableFormat.h.
-func storeVariable(data []byte, name string) (value []byte, found bool) {
-	le := binary.LittleEndian
-	store := uint64(le.Uint16(data[48:])) // HeaderLength of the volume
-	const storeHeader, variableHeader = 28, 60
-	if store+storeHeader > uint64(len(data)) || guid(data[store:]) != "aaf32c78-947b-439a-a180-2e144ec37792" {
-		return nil, false
-	}
-	rest := data[store+storeHeader:]
-	if size := uint64(le.Uint32(data[store+16:])); size >= storeHeader && size-storeHeader < uint64(len(rest)) {
-		rest = rest[:size-storeHeader]
-	}
-	for len(rest) >= variableHeader && le.Uint16(rest) == 0x55aa {
-		const added = 0x3f // VAR_ADDED; other states are values of the past
-		state, nameLen, dataLen := rest[2], uint64(le.Uint32(rest[36:])), uint64(le.Uint32(rest[40:]))
-		end := variableHeader + nameLen + dataLen
-		if end > uint64(len(rest)) {
-			break
-		}
-		// EFI_IMAGE_SECURITY_DATABASE_GUID, of both db and dbx
-		if state == added && utf16Is(rest[variableHeader:variableHeader+nameLen], name) && guid(rest[44:]) == "d719b2cb-3d3a-4596-a3bc-dad00e67656f" {
-			value, found = rest[variableHeader+nameLen:end], true
-		}
-		rest = rest[min((end+3)&^3, uint64(len(rest))):]
-	}
-	return value, found
-}
-
-func utf16Is(b []byte, want string) bool {
-	var w bytes.Buffer
-	for _, u := range append(utf16.Encode([]rune(want)), 0) {
-		w.Write([]byte{byte(u), byte(u >> 8)})
-	}
-	return bytes.Equal(b, w.Bytes())
 }
 
 // names lists certificates by what people call them.

@@ -21,6 +21,8 @@ const (
 	unsignedFile = "/usr/lib/shim/fbx64.efi"
 	debianCA     = "/usr/share/shim/debian-uefi-ca.der"
 	storeFile    = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
+	emptyStore   = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	ipxeFile     = "/boot/ipxe.efi"
 )
 
 // read returns a file of a Debian package, or fails and names the package.
@@ -29,7 +31,7 @@ func read(t testing.TB, path string) []byte {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		pkg := map[string]string{mokFile: "shim-helpers-amd64-signed", fallbackFile: "shim-helpers-amd64-signed", shimFile: "shim-signed",
-			grubFile: "grub-efi-amd64-signed", kernelFile: "debian-installer-12-netboot-amd64", storeFile: "ovmf"}[path]
+			grubFile: "grub-efi-amd64-signed", kernelFile: "debian-installer-12-netboot-amd64", storeFile: "ovmf", emptyStore: "ovmf", ipxeFile: "ipxe"}[path]
 		if pkg == "" {
 			pkg = "shim-unsigned"
 		}
@@ -42,7 +44,7 @@ func read(t testing.TB, path string) []byte {
 func tool(t testing.TB, args ...string) (string, bool) {
 	t.Helper()
 	if _, err := exec.LookPath(args[0]); err != nil {
-		t.Fatalf("%v: install Debian's sbsigntool and openssl (scripts/setup)", err)
+		t.Fatalf("%v: install Debian's sbsigntool, efitools and openssl (scripts/setup)", err)
 	}
 	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 	return string(out), err == nil

@@ -1,0 +1,4 @@
+package uefi
+
+// Checksum is checksum, for tests of another package.
+var Checksum = checksum
