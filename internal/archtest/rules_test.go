@@ -50,7 +50,7 @@ func rooms() map[string]room {
 		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose", "internal/migrate", "internal/uefi"}, budget: 2330,
 			why: "the pure packages only: it names the store it needs itself"},
 		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 850, why: "inventory files are written by people"},
-		"internal/lab": {imports: []string{"internal/api", "internal/pcap"}, budget: 2800, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves"},
+		"internal/lab": {imports: []string{"internal/api", "internal/pcap"}, budget: 2900, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves"},
 		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source"}, budget: 3500,
 			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files"},
 		"internal/app": {imports: []string{everybody}, budget: 1720, why: "the only package that knows everybody"},

@@ -76,6 +76,34 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// TestSkopeo: the stock tool of that world copies a bundle out of the store, every blob as it is.
+func TestSkopeo(t *testing.T) {
+	skopeo, err := exec.LookPath("skopeo")
+	if err != nil {
+		t.Fatal("this test needs skopeo: apt-get install skopeo")
+	}
+	s := newStore(t, t.TempDir())
+	imported(t, s, small("a", "1"), map[string]string{"linux": "kernel", "initrd": "one"})
+	imported(t, s, small("a", "2"), map[string]string{"linux": "kernel", "initrd": "two"})
+	copied := t.TempDir()
+	if out, err := exec.Command(skopeo, "copy", "oci:"+s.dir+":a-1", "oci:"+copied+":a-1").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	files, err := filepath.Glob(filepath.Join(copied, "blobs", "sha256", "*"))
+	must(t, err)
+	have := 0
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		must(t, err)
+		if ours, err := os.ReadFile(filepath.Join(s.blobs(), filepath.Base(path))); err == nil && bytes.Equal(ours, data) {
+			have++
+		}
+	}
+	if have != 4 { // artifact, manifest, two files
+		t.Errorf("%d of %d copied files are ours, want 4", have, len(files))
+	}
+}
+
 // TestIndexLost: an index that a disk ate is made anew from what is there.
 func TestIndexLost(t *testing.T) {
 	s := newStore(t, t.TempDir())

@@ -1,0 +1,63 @@
+package lane
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestCompareVersions(t *testing.T) {
+	inOrder := []string{"0", "1", "1-a", "1.1", "1.1-rc1", "1.2", "1.10", "1a", "2", "9", "10", "2026-2-a", "2026-11-a", "2026-11-b", "2026-12-a", "99999999999999999999998", "99999999999999999999999", "a", "a1", "b"}
+	for i, a := range inOrder {
+		for j, b := range inOrder {
+			if got := CompareVersions(a, b); (got < 0) != (i < j) || (got > 0) != (i > j) {
+				t.Errorf("%s and %s: %d", a, b, got)
+			}
+		}
+	}
+	for _, same := range [][2]string{{"1", "01"}, {"2026-02-a", "2026-2-a"}, {"0", "000"}} {
+		if CompareVersions(same[0], same[1]) != 0 {
+			t.Errorf("%v are two versions", same)
+		}
+	}
+}
+
+// FuzzCompareVersions: it is an order, whatever the texts.
+func FuzzCompareVersions(f *testing.F) {
+	f.Add("1.2", "1.10", "01")
+	f.Add("a-1", "a", "")
+	sign := func(n int) int { return max(-1, min(1, n)) }
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		if CompareVersions(a, a) != 0 || sign(CompareVersions(a, b)) != -sign(CompareVersions(b, a)) {
+			t.Fatalf("%q and %q: %d, %d", a, b, CompareVersions(a, b), CompareVersions(b, a))
+		}
+		list := []string{a, b, c}
+		slices.SortFunc(list, CompareVersions)
+		if CompareVersions(list[0], list[2]) > 0 {
+			t.Fatalf("%q is in no order", list)
+		}
+	})
+}
+
+func TestDiffBundles(t *testing.T) {
+	a := Bundle{Name: "sys", Version: "1", OS: "debian", Arch: X86_64, Seed: SeedNoCloud, Kernel: "linux", Initrd: "initrd", Args: "console=tty0 console=ttyS0 quiet", Mirror: "http://m/1",
+		Files: map[string]BundleFile{"linux": {"sha256:01", 1}, "gone": {"sha256:03", 3}}, Loaders: map[string]Loader{"x86_64-uefi": {First: "ipxe.efi"}},
+		Packages: []PackageSnapshot{{"http://p", "2026-11-01", "sha256:aa"}}}
+	b := a
+	b.Version, b.Seed, b.Args, b.FirstBoot = "2", SeedPreseed, "console=tty0 console=ttyS1 debug", []string{"new"}
+	b.Files = map[string]BundleFile{"linux": {"sha256:02", 1}, "new": {"sha256:04", 4}}
+	b.Loaders = map[string]Loader{"x86_64-uefi": {First: "shim.efi", Second: "grub.efi", Config: []string{"grub.cfg"}}}
+	b.Packages = []PackageSnapshot{{"http://p", "2026-12-01", "sha256:bb"}}
+	want := []BundleChange{
+		{"version", "1", "2"}, {"seed", "nocloud/1", "debian-preseed/1"}, {"args.console#2", "console=ttyS0", "console=ttyS1"}, {"args.debug", "", "debug"}, {"args.quiet", "quiet", ""},
+		{"loaders.x86_64-uefi", "ipxe.efi", "shim.efi, grub.efi"}, {"loaders.x86_64-uefi.config", "", "grub.cfg"}, {"packages.http://p", "2026-11-01 sha256:aa", "2026-12-01 sha256:bb"}, {"firstBoot", "", "new"},
+		{"files.gone", "sha256:03, 3 bytes", ""}, {"files.linux", "sha256:01, 1 bytes", "sha256:02, 1 bytes"}, {"files.new", "", "sha256:04, 4 bytes"},
+	}
+	if diff := cmp.Diff(want, DiffBundles(a, b)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if same := DiffBundles(a, a); len(same) != 0 {
+		t.Errorf("of the same: %v", same)
+	}
+}
