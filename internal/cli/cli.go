@@ -64,7 +64,7 @@ func Main(ctx context.Context, args []string, env Env) int {
 		return a.failJSON(err, code)
 	}
 	fmt.Fprintf(env.Stderr, "bootlane: %s\n", safe(err.Error()))
-	if code == exitUnreachable {
+	if errors.Is(err, api.ErrUnreachable) {
 		fmt.Fprintf(env.Stderr, "Is `bootlane serve` running there? Else set --server or BOOTLANE_SERVER.\n")
 	}
 	if code == exitUsage {

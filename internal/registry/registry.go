@@ -235,6 +235,8 @@ func explain(err error) error {
 	switch {
 	case lane.CodeOf(err) != "" || errors.Is(err, context.Canceled):
 		return err
+	case errors.Is(err, http.ErrSchemeMismatch):
+		code, hint = lane.Invalid, "the registry speaks no TLS: --plain-http, if that is meant"
 	case errors.Is(err, errdef.ErrNotFound):
 		code, hint = lane.NotFound, "the registry does not have it"
 	case errors.Is(err, content.ErrMismatchedDigest), errors.Is(err, content.ErrTrailingData), errors.Is(err, content.ErrInvalidDescriptorSize), errors.Is(err, errdef.ErrInvalidDigest):
