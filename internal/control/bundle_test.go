@@ -131,6 +131,9 @@ func TestRevoked(t *testing.T) {
 	if d, err := r.Ask(t.Context(), romFacts()); err != nil || d.Action != lane.LocalBoot || d.Reason != lane.BundleRefused {
 		t.Errorf("%+v, %v", d, err)
 	}
+	if v, err := r.Why(t.Context(), "node1"); err != nil || !strings.Contains(v.Rule+" "+v.Because, "bundle-refused") || !strings.Contains(v.Because, "sys-1 is revoked") {
+		t.Errorf("why: %+v, %v", v, err)
+	}
 	_, err = r.Cancel(t.Context(), "node1", "op:t", "")
 	r.must(err)
 	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "sys-1", By: "op:t", Reinstall: true})

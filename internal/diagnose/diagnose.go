@@ -6,6 +6,7 @@ package diagnose
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"bootlane/internal/lane"
@@ -137,12 +138,29 @@ func underWay(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) l
 	if h.Run.Stage == lane.StageAddress && asked != nil && asked.Facts.HTTPBoot {
 		v.Next = "it was told a URL for UEFI HTTP Boot and did not fetch it: does its firmware allow http:// (many want https, or a switch in the setup), and does it trust the certificate of an https:// one? Has it a route to the server?"
 	}
+	if e := bundleRefused(h, events); e != nil {
+		v.Rule, v.Evidence = string(e.Reason), e
+		v.Because += "; since then its bundle is refused: " + e.Message
+		i := slices.IndexFunc(lane.Reasons(), func(d lane.ReasonDoc) bool { return d.Reason == e.Reason })
+		v.Next = lane.Reasons()[i].Next // every one of them is described
+		return v
+	}
 	if e := lured(h, events); e != nil {
 		v.Rule, v.Evidence = "other-server", e
 		v.Because += "; " + e.Message
 		v.Next = "find that server with `bootlane dhcp servers`, and turn it off, or take this machine's VLAN away from it; then let the machine boot again"
 	}
 	return v
+}
+
+// bundleRefused returns the last answer within the run, when that was that its bundle may
+// not be installed any more.
+func bundleRefused(h lane.Host, events []lane.Event) *lane.Event {
+	e := last(events, func(e lane.Event) bool { return e.Run == h.Run.ID && e.Reason != "" && e.Action != "" })
+	if e == nil || e.Reason != lane.BundleRefused && e.Reason != lane.BundleMissing {
+		return nil
+	}
+	return e
 }
 
 // lured returns the evidence that the machine of a run took another server's offer
