@@ -2,14 +2,9 @@ package bundle
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"bootlane/internal/lane"
 )
@@ -94,36 +89,4 @@ func unpack(text []byte) (a artifact, signatures []descriptor, err error) {
 		}
 	}
 	return a, signatures, nil
-}
-
-// ArtifactType is what a bundle is called in a registry.
-const ArtifactType = mediaBundle
-
-// Export lays the bundle of a directory out as an OCI image layout in another, new one on
-// the same file system, and returns the digest of its artifact. Files are linked, not
-// copied; whether they are what the manifest says is for [Folder.Verify] to say.
-func (f Folder) Export(dir string) (lane.Digest, error) {
-	text, root, err := pack(f)
-	if err != nil {
-		return "", err
-	}
-	blobs := filepath.Join(dir, "blobs", "sha256")
-	if err := os.MkdirAll(blobs, 0o755); err != nil {
-		return "", fmt.Errorf("make the layout: %w", err)
-	}
-	blob := func(d lane.Digest) string { return filepath.Join(blobs, strings.TrimPrefix(string(d), "sha256:")) }
-	for name, file := range f.Bundle.Files {
-		if err := os.Link(filepath.Join(f.Dir, name), blob(file.Digest)); err != nil && !errors.Is(err, fs.ErrExist) { // two names of the same bytes
-			return "", fmt.Errorf("lay out %s: %w", name, err)
-		}
-	}
-	for _, data := range append(slices.Collect(maps.Values(f.Signatures)), f.Manifest, text) {
-		err = errors.Join(err, os.WriteFile(blob(digestOf(data)), data, 0o644))
-	}
-	list, failed := json.Marshal(index{SchemaVersion: 2, MediaType: mediaIndex, Manifests: []descriptor{root}})
-	err = errors.Join(err, failed, os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(layoutVersion), 0o644), os.WriteFile(filepath.Join(dir, "index.json"), list, 0o644))
-	if err != nil {
-		return "", fmt.Errorf("lay the bundle out: %w", err)
-	}
-	return root.Digest, nil
 }

@@ -21,8 +21,8 @@ import (
 func (a *app) bundleCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "bundle", Short: "boot bundles: build, sign, import, approve, name, revoke", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(a.bundleBuildCmd(), a.bundleInitramfsCmd(), a.bundleKeygenCmd(), a.bundleSignCmd(), a.bundleVerifyCmd(), a.bundleImportCmd(), a.bundlePushCmd(), a.bundlePullCmd(), a.bundleListCmd(), a.bundleShowCmd(),
-		a.bundleDiffCmd(), a.bundleApproveCmd(), a.bundleRevokeCmd(), a.bundleAliasCmd(), a.bundleRollbackCmd(), a.bundleGCCmd(), a.bundleFsckCmd())
+	cmd.AddCommand(a.bundleBuildCmd(), a.bundleInitramfsCmd(), a.bundleKeygenCmd(), a.bundleSignCmd(), a.bundleVerifyCmd(), a.bundleImportCmd(), a.bundleListCmd(), a.bundleShowCmd(),
+		a.bundleDiffCmd(), a.bundleApproveCmd(), a.bundleRevokeCmd(), a.bundleAliasCmd(), a.bundleRollbackCmd(), a.bundlePushCmd(), a.bundlePullCmd(), a.bundleGCCmd(), a.bundleFsckCmd())
 	return cmd
 }
 

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -15,11 +17,20 @@ import (
 	"bootlane/internal/registry"
 )
 
-const registryLong = `
+const bundlePushLong = `Push a bundle's directory to an OCI registry, its signatures with it. REF is
+HOST[:PORT]/REPOSITORY:TAG. Every file is compared with the manifest first; what the
+registry has is skipped. Printed is the reference by digest, which never means anything
+else: pull by that. No server of Bootlane's is asked.
 
-REFERENCE is HOST[:PORT]/REPOSITORY:TAG, or @sha256:DIGEST in place of the tag, which pins
-the very bytes. Credentials are those of docker login. What the registry, or this directory,
-has already is not sent again: a broken transfer goes on where it was.`
+Credentials are docker's: ` + "`docker login`" + `, or $DOCKER_CONFIG/config.json.`
+
+const bundlePullLong = `Pull a bundle from an OCI registry into DIR, which must not be there yet. REF is
+HOST[:PORT]/REPOSITORY:TAG, or better @sha256:HEX. The registry is not believed: every
+byte is compared with its digest, and DIR appears when the bundle is whole. What broke
+off stays in DIR.pull, and is continued by the next call. Whether its signatures count
+is told by ` + "`bundle verify DIR --trust FILE`" + `, and by the server at the import.
+
+Credentials are docker's: ` + "`docker login`" + `, or $DOCKER_CONFIG/config.json.`
 
 // registryFlags say how a registry is reached.
 type registryFlags struct {
@@ -27,125 +38,116 @@ type registryFlags struct {
 	plain bool
 }
 
-func (f *registryFlags) add(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&f.ca, "ca", "", "`file` with the certificate of the registry's authority, PEM")
-	cmd.Flags().BoolVar(&f.plain, "plain-http", false, "speak HTTP without TLS")
-	return cmd
+func (r *registryFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&r.ca, "ca", "", "`file` with certificates (PEM) to trust besides the system's")
+	cmd.Flags().BoolVar(&r.plain, "plain-http", false, "no TLS: anybody on the way can read, and send other bundles than you meant")
 }
 
-func (f *registryFlags) open(a *app, reference string) (*registry.Repository, error) {
-	o := registry.Options{PlainHTTP: f.plain, Tell: registry.Progress(tenths(a.Stderr))}
-	if f.ca != "" {
+func (r registryFlags) open(a *app, ref string) (*registry.Repository, error) {
+	o := registry.Options{PlainHTTP: r.plain, Tell: registry.Progress(tenths(a.Stderr))}
+	if r.ca != "" {
 		var err error
-		if o.CA, err = os.ReadFile(f.ca); err != nil {
-			return nil, fmt.Errorf("read --ca: %w", err)
+		if o.CA, err = os.ReadFile(r.ca); err != nil {
+			return nil, err
 		}
 	}
-	return registry.Open(reference, o)
-}
-
-// pushed is the answer of push and pull.
-type pushed struct {
-	Bundle   string      `json:"bundle"`
-	Digest   lane.Digest `json:"digest"`   // of the bundle's manifest
-	Artifact lane.Digest `json:"artifact"` // pins it in the registry
+	return registry.Open(ref, o)
 }
 
 func (a *app) bundlePushCmd() *cobra.Command {
-	var f registryFlags
-	return f.add(&cobra.Command{Use: "push DIR REFERENCE", Short: "copy a bundle, with its signatures, to an OCI registry",
-		Long: "Copy the bundle in a directory, with its signatures, to an OCI registry. It is verified first." + registryLong, Args: args(cobra.ExactArgs(2)),
-		RunE: func(cmd *cobra.Command, argv []string) (err error) {
-			dir, err := filepath.Abs(argv[0])
-			if err != nil {
-				return fmt.Errorf("find the bundle's directory: %w", err)
-			}
-			folder, err := bundle.Open(dir)
-			if err != nil {
-				return err
-			}
-			if err := folder.Verify(cmd.Context()); err != nil {
-				return err
-			}
-			repo, err := f.open(a, argv[1])
-			if err != nil {
-				return err
-			}
-			tmp, err := os.MkdirTemp(filepath.Dir(dir), ".push-*") // beside it, so that files can be linked
-			if err != nil {
-				return fmt.Errorf("make a place for the artifact: %w", err)
-			}
-			defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-			artifact, err := folder.Export(tmp)
-			if err != nil {
-				return err
-			}
-			layout, err := registry.NewLayout(tmp)
-			if err != nil {
-				return err
-			}
-			if err := repo.Push(cmd.Context(), layout, artifact); err != nil {
-				return err
-			}
-			return a.show(pushed{folder.Bundle.Ref(), folder.Bundle.Digest, artifact}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s is in the registry as %s\nthe artifact is %s: a reference with it names these bytes for ever\n", folder.Bundle.Ref(), argv[1], artifact)
-			})
-		}})
+	var r registryFlags
+	cmd := &cobra.Command{Use: "push REF DIR", Short: "push a bundle's directory to an OCI registry", Long: bundlePushLong, Args: args(cobra.ExactArgs(2)), RunE: func(cmd *cobra.Command, argv []string) error {
+		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		repo, err := r.open(a, argv[0])
+		if err != nil {
+			return err
+		}
+		f, err := bundle.Open(argv[1])
+		if err != nil {
+			return err
+		}
+		if err := f.Verify(ctx); err != nil {
+			return err
+		}
+		manifest, open, err := f.Artifact()
+		if err != nil {
+			return err
+		}
+		d, err := repo.Push(ctx, manifest, open)
+		if err != nil {
+			return err
+		}
+		return a.showPinned(f, repo.Pinned(d), "pushed")
+	}}
+	r.register(cmd)
+	return cmd
 }
 
 func (a *app) bundlePullCmd() *cobra.Command {
-	var f registryFlags
-	return f.add(&cobra.Command{Use: "pull REFERENCE DIR", Short: "copy a bundle, with its signatures, from an OCI registry",
-		Long: "Copy a bundle, with its signatures, from an OCI registry to a new directory, for `bundle verify` and\n`bundle import`. Every byte is compared with its digest; what is not whole is not left there." + registryLong, Args: args(cobra.ExactArgs(2)),
-		RunE: func(cmd *cobra.Command, argv []string) error {
-			dir, err := filepath.Abs(argv[1])
-			if err != nil {
-				return fmt.Errorf("find the directory: %w", err)
-			}
-			if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-				return lane.Errorf(lane.Refused, "%s is not empty: name a new directory", argv[1])
-			}
-			repo, err := f.open(a, argv[0])
-			if err != nil {
-				return err
-			}
-			parts := dir + ".pull" // stays when the transfer breaks off, to go on
-			layout, err := registry.NewLayout(parts)
-			if err != nil {
-				return err
-			}
-			artifact, err := repo.Pull(cmd.Context(), bundle.ArtifactType, layout)
-			if lane.CodeOf(err) == lane.NotFound {
-				err = errors.Join(err, os.RemoveAll(parts))
-			}
-			if err != nil {
-				return err
-			}
-			folder, err := unpacked(cmd.Context(), layout, artifact, dir)
-			if err != nil {
-				return errors.Join(err, os.RemoveAll(dir), os.RemoveAll(parts))
-			}
-			if err := os.RemoveAll(parts); err != nil {
-				return fmt.Errorf("remove what was needed to go on: %w", err)
-			}
-			return a.show(pushed{folder.Bundle.Ref(), folder.Bundle.Digest, artifact.Manifest}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s is in %s: %s, %d signatures\nthe artifact is %s\nnext: bootlane bundle verify --trust FILE %s\n", folder.Bundle.Ref(), argv[1], folder.Bundle.Digest, len(folder.Signatures), artifact.Manifest, argv[1])
-			})
-		}})
+	var r registryFlags
+	cmd := &cobra.Command{Use: "pull REF DIR", Short: "pull a bundle from an OCI registry into a directory", Long: bundlePullLong, Args: args(cobra.ExactArgs(2)), RunE: func(cmd *cobra.Command, argv []string) error {
+		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		repo, err := r.open(a, argv[0])
+		if err != nil {
+			return err
+		}
+		return a.pull(ctx, repo, filepath.Clean(argv[1]))
+	}}
+	r.register(cmd)
+	return cmd
 }
 
-// unpacked puts an artifact's files into a directory, and expects them to be a whole bundle.
-func unpacked(ctx context.Context, layout *registry.Layout, artifact registry.Artifact, dir string) (bundle.Folder, error) {
-	if err := layout.Unpack(artifact, dir, bundle.CanonicalName); err != nil {
-		return bundle.Folder{}, err
+// pull brings a bundle into dir, in one step at the end.
+func (a *app) pull(ctx context.Context, repo *registry.Repository, dir string) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return lane.Errorf(lane.Conflict, "%s is there already: name another directory", dir)
 	}
-	folder, err := bundle.Open(dir)
+	staging := dir + ".pull"
+	layout, err := registry.NewLayout(staging)
 	if err != nil {
-		return folder, err
+		return err
 	}
-	if have := lane.Digest(artifact.Config.Digest); have != folder.Bundle.Digest {
-		return folder, lane.Errorf(lane.Refused, "the artifact is of the bundle %s, its manifest is %s", have, folder.Bundle.Digest)
+	artifact, err := repo.Pull(ctx, bundle.ArtifactType, layout)
+	if err != nil {
+		return err
 	}
-	// The artifact's layers are what they say; that they are the manifest's files is another matter.
-	return folder, folder.Verify(ctx)
+	whole := filepath.Join(staging, "bundle")
+	if err := os.RemoveAll(whole); err != nil { // of an attempt that was killed
+		return err
+	}
+	if err := layout.Unpack(artifact, whole, bundle.CanonicalName); err != nil {
+		return err
+	}
+	f, err := bundle.Open(whole)
+	if err == nil {
+		err = f.Verify(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("what came is no bundle: %w", errors.Join(err, os.RemoveAll(staging)))
+	}
+	if err := os.Rename(whole, dir); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(staging); err != nil {
+		return err
+	}
+	f.Dir = dir
+	return a.showPinned(f, repo.Pinned(artifact.Manifest), "pulled")
+}
+
+func (a *app) showPinned(f bundle.Folder, ref, done string) error {
+	out := map[string]string{"dir": f.Dir, "bundle": f.Bundle.Ref(), "digest": string(f.Bundle.Digest), "reference": ref}
+	return a.show(out, func(w io.Writer) {
+		fmt.Fprintf(w, "%s is %s, with %s: %s\n", f.Bundle.Ref(), done, counted(len(f.Signatures), "signature"), f.Bundle.Digest)
+		fmt.Fprintln(w, ref)
+	})
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

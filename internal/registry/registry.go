@@ -49,6 +49,13 @@ type Repository struct {
 	tell Progress
 }
 
+// Pinned is the reference by which an artifact of the repository is always the same.
+func (r *Repository) Pinned(d lane.Digest) string {
+	ref := r.repo.Reference
+	ref.Reference = string(d)
+	return ref.String()
+}
+
 // Limits of what a registry may send as an artifact's manifest.
 const (
 	maxManifest = 4 << 20
@@ -94,39 +101,39 @@ type Artifact struct {
 	root ocispec.Descriptor
 }
 
-// Push copies an artifact of a layout, and gives it the reference's tag. Blobs that the
-// registry has are skipped. Under a reference by digest only that very artifact is pushed.
-func (r *Repository) Push(ctx context.Context, from *Layout, manifest lane.Digest) error {
-	text, err := from.read(manifest)
+// Opener opens a blob of an artifact that is here.
+type Opener func(d lane.Digest) (io.ReadCloser, error)
+
+// Push copies an artifact, gives it the reference's tag, and returns its digest. Blobs that
+// the registry has are skipped. Under a reference by digest only that very artifact is pushed.
+func (r *Repository) Push(ctx context.Context, manifest []byte, open Opener) (lane.Digest, error) {
+	a, err := parse(manifest, "")
 	if err != nil {
-		return err
-	}
-	a, err := parse(text, "")
-	if err != nil {
-		return err
+		return "", err
 	}
 	if want, err := lane.ParseDigest(r.ref); err == nil && want != a.Manifest {
-		return lane.Errorf(lane.Invalid, "the reference is of %s, the artifact is %s: push it under a tag", want, a.Manifest)
+		return "", lane.Errorf(lane.Invalid, "the reference is of %s, the artifact is %s: push it under a tag", want, a.Manifest)
 	}
 	for _, d := range append([]ocispec.Descriptor{a.Config}, a.Layers...) {
-		if err := r.pushBlob(ctx, from, d); err != nil {
-			return explain(fmt.Errorf("push %s: %w", title(d), err))
+		if err := r.pushBlob(ctx, open, d); err != nil {
+			return "", explain(fmt.Errorf("push %s: %w", title(d), err))
 		}
 	}
-	if err := r.repo.PushReference(ctx, a.root, bytes.NewReader(text), r.ref); err != nil {
-		return explain(fmt.Errorf("push the manifest: %w", err))
+	if err := r.repo.PushReference(ctx, a.root, bytes.NewReader(manifest), r.ref); err != nil {
+		return "", explain(fmt.Errorf("push the manifest: %w", err))
 	}
-	return nil
+	return a.Manifest, nil
 }
 
-func (r *Repository) pushBlob(ctx context.Context, from *Layout, d ocispec.Descriptor) error {
+// pushBlob pushes one, unless it is there. The registry compares its digest, and oras its length.
+func (r *Repository) pushBlob(ctx context.Context, open Opener, d ocispec.Descriptor) error {
 	if ok, err := r.repo.Blobs().Exists(ctx, d); err != nil || ok {
 		if ok {
 			r.tell(title(d), d.Size, d.Size)
 		}
 		return err
 	}
-	f, err := from.open(d)
+	f, err := open(lane.Digest(d.Digest))
 	if err != nil {
 		return err
 	}
