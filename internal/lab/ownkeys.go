@@ -66,13 +66,17 @@ func (l *Lab) own(ctx context.Context, from string) (string, error) {
 	}
 	kernel := filepath.Join(dir, "linux")
 	sign := []string{"uefi", "sign", "--certificate", filepath.Join(keys, "db.pem"), "--key", filepath.Join(keys, "db.key")}
-	for _, args := range [][]string{
+	commands := [][]string{
 		{"uefi", "keygen", keys, "--name", "Lab", "--no-passphrase"},
 		{"uefi", "enroll-bundle", keys, filepath.Dir(filepath.Join(l.dir, ownedStore)), "--store", blankStore},
 		append(sign[:len(sign):len(sign)], plainIPXE, filepath.Join(dir, "snponly.efi")),
 		append(sign[:len(sign):len(sign)], kernel, kernel),
-		{"bundle", "hash", dir},
-	} {
+		{"bundle", "build", dir},
+	}
+	if l.cfg.Key != "" {
+		commands = append(commands, []string{"bundle", "sign", dir, "--key", l.cfg.Key})
+	}
+	for _, args := range commands {
 		if err := run(ctx, nil, l.cfg.Bootlane, args...); err != nil {
 			return "", err
 		}
