@@ -117,6 +117,30 @@ func TestSecureBootPreflight(t *testing.T) {
 	}
 }
 
+// TestMinimumSBAT: a bundle may want more of its loaders than shim does.
+func TestMinimumSBAT(t *testing.T) {
+	for least, says := range map[int]string{1: "", 900: "grubx64.efi is below the minimumSBAT of least-1: "} {
+		r := secureRig(t, [][2]string{{"shimx64.efi", signedShim}, {"grubx64.efi", signedGRUB}}, nil)
+		dir := filepath.Join(r.dir, "signed")
+		m, err := bundle.ReadManifest(dir)
+		r.must(err)
+		r.must(os.RemoveAll(filepath.Join(dir, bundle.CanonicalName)))
+		r.must(bundle.WriteManifest(dir, bundle.Manifest{Name: "least", Version: "1", OS: m.OS, Release: m.Release, Arch: string(m.Arch), Seed: m.Seed, Kernel: m.Kernel, Initrd: m.Initrd,
+			MinimumSBAT: map[string]int{"grub": least}}))
+		_, err = bundle.Build(t.Context(), dir)
+		r.must(err)
+		_, err = r.BundleImport(t.Context(), lane.BundleImport{Dir: dir, By: "op:t"})
+		r.must(err)
+		h := secured("both", "")
+		h.Bundle = "least-1"
+		r.enrol(h)
+		_, err = r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t"})
+		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("grub %d: %v", least, err)
+		}
+	}
+}
+
 // TestGRUBBehindProxy: by PXE GRUB takes whoever gave the address for its boot server.
 func TestGRUBBehindProxy(t *testing.T) {
 	loaders := [][2]string{{"shimx64.efi", signedShim}, {"grubx64.efi", signedGRUB}}
