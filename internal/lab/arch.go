@@ -3,7 +3,6 @@ package lab
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,11 +34,10 @@ func (l *Lab) armBundle(ctx context.Context) (string, error) {
 	if err := os.WriteFile(filepath.Join(dir, "bundle.yaml"), []byte(manifest), 0o644); err != nil {
 		return "", fmt.Errorf("make a bundle: %w", err)
 	}
-	err := errors.Join(run(ctx, nil, "cp", filepath.Join(armInstaller, "linux"), filepath.Join(armInstaller, "initrd.gz"), dir), run(ctx, nil, l.cfg.Bootlane, "bundle", "build", dir))
-	if l.cfg.Key != "" {
-		err = errors.Join(err, run(ctx, nil, l.cfg.Bootlane, "bundle", "sign", dir, "--key", l.cfg.Key))
+	if err := run(ctx, nil, "cp", filepath.Join(armInstaller, "linux"), filepath.Join(armInstaller, "initrd.gz"), dir); err != nil {
+		return "", err
 	}
-	return dir, err
+	return dir, l.seal(ctx, dir)
 }
 
 // arm64 boots machines of another architecture than the site's image, by PXE and by HTTP Boot.

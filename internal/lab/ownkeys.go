@@ -71,10 +71,6 @@ func (l *Lab) own(ctx context.Context, from string) (string, error) {
 		{"uefi", "enroll-bundle", keys, filepath.Dir(filepath.Join(l.dir, ownedStore)), "--store", blankStore},
 		append(sign[:len(sign):len(sign)], plainIPXE, filepath.Join(dir, "snponly.efi")),
 		append(sign[:len(sign):len(sign)], kernel, kernel),
-		{"bundle", "build", dir},
-	}
-	if l.cfg.Key != "" {
-		commands = append(commands, []string{"bundle", "sign", dir, "--key", l.cfg.Key})
 	}
 	for _, args := range commands {
 		if err := run(ctx, nil, l.cfg.Bootlane, args...); err != nil {
@@ -82,5 +78,5 @@ func (l *Lab) own(ctx context.Context, from string) (string, error) {
 		}
 	}
 	l.say("keys made, enrolled in a variable store; iPXE and the kernel signed by them")
-	return dir, nil
+	return dir, l.seal(ctx, dir)
 }

@@ -139,7 +139,15 @@ func (l *Lab) tamperedBundle(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make a bundle: %w", err)
 	}
-	return dir, run(ctx, nil, l.cfg.Bootlane, "bundle", "build", dir)
+	return dir, l.seal(ctx, dir)
+}
+
+// seal builds the bundle in a directory, and signs it where the server wants that.
+func (l *Lab) seal(ctx context.Context, dir string) error {
+	if err := run(ctx, nil, l.cfg.Bootlane, "bundle", "build", dir); err != nil || l.cfg.Key == "" {
+		return err
+	}
+	return run(ctx, nil, l.cfg.Bootlane, "bundle", "sign", dir, "--key", l.cfg.Key)
 }
 
 // refusesChain expects that no install is granted once the record says that the firmware
