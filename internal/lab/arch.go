@@ -68,19 +68,17 @@ func arm64(ctx context.Context, l *Lab) error {
 		if err := m.start(ctx); err != nil {
 			return err
 		}
-		if err := l.stage(ctx, m.Name, lane.StageLoader, patience); err != nil {
-			return err
-		}
-		if err := l.screen(ctx, m, `GNU GRUB|grub>`, patience); err != nil {
-			return err
-		}
-		l.expect(true, "%s ran the boot loader: shim, and its GRUB", m.Name)
-		if err := l.fetched(ctx, m, map[Way]int{PXE: 11, HTTP: 19}[m.Boot], armLoader); err != nil {
-			return err
-		}
-		m.stop()
 	}
-	return nil
+	pxe, web := machines[0], machines[1]
+	if err := l.sentOnByHTTP(ctx, web); err != nil {
+		return err
+	}
+	if err := l.stage(ctx, pxe.Name, lane.StageKernel, patience); err != nil {
+		return err
+	}
+	l.expect(true, "%s came by shim, GRUB and the installer's kernel to the identity gate", pxe.Name)
+	pxe.stop()
+	return l.fetched(ctx, pxe, 11, armLoader)
 }
 
 // refusesArch expects that nobody can have a bundle of another architecture installed.

@@ -185,8 +185,15 @@ func yes(v bool) string {
 // escape doubles the commas, which separate QEMU's options.
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
-// cycle presses the reset button. Waits look at the serial line from here on.
-func (m *Machine) cycle() error {
+// cycle presses the reset button. Waits look at the serial line from here on. Where
+// firmware has a system management mode it pulls the plug instead, and puts it back: after
+// a reset of QEMU's that firmware was seen to wait for its processors for ever.
+func (m *Machine) cycle(ctx context.Context) error {
+	if m.Board == Secure || m.Board == Owned {
+		m.stop()
+		m.mark = 0 // QEMU begins the log anew
+		return m.start(ctx)
+	}
 	m.mark = len(m.serial())
 	return m.qmp("system_reset")
 }

@@ -41,7 +41,7 @@ func Scenarios() []Scenario {
 		{"w", "HTTP Boot over IPv6 alone, UEFI: an unknown machine is held, and told why", http6, onlyIPv6, true, []string{"radvd"}},
 		{"x", "HTTP Boot, UEFI: as far as the agent's first report", httpBoot, "", true, nil},
 		{"y", "the site's own DHCP server names the boot files, as exported: dnsmasq, Kea, ISC; PXE and HTTP Boot", exported, externalDHCP, true, []string{"dnsmasq", "kea-dhcp4", "dhcpd"}},
-		{"m", "arm64 UEFI, by PXE and by HTTP Boot: an image for x86_64 is refused, its own boot loader runs", arm64, ownDHCP + armLoaders, true, []string{"qemu-system-aarch64", armCode, armLoader}},
+		{"m", "arm64 UEFI: an image for x86_64 is refused; shim and GRUB by PXE, as far as the identity gate of the Debian installer; not by HTTP Boot", arm64, ownDHCP + armLoaders, true, []string{"qemu-system-aarch64", armCode, armLoader}},
 		{"i", "UEFI of 32 bits: an unknown machine is held, and SYSLINUX tells it why", ia32, ownDHCP + efi32Loaders, true, []string{ia32Code, efi32Loader, efi32Rest}},
 		{"r", "behind a router and a relay agent, UEFI: as far as the agent's first report", relayed, relayedDHCP, true, []string{"dhcrelay"}},
 		{"p", "SYSLINUX in place of iPXE, UEFI: as far as the agent's first report", syslinux, ownDHCP + efi64Loaders, true, []string{efi64Loader, efi64Rest}},
@@ -193,7 +193,7 @@ func (l *Lab) bootsLocally(ctx context.Context, m *Machine, nth int) error {
 	if err := l.pause(ctx, 10*time.Second); err != nil {
 		return err
 	}
-	if err := m.cycle(); err != nil {
+	if err := m.cycle(ctx); err != nil {
 		return err
 	}
 	l.say("%s power-cycled, time %d", m.Name, nth)
@@ -399,7 +399,7 @@ func foreign(ctx context.Context, l *Lab) error {
 		return err
 	}
 	l.say("the new board is accepted")
-	if err := m.cycle(); err != nil {
+	if err := m.cycle(ctx); err != nil {
 		return err
 	}
 	if err := l.stage(ctx, m.Name, lane.StageKernel, patience); err != nil {

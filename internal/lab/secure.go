@@ -40,7 +40,7 @@ func secureJob(ctx context.Context, l *Lab) error {
 	if _, err := l.client.Act(ctx, m.Name, "quarantine", "to see what a held machine does"); err != nil {
 		return err
 	}
-	if err := m.cycle(); err != nil {
+	if err := m.cycle(ctx); err != nil {
 		return err
 	}
 	if err := l.screen(ctx, m, "Bootlane holds this machine", patience); err != nil {
