@@ -192,6 +192,9 @@ func (m *Machine) cycle(ctx context.Context) error {
 	if m.Board == Secure || m.Board == Owned {
 		m.stop()
 		m.mark = 0 // QEMU begins the log anew
+		if err := os.Rename(m.file("serial.log"), m.file("serial-before.log")); err != nil {
+			return fmt.Errorf("put the console's log aside: %w", err)
+		}
 		return m.start(ctx)
 	}
 	m.mark = len(m.serial())
