@@ -90,13 +90,15 @@ func grubSay(text string) []string {
 }
 
 // diskLoaders are where systems keep their boot loader for firmware, %s being the
-// architecture as UEFI writes it. Those that shim verifies for Secure Boot come first.
+// architecture as UEFI writes it. A shim comes before its GRUB; it finds nothing where the
+// firmware, having booted by network, did not connect its file systems (seen with OVMF),
+// and returns: then the GRUB beside it is started, if our own shim knows its signer.
 func diskLoaders() []string {
-	out := []string{"/EFI/BOOT/BOOT%s.EFI"}
+	out := []string{"/EFI/BOOT/BOOT%s.EFI", "/EFI/BOOT/grub%s.efi"}
 	for _, vendor := range []string{"debian", "ubuntu", "rocky", "almalinux", "redhat", "centos", "fedora", "opensuse", "sles"} {
-		out = append(out, "/EFI/"+vendor+"/shim%s.efi")
+		out = append(out, "/EFI/"+vendor+"/shim%s.efi", "/EFI/"+vendor+"/grub%s.efi")
 	}
-	return append(out, "/EFI/debian/grub%s.efi", "/EFI/Microsoft/Boot/bootmgfw.efi")
+	return append(out, "/EFI/Microsoft/Boot/bootmgfw.efi")
 }
 
 // grubLocal leaves GRUB for the disk: GRUB's exit tells firmware that all went well, and
