@@ -89,21 +89,16 @@ func grubSay(text string) []string {
 	return []string{"# Bootlane: " + clean(text), "echo " + grubQuote("Bootlane: "+clean(text))}
 }
 
-// diskLoaders are where systems keep their boot loader for firmware, %s being the
-// architecture as UEFI writes it. A shim comes before its GRUB; it finds nothing where the
-// firmware, having booted by network, did not connect its file systems (seen with OVMF),
-// and returns: then the GRUB beside it is started, if our own shim knows its signer.
-func diskLoaders() []string {
-	out := []string{"/EFI/BOOT/BOOT%s.EFI", "/EFI/BOOT/grub%s.efi"}
-	for _, vendor := range []string{"debian", "ubuntu", "rocky", "almalinux", "redhat", "centos", "fedora", "opensuse", "sles"} {
-		out = append(out, "/EFI/"+vendor+"/shim%s.efi", "/EFI/"+vendor+"/grub%s.efi")
-	}
-	return append(out, "/EFI/Microsoft/Boot/bootmgfw.efi")
-}
+// vendors are the directories of the EFI system partition in which systems keep their
+// boot loaders.
+const vendors = "debian ubuntu rocky almalinux redhat centos fedora opensuse sles"
 
-// grubLocal leaves GRUB for the disk: GRUB's exit tells firmware that all went well, and
-// OVMF then shows its menu, so that the disk's own loader is looked for and started. exit 1
-// is for firmware to go on with its next boot option, where GRUB's vendor lets it.
+// grubLocal leaves GRUB for the disk. GRUB's exit tells firmware that all went well, and
+// OVMF then shows its menu, so that the disk's own shim is looked for and started. That
+// returns where the firmware, having booted by network, did not connect its file systems
+// (seen with OVMF): then GRUB goes by the configuration of the disk's GRUB, for it reads
+// disks by itself. exit 1 is for firmware to go on with its next boot option, where GRUB's
+// vendor lets it.
 func grubLocal(p lane.Platform, how string) []string {
 	switch {
 	case how == lane.LocalBootExit, p.Firmware == lane.BIOS:
@@ -111,20 +106,28 @@ func grubLocal(p lane.Platform, how string) []string {
 	case how == lane.LocalBootExit1:
 		return []string{"exit 1"}
 	}
-	lines := []string{`set bl_arch=x64`, `if [ "${grub_cpu}" = arm64 ]; then set bl_arch=aa64; fi`, `if [ "${grub_cpu}" = i386 ]; then set bl_arch=ia32; fi`}
-	var files []string
-	for _, f := range diskLoaders() {
-		files = append(files, strings.ReplaceAll(f, "%s", "${bl_arch}"))
+	shims, configs := []string{"/EFI/BOOT/BOOT${bl_arch}.EFI"}, []string{}
+	for _, v := range strings.Fields(vendors) {
+		shims, configs = append(shims, "/EFI/"+v+"/shim${bl_arch}.efi"), append(configs, "/EFI/"+v)
 	}
-	return append(lines,
-		"for bl_file in "+strings.Join(files, " ")+"; do",
+	return []string{
+		"set bl_arch=x64", `if [ "${grub_cpu}" = arm64 ]; then set bl_arch=aa64; fi`, `if [ "${grub_cpu}" = i386 ]; then set bl_arch=ia32; fi`,
+		"for bl_file in " + strings.Join(shims, " ") + " /EFI/Microsoft/Boot/bootmgfw.efi; do",
 		"  if search --no-floppy --file --set=bl_disk ${bl_file}; then",
 		"    if chainloader (${bl_disk})${bl_file}; then",
 		"      boot",
 		"    fi",
 		"  fi",
 		"done",
-		"exit 1")
+		"for bl_dir in " + strings.Join(configs, " ") + "; do",
+		"  if search --no-floppy --file --set=bl_disk ${bl_dir}/grub.cfg; then",
+		"    set root=${bl_disk}",
+		"    set prefix=(${root})${bl_dir}",
+		"    configfile ${prefix}/grub.cfg",
+		"  fi",
+		"done",
+		"exit 1",
+	}
 }
 
 // grubQuote returns a word of GRUB's language that means s, which has no quotes.
