@@ -341,7 +341,7 @@ func TestNetworkWithoutRouter(t *testing.T) {
 	}
 	mac := string(s.nic.MAC)
 	want := mac + " SOLICIT leased fd77::1000\n" + mac + " DECLINE declined (another machine answers there; set aside for 10m0s) fd77::1000\n" + mac + " SOLICIT leased fd77::1001\n" + mac + " RENEW leased fd77::1001"
-	if s.told() != want {
+	if !strings.HasPrefix(s.told(), want) { // after the second wait it renews again
 		t.Errorf("the server's evidence:\n%s", s.told())
 	}
 	if list := s.addresses(); len(list) != 1 || list[0].ValidLft < 3500 {
