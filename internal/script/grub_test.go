@@ -2,14 +2,10 @@ package script
 
 import (
 	"bytes"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"bootlane/internal/lane"
 )
@@ -37,19 +33,7 @@ func grubs() map[string][]byte {
 func TestGRUB(t *testing.T) {
 	for name, got := range grubs() {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join("testdata", "grub-"+name+".cfg")
-			if *update {
-				if err := os.WriteFile(path, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
+			golden(t, "grub-"+name+".cfg", got)
 			grubReads(t, got)
 		})
 	}

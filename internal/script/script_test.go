@@ -24,6 +24,24 @@ const (
 	longest = 1024 // bytes in a line: iPXE copies each one to its stack
 )
 
+// golden compares a text with its golden file, or writes that anew.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("-want +got; look at it, then run with -update:\n%s", diff)
+	}
+}
+
 func facts(f lane.Firmware) lane.Facts {
 	return lane.Facts{Surface: lane.SurfaceHTTP, Speaker: lane.SpeakerLoader, MAC: "52:54:00:00:00:a1", MACs: []lane.MAC{"52:54:00:00:00:a2"}, UUID: "4c4c4544-0042-3510-8051-b4c04f4d3732",
 		Serial: "SN-A 1", AssetTag: "AT-1", Manufacturer: "Example Corp.", Product: "Server 9", Arch: lane.X86_64, Firmware: f}
@@ -79,19 +97,7 @@ func TestGolden(t *testing.T) {
 	}
 	for name, got := range scripts() {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join("testdata", name+".ipxe")
-			if *update {
-				if err := os.WriteFile(path, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("-want +got; look at it, then run with -update:\n%s", diff)
-			}
+			golden(t, name+".ipxe", got)
 			sound(t, got)
 		})
 	}
