@@ -1,15 +1,12 @@
 package lab
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,7 +143,7 @@ func (m *Machine) arguments() []string {
 	}
 	hw := m.hardware()
 	args := append(hw.options, "-name", m.Name, "-smp", "1", "-m", "1024", "-display", "none", "-no-user-config", "-nodefaults",
-		"-serial", "file:"+m.file("serial.log"), "-qmp", "unix:"+escape(m.file("qmp"))+",server=on,wait=off",
+		"-chardev", "file,id=serial,append=on,path="+escape(m.file("serial.log")), "-serial", "chardev:serial",
 		"-uuid", string(m.UUID), "-smbios", smbios)
 	if m.Asset != "" {
 		args = append(args, "-smbios", "type=3,asset="+escape(m.Asset))
@@ -185,20 +182,13 @@ func yes(v bool) string {
 // escape doubles the commas, which separate QEMU's options.
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
-// cycle presses the reset button. Waits look at the serial line from here on. Where
-// firmware has a system management mode it pulls the plug instead, and puts it back: after
-// a reset of QEMU's that firmware was seen to wait for its processors for ever.
+// cycle pulls the plug, and puts it back. Waits look at the serial line from here on.
+// QEMU's reset button is not that: a timer that the old system had armed in the processor
+// keeps the new firmware waiting, for two minutes or for ever.
 func (m *Machine) cycle(ctx context.Context) error {
-	if m.Board == Secure || m.Board == Owned {
-		m.stop()
-		m.mark = 0 // QEMU begins the log anew
-		if err := os.Rename(m.file("serial.log"), m.file("serial-before.log")); err != nil {
-			return fmt.Errorf("put the console's log aside: %w", err)
-		}
-		return m.start(ctx)
-	}
+	m.stop()
 	m.mark = len(m.serial())
-	return m.qmp("system_reset")
+	return m.start(ctx)
 }
 
 // stop pulls the plug.
@@ -227,30 +217,6 @@ func (m *Machine) shows(pattern string) bool {
 		s = ""
 	}
 	return regexp.MustCompile(pattern).MatchString(ansi.ReplaceAllString(s, ""))
-}
-
-// qmp sends one command to QEMU's monitor.
-func (m *Machine) qmp(command string) error {
-	conn, err := net.DialTimeout("unix", m.file("qmp"), 5*time.Second)
-	if err != nil {
-		return fmt.Errorf("reach the monitor of %s: %w", m.Name, err)
-	}
-	defer func() { _ = conn.Close() }() // one command, one connection
-	if err := conn.SetDeadline(m.lab.now().Add(10 * time.Second)); err != nil {
-		return fmt.Errorf("bound the monitor's answer: %w", err)
-	}
-	r := bufio.NewReader(conn)
-	for _, c := range []string{"", "qmp_capabilities", command} {
-		if c != "" {
-			if err := json.NewEncoder(conn).Encode(map[string]string{"execute": c}); err != nil {
-				return fmt.Errorf("tell the monitor %s: %w", c, err)
-			}
-		}
-		if _, err := r.ReadString('\n'); err != nil {
-			return fmt.Errorf("hear the monitor's answer to %q: %w", c, err)
-		}
-	}
-	return nil
 }
 
 // process is a child that dies with us.

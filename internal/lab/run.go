@@ -124,7 +124,8 @@ func Inner(ctx context.Context, cfg Config, key string) error {
 		}
 	}
 	if len(l.failures) > 0 {
-		return fmt.Errorf("%d expectations failed", len(l.failures))
+		err := os.WriteFile(filepath.Join(l.dir, failuresFile), []byte(strings.Join(l.failures, "\n")+"\n"), 0o644)
+		return errors.Join(fmt.Errorf("%d expectations failed", len(l.failures)), err)
 	}
 	l.say("all expectations met")
 	return nil
@@ -152,7 +153,10 @@ func (l *Lab) play(ctx context.Context, title string, story func(context.Context
 	return errors.Join(err, os.WriteFile(filepath.Join(l.dir, timelineFile), text.Bytes(), 0o644))
 }
 
-const timelineFile = "timeline.txt"
+const (
+	timelineFile = "timeline.txt"
+	failuresFile = "failures.txt" // only where there are some; a line each
+)
 
 func lastLines(s string) string {
 	lines := strings.Split(strings.TrimSpace(ansi.ReplaceAllString(s, "")), "\n")
@@ -178,6 +182,10 @@ func summary(cfg Config, keys []string, results []error, took time.Duration) err
 			if s.Key == key {
 				fmt.Fprintf(cfg.Out, "%s  %s  %s\n", verdict, key, s.Title)
 			}
+		}
+		// Once more at the end: of a log that was cut, this is the part that is kept.
+		if b, err := os.ReadFile(filepath.Join(cfg.Dir, key, failuresFile)); err == nil && results[i] != nil {
+			fmt.Fprintf(cfg.Out, "           %s\n", strings.ReplaceAll(strings.TrimSpace(string(b)), "\n", "\n           "))
 		}
 	}
 	fmt.Fprintf(cfg.Out, "%d of %d scenarios passed in %s. Consoles, packets and timelines: %s\n", len(keys)-failed, len(keys), took.Round(time.Second), cfg.Dir)

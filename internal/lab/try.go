@@ -41,8 +41,6 @@ const (
 	// mostUnnamed is how many machines are tried without being named: on one computer
 	// without KVM each takes minutes.
 	mostUnnamed = 8
-	// socketPath is how long the path of a socket may be, unix(7).
-	socketPath = 107
 	// quiet is how long a machine that was answered must ask nothing more: its firmware
 	// tries PXE, HTTP and the loader one after the other.
 	quiet = 15 * time.Second
@@ -59,7 +57,7 @@ func (t Trial) Check(cfg Config) error {
 	var problems []error
 	if hosts, _, err := t.inventory(); err != nil {
 		problems = append(problems, err)
-	} else if _, _, found := t.plan(hosts, t.dir(cfg)); len(found) > 0 {
+	} else if _, _, found := t.plan(hosts); len(found) > 0 {
 		problems = append(problems, &lane.Error{Code: lane.Invalid, Message: "this cannot be tried here", Problems: found})
 	}
 	old, err := os.ReadDir(t.dir(cfg))
@@ -81,7 +79,7 @@ func (t Trial) inventory() ([]api.HostSpec, func(api.ImportReply) error, error) 
 
 // plan makes virtual machines of the chosen hosts. Notes say what is not as on the
 // real ones; problems are what forbids the trial.
-func (t Trial) plan(hosts []api.HostSpec, dir string) (machines []*Machine, notes, problems []string) {
+func (t Trial) plan(hosts []api.HostSpec) (machines []*Machine, notes, problems []string) {
 	for _, id := range t.Hosts {
 		if !slices.ContainsFunc(hosts, func(s api.HostSpec) bool { return s.ID == id }) {
 			problems = append(problems, fmt.Sprintf("%s: is not in the inventory %s", id, t.Inventory))
@@ -104,9 +102,6 @@ func (t Trial) plan(hosts []api.HostSpec, dir string) (machines []*Machine, note
 		}
 		m, found, missing := t.virtual(h, len(machines)+1)
 		machines, notes, problems = append(machines, m), append(notes, found...), append(problems, missing...)
-		if path := filepath.Join(dir, m.Name+"-qmp"); len(path) > socketPath {
-			problems = append(problems, fmt.Sprintf("%s: the path %s is too long for a socket: give a shorter --out", h.ID, path))
-		}
 	}
 	if len(t.Hosts) == 0 && len(machines) > mostUnnamed {
 		problems = append(problems, fmt.Sprintf("the inventory has %d machines to try, and takes minutes for each: name those that you mean, or at most %d remain unnamed", len(machines), mostUnnamed))
@@ -222,7 +217,7 @@ func (t Trial) prepare(ctx context.Context, l *Lab) ([]*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	machines, notes, _ := t.plan(hosts, l.dir) // its problems were looked at before
+	machines, notes, _ := t.plan(hosts) // its problems were looked at before
 	for _, n := range notes {
 		l.say("note  %s", n)
 	}
