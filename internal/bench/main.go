@@ -31,6 +31,8 @@ type result struct {
 	PerWhat string  `json:"perWhat"`
 	Note    string  `json:"note,omitempty"`
 	Command string  `json:"command"`
+
+	lost float64 // per cent
 }
 
 // options are the command line's.

@@ -27,8 +27,8 @@ func memory(ctx context.Context, r *rig) (_ []result, err error) {
 	began := time.Now()
 	for i := 0; i < hosts; i += 10_000 {
 		part := fmt.Sprintf("%s.%d", list, i/10_000)
-		if text, failed, err := r.exec(ctx, serverNS, r.bootlane, "host", "import", part, "--token-file", token); err != nil || failed != nil {
-			return nil, fmt.Errorf("host import: %w: %s", errors.Join(err, failed), text)
+		if out, err := r.exec(ctx, serverNS, r.bootlane, "host", "import", part, "--token-file", token); err != nil || out.failed != nil {
+			return nil, fmt.Errorf("host import: %w: %s", errors.Join(err, out.failed), out.text)
 		}
 	}
 	imported := time.Since(began)

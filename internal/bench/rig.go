@@ -204,20 +204,47 @@ func (s *server) cpuOf(pid int) (time.Duration, error) {
 	return total, nil
 }
 
+// ran is how a program ended, and the processor time that it used.
+type ran struct {
+	text   string
+	failed error // its exit code
+	cpu    time.Duration
+}
+
 // client runs a program in the clients' namespace.
-func (r *rig) client(ctx context.Context, args ...string) (text string, failed, err error) {
+func (r *rig) client(ctx context.Context, args ...string) (ran, error) {
 	return r.exec(ctx, clientNS, args...)
 }
 
 // exec runs a program in a namespace. perfdhcp reports losses by its exit code: the output
 // is returned in any case.
-func (r *rig) exec(ctx context.Context, ns string, args ...string) (text string, failed, err error) {
-	out, err := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", ns}, args...)...).CombinedOutput()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return string(out), err, nil
+func (r *rig) exec(ctx context.Context, ns string, args ...string) (ran, error) {
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", ns}, args...)...)
+	text, err := cmd.CombinedOutput()
+	out := ran{text: string(text)}
+	if cmd.ProcessState != nil {
+		out.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	}
-	return string(out), nil, err
+	if errors.As(err, new(*exec.ExitError)) {
+		out.failed, err = err, nil
+	}
+	return out, err
+}
+
+// generatorBuffer is in bytes. perfdhcp keeps the default receive buffer, of 208 KiB: what a
+// server answers within one moment that perfdhcp is not running was lost in there, and
+// counted as the server's loss. Machines have a buffer each.
+const generatorBuffer = 16 << 20
+
+// roomy gives every socket that is opened from now on the buffer, and returns what undoes
+// it. The setting is one of the whole system, whatever the namespace.
+func roomy() (undo func() error, err error) {
+	const path = "/proc/sys/net/core/rmem_default"
+	was, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return os.WriteFile(path, was, 0o644) }, os.WriteFile(path, strconv.AppendInt(nil, generatorBuffer, 10), 0o644)
 }
 
 // bootlane starts the server under test with a configuration of its own.

@@ -245,9 +245,9 @@ func (r *rig) transfers(ctx context.Context, start func(context.Context) (*serve
 			for _, a := range args {
 				own = append(own, strings.Replace(a, firstMAC, fmt.Sprintf("52-54-00-00-%02x-%02x", i>>8, i&255), 1))
 			}
-			text, bad, err := r.client(ctx, own...)
-			if err != nil || bad != nil {
-				failed[i] = strings.TrimSpace(fmt.Sprint(text, errors.Join(bad, err)))
+			out, err := r.client(ctx, own...)
+			if err != nil || out.failed != nil {
+				failed[i] = strings.TrimSpace(fmt.Sprint(out.text, errors.Join(out.failed, err)))
 			}
 		})
 	}
