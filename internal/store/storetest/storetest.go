@@ -69,6 +69,7 @@ func Run(t *testing.T, open Open) {
 		"one machine's bound":    machineBound,
 		"strangers' bound":       strangersBound,
 		"bound and rollback":     boundAndRollback,
+		"unwritten evidence":     unwrittenEvidence,
 		"lasting events":         lasting,
 		"bundles":                bundles,
 		"aliases":                aliases,
@@ -695,6 +696,42 @@ func boundAndRollback(t *testing.T, open Open) {
 	events, err := s.Events(t.Context(), "loud", 0, 2*rounds*each)
 	if err != nil || len(events) != rounds*each || events[len(events)-1].Kind == lane.KindGap {
 		t.Errorf("%d of %d lines are kept; %v", len(events), rounds*each, err)
+	}
+}
+
+// unwrittenEvidence: where the database takes no evidence, that is told as soon as it
+// does again: how much, and once, though the first try to tell it failed as well.
+func unwrittenEvidence(t *testing.T, open Open) {
+	e := open(t, "db")
+	s, _ := Start(t, e, at)
+	do := func(text string) {
+		t.Helper()
+		if _, err := e.Write.ExecContext(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(`ALTER TABLE events RENAME TO elsewhere`)
+	asked := lane.Event{Subject: "h", At: at(), Kind: lane.KindAsked, By: "dhcp"}
+	for range 5 {
+		s.Record(asked) // one line that stands for all
+	}
+	s.Record(event("i", "lost"))
+	for range 3 {
+		if err := s.Flush(t.Context()); err != nil {
+			t.Errorf("what needs no evidence fails with it: %v", err)
+		}
+	}
+	do(`ALTER TABLE elsewhere RENAME TO events`)
+	s.Record(asked)
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	gaps, err := s.Events(t.Context(), "server", 0, 10)
+	if err != nil || len(gaps) != 1 || gaps[0].Kind != lane.KindGap || gaps[0].Count != 6 {
+		t.Errorf("the gap is %v, want one event that counts 6; %v", gaps, err)
+	}
+	if events, err := s.Events(t.Context(), "h", 0, 10); err != nil || len(events) != 1 || events[0].Count != 1 {
+		t.Errorf("after it there is %v, want what was said since; %v", events, err)
 	}
 }
 
