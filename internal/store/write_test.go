@@ -1,0 +1,150 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"modernc.org/sqlite"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/nettest"
+)
+
+func at() time.Time { return time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC) }
+
+// rig is a store whose writer is the test itself: what meets in one commit is no chance.
+type rig struct {
+	*Store
+	t       *testing.T
+	commits int  // that reached the database
+	full    bool // the database refuses to commit
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t}
+	file := "file:" + filepath.Join(t.TempDir(), "db") + "?_pragma=journal_mode(WAL)&_txlock=immediate"
+	e := Engine{Exclusive: true}
+	for _, db := range []**sql.DB{&e.Write, &e.Read} {
+		var err error
+		*db, err = sql.Open("sqlite", file)
+		r.must(err)
+		t.Cleanup(func() { r.must((*db).Close()) })
+	}
+	e.Write.SetMaxOpenConns(1)
+	var err error
+	r.Store, err = New(t.Context(), e, at)
+	r.must(err)
+	c, err := e.Write.Conn(t.Context())
+	r.must(err)
+	r.must(c.Raw(func(driver any) error {
+		driver.(sqlite.HookRegisterer).RegisterCommitHook(func() int32 {
+			if r.full {
+				return 1
+			}
+			r.commits++
+			return 0
+		})
+		return nil
+	}))
+	r.must(c.Close())
+	return r
+}
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// together queues writes in their order, commits them as one group, and returns what each was told.
+func (r *rig) together(writes ...func() error) []error {
+	r.t.Helper()
+	told := make([]error, len(writes))
+	var wg sync.WaitGroup
+	for i, w := range writes {
+		wg.Go(func() { told[i] = w() })
+		nettest.Eventually(r.t, "a write is queued", func() bool { return len(r.ops) == i+1 })
+	}
+	r.commit(context.Background(), r.gather(nil))
+	wg.Wait()
+	return told
+}
+
+func line(subject, message string) lane.Event {
+	return lane.Event{Subject: subject, At: at(), Kind: lane.KindUpdated, By: "test", Message: message}
+}
+
+func (r *rig) appending(h lane.Host) func() error {
+	return func() error {
+		_, _, err := r.Append(r.t.Context(), h, line(string(h.ID), "put"))
+		return err
+	}
+}
+
+func (r *rig) witnessing(e lane.Event) func() error {
+	return func() error { return r.Witness(r.t.Context(), e) }
+}
+
+// broken cannot be written: JSON has no such year.
+func (r *rig) broken() func() error {
+	e := line("broken", "never")
+	e.At = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+	return r.witnessing(e)
+}
+
+// evidence returns a subject's events, which must be a whole chain.
+func (r *rig) evidence(subject string) []lane.Event {
+	r.t.Helper()
+	events, err := r.Events(r.t.Context(), subject, 0, 1<<30)
+	r.must(err)
+	if len(events) > 0 {
+		r.must(lane.VerifyWhole(subject, events))
+	}
+	return events
+}
+
+func (r *rig) claimants(claim string) int {
+	r.t.Helper()
+	hosts, err := r.Claimants(r.t.Context(), []string{claim})
+	r.must(err)
+	return len(hosts)
+}
+
+// TestConflictSparesItsGroup: whoever comes too late is told so, and the others of the
+// same commit pay nothing for it: it stays one transaction. Only what is really broken
+// has everybody write alone.
+func TestConflictSparesItsGroup(t *testing.T) {
+	for name, c := range map[string]struct {
+		bad     func(*rig) func() error
+		code    lane.Code
+		commits int
+	}{
+		"conflict": {func(r *rig) func() error { return r.appending(lane.Host{ID: "h", Rev: 77, Hostname: "stale"}) }, lane.Conflict, 1},
+		"broken":   {(*rig).broken, "", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.must(r.together(r.appending(lane.Host{ID: "h", Hostname: "first"}))[0])
+			r.commits = 0
+			told := r.together(r.witnessing(line("other", "before")), c.bad(r), r.appending(lane.Host{ID: "i", Hostname: "i"}))
+			if told[0] != nil || told[1] == nil || lane.CodeOf(told[1]) != c.code || told[2] != nil {
+				t.Errorf("they are told %v", told)
+			}
+			if r.commits != c.commits {
+				t.Errorf("%d commits, want %d", r.commits, c.commits)
+			}
+			if n := len(r.evidence("other")) + len(r.evidence("i")) + r.claimants("hostname:i"); n != 3 {
+				t.Errorf("%d of 3 traces of what succeeded", n)
+			}
+			if n := len(r.evidence("h")) + r.claimants("hostname:first"); n != 2 || r.claimants("hostname:stale") != 0 || len(r.evidence("broken")) != 0 {
+				t.Errorf("what was refused left something")
+			}
+		})
+	}
+}
