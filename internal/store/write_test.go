@@ -3,7 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -146,5 +149,60 @@ func TestConflictSparesItsGroup(t *testing.T) {
 				t.Errorf("what was refused left something")
 			}
 		})
+	}
+}
+
+// known is everything that the writer has in memory about what is stored.
+func (r *rig) known() string {
+	return fmt.Sprint(slices.Sorted(maps.Keys(r.heads)), len(r.recent), r.inventory.size(), len(r.inventory.heard), len(r.lifecycle.bundles), len(r.lifecycle.aliases), r.budget.firsts)
+}
+
+// TestUncommittedIsNotRemembered: what the database did not take is not in memory either,
+// where machines would be answered by it and the next evidence be tied to it.
+func TestUncommittedIsNotRemembered(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	asked := lane.Event{Subject: "mac:52:54:00:00:00:01", At: at(), Kind: lane.KindAsked, By: "dhcp"}
+	all := []func() error{
+		r.appending(lane.Host{ID: "h", Hostname: "h"}),
+		r.witnessing(line("server", "said")),
+		func() error {
+			_, err := r.AppendBundle(ctx, lane.BundleRecord{Digest: "sha256:00", Name: "b", Version: "1"}, line("bundle:b", "put"))
+			return err
+		},
+		func() error {
+			_, err := r.AppendAlias(ctx, lane.BundleAlias{Name: "a"}, line("alias:a", "put"))
+			return err
+		},
+	}
+	was := r.known()
+	r.Record(asked)
+	r.full = true
+	for _, err := range r.together(all...) {
+		if lane.CodeOf(err) != lane.Unavailable {
+			t.Errorf("a full disk: %v", err)
+		}
+	}
+	if is := r.known(); is != was || r.claimants("hostname:h") != 0 {
+		t.Errorf("of a failed commit %s is remembered, before it was %s", is, was)
+	}
+	r.full = false
+	r.Record(asked) // it must not be counted in a line that does not exist
+	// This time the group is rolled back by one of it, and each of the others written alone.
+	for i, err := range r.together(slices.Insert(all, 2, r.broken())...) {
+		if (err != nil) != (i == 2) {
+			t.Errorf("write %d after it: %v", i, err)
+		}
+	}
+	for _, subject := range []string{"h", "bundle:b", "alias:a", asked.Subject} {
+		if events := r.evidence(subject); len(events) != 1 || events[0].Count != 1 {
+			t.Errorf("%s has %v, want the one line", subject, events)
+		}
+	}
+	if events := r.evidence("server"); len(events) != 2 || events[0].Kind != lane.KindGap && events[1].Kind != lane.KindGap {
+		t.Errorf("the server has %v, want its line and the gap", events)
+	}
+	if len(r.recent) != 6 || r.inventory.size() != 1 || r.claimants("hostname:h") != 1 || len(r.inventory.heard) != 1 {
+		t.Errorf("%s is remembered of what was stored", r.known())
 	}
 }
