@@ -206,3 +206,41 @@ func TestUncommittedIsNotRemembered(t *testing.T) {
 		t.Errorf("%s is remembered of what was stored", r.known())
 	}
 }
+
+// TestMemoryIsBounded: a segment full of invented addresses pushes no host's end of chain
+// out of memory, and where those of strangers were dropped, their chains go on all the same.
+func TestMemoryIsBounded(t *testing.T) {
+	r := newRig(t)
+	const group, groups = 4096, 3 * maxRecent / 4096 / 2 // half as many again as fit
+	stranger := func(n int) string { return fmt.Sprintf("mac:52:54:00:00:%02x:%02x", n>>8, n&255) }
+	r.must(r.together(r.appending(lane.Host{ID: "h", Hostname: "h"}))[0])
+	most := 0
+	for g := range groups {
+		r.must(r.together(func() error {
+			return r.do(t.Context(), func(ctx context.Context, tx *transaction) error {
+				for i := range group {
+					if _, err := r.putEvent(ctx, tx, line(stranger(g*group+i), "flood")); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})[0])
+		most = max(most, len(r.heads))
+		if len(r.heads) > r.inventory.size()+maxRecent+group || len(r.recent) > maxRecent || len(r.recent) < group {
+			t.Fatalf("after %d strangers %d ends of chains and %d events are remembered", (g+1)*group, len(r.heads), len(r.recent))
+		}
+	}
+	if _, ok := r.heads[stranger(0)]; ok || most < maxRecent {
+		t.Errorf("at most %d ends of chains, and the oldest is still there: %t", most, ok)
+	}
+	if _, ok := r.heads["h"]; !ok {
+		t.Error("the host's end of chain was dropped with those of strangers")
+	}
+	for _, subject := range []string{"h", stranger(0), stranger(groups*group - 1)} {
+		r.must(r.together(r.witnessing(line(subject, "next")))[0])
+		if events := r.evidence(subject); len(events) != 2 {
+			t.Errorf("%s has %d events, want 2", subject, len(events))
+		}
+	}
+}
