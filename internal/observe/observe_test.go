@@ -507,6 +507,25 @@ func TestStorm(t *testing.T) {
 	})
 }
 
+// TestInterfaceDown: the error is told, and reading goes on after a moment.
+func TestInterfaceDown(t *testing.T) {
+	frame := request(t, "192.168.78.1")
+	synctest.Test(t, func(t *testing.T) {
+		l := listen(t.Context(), t)
+		for range 50 {
+			l.cable.frames <- frame
+		}
+		l.cable.frames <- nil
+		for range 50 {
+			l.cable.frames <- frame
+		}
+		l.expect("it goes down", time.Second-1, 50, 1)
+		l.expect("it is up again", 1, 100, 1)
+		close(l.cable.frames)
+		<-l.ended
+	})
+}
+
 // TestPrivilege: without CAP_NET_RAW the error names it.
 func TestPrivilege(t *testing.T) {
 	if os.Getenv("BOOTLANE_TEST_UNPRIVILEGED") != "" {
