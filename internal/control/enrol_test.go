@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -98,4 +99,25 @@ func TestImportInPart(t *testing.T) {
 			t.Errorf("and the second time: %v (-want +got):\n%s", err, diff)
 		}
 	})
+}
+
+// TestImportInPartCancels: the same file again finds a changed record as it should be: that
+// its run was cancelled is told now, or never.
+func TestImportInPartCancels(t *testing.T) {
+	r := newRig(t)
+	r.enrol(spec("node1"))
+	r.provision("node1", lane.Provisioning{})
+	_, err := r.Quarantine(t.Context(), "node1", "op:t", "smoke")
+	r.must(err)
+	g := &gate{Store: r.store, open: make(chan struct{}), bad: map[lane.HostID]bool{"node2": true}}
+	close(g.open)
+	cfg := r.Config
+	cfg.Store = g
+	changed := spec("node1")
+	changed.Disk.Serial = "D7"
+	_, _, err = control.New(cfg).Import(t.Context(), []lane.Host{changed, other("node2")}, "op:t", false)
+	var told *lane.Error
+	if !errors.As(err, &told) || len(told.Problems) != 1 || !strings.Contains(told.Problems[0], "node1: its run") || r.host("node1").Run.Open {
+		t.Errorf("%v", err)
+	}
 }
