@@ -54,10 +54,11 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 		return lane.Imported{Notes: c.unbundled(ctx, specs)}, problems, nil
 	}
 	out, err := c.store(ctx, specs, have, by)
-	out.Notes = append(out.Notes, c.unbundled(ctx, specs)...)
 	if n := len(out.Added) + len(out.Changed); err != nil && n > 0 {
-		err = &lane.Error{Code: lane.CodeOf(err), Message: fmt.Sprintf("%d of %d records were stored before this; import the file again, what is stored already changes nothing", n, len(specs)), Err: err}
+		// The second import will not say again whose runs this one cancelled.
+		err = &lane.Error{Code: lane.CodeOf(err), Problems: out.Notes, Message: fmt.Sprintf("%d of %d records were stored before this; import the file again, what is stored already changes nothing", n, len(specs)), Err: err}
 	}
+	out.Notes = append(out.Notes, c.unbundled(ctx, specs)...)
 	return out, nil, err
 }
 

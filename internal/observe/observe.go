@@ -72,7 +72,7 @@ type Observer struct {
 type link struct {
 	Interface
 	index   int
-	conn    *packet.Conn
+	conn    net.PacketConn
 	cfg     *Config
 	probing sync.Mutex // one probe at a time
 

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -415,6 +416,114 @@ func TestBounds(t *testing.T) {
 	if told, _ := w.told(); len(told) != 0 {
 		t.Error("our own answer is told as a stranger's")
 	}
+}
+
+// cable is a connection on which frames lie ready, as in the kernel's buffer. An empty
+// one is an error.
+type cable struct {
+	net.PacketConn
+	frames chan []byte
+}
+
+func (c cable) ReadFrom(b []byte) (int, net.Addr, error) {
+	f, ok := <-c.frames
+	switch {
+	case !ok:
+		return 0, nil, net.ErrClosed
+	case len(f) == 0:
+		return 0, nil, syscall.ENETDOWN
+	}
+	return copy(b, f), nil, nil
+}
+
+// listener is an interface that is read in a bubble of [synctest]: time passes in Sleep only.
+type listener struct {
+	*link
+	t     *testing.T
+	cable cable
+	skew  time.Duration // of the clock
+	said  lockedBuffer
+	ended chan struct{}
+}
+
+func listen(ctx context.Context, t *testing.T) *listener {
+	l := &listener{t: t, cable: cable{frames: make(chan []byte, 3*storm)}, ended: make(chan struct{})}
+	cfg := &Config{Evidence: &witness{}, Log: slog.New(slog.NewTextHandler(&l.said, nil)), Now: func() time.Time { return time.Now().Add(l.skew) }}
+	l.link = &link{Interface: Interface{"obs0", true}, cfg: cfg, conn: l.cable, ring: ring{limit: 1 << 30}, responders: map[key]*responder{}, lost: map[lane.MAC]time.Time{}, waiting: map[uint32][]key{}}
+	go func() { l.receive(ctx); close(l.ended) }()
+	return l
+}
+
+// expect lets time pass, and looks how many frames were heard and warnings given so far.
+func (l *listener) expect(what string, pass time.Duration, heard, warnings int) {
+	l.t.Helper()
+	time.Sleep(pass)
+	synctest.Wait()
+	l.mu.Lock()
+	n := len(l.ring.records)
+	l.mu.Unlock()
+	if n < heard || n > heard+3 { // the frame that begins a second is not counted, and one is in hand when the bound is seen
+		l.t.Errorf("%s: %d frames are heard, want %d", what, n, heard)
+	}
+	if n := strings.Count(l.said.String(), "level=WARN"); n != warnings {
+		l.t.Errorf("%s: %d warnings, want %d", what, n, warnings)
+	}
+}
+
+// TestStorm: of a storm so much is heard in a second and the rest waits; it is said once
+// a minute, and neither the storm's end nor a clock that is set back keeps anybody waiting.
+func TestStorm(t *testing.T) {
+	frame := request(t, "192.168.78.1")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := listen(ctx, t)
+		send := func(frames int) {
+			for range frames {
+				l.cable.frames <- frame
+			}
+		}
+		send(3 * storm)
+		l.expect("a storm begins", 0, storm, 1)
+		l.expect("it is still the same second", time.Second-1, storm, 1)
+		l.expect("the next second", 1, 2*storm, 1)
+		l.expect("the storm is over", time.Second, 3*storm, 1)
+		send(100)
+		l.expect("calm", time.Minute, 3*storm+100, 1)
+		send(storm + 10)
+		l.expect("the next storm", time.Second, 4*storm+110, 2)
+		l.skew = -time.Hour
+		send(storm)
+		l.expect("the clock is set back", 0, 5*storm+110, 2)
+		send(100)
+		l.expect("a storm at the end", 0, 5*storm+110, 3)
+		cancel()
+		synctest.Wait()
+		select {
+		case <-l.ended:
+		default:
+			t.Error("a storm holds up the end")
+		}
+		close(l.cable.frames)
+	})
+}
+
+// TestInterfaceDown: the error is told, and reading goes on after a moment.
+func TestInterfaceDown(t *testing.T) {
+	frame := request(t, "192.168.78.1")
+	synctest.Test(t, func(t *testing.T) {
+		l := listen(t.Context(), t)
+		for range 50 {
+			l.cable.frames <- frame
+		}
+		l.cable.frames <- nil
+		for range 50 {
+			l.cable.frames <- frame
+		}
+		l.expect("it goes down", time.Second-1, 50, 1)
+		l.expect("it is up again", 1, 100, 1)
+		close(l.cable.frames)
+		<-l.ended
+	})
 }
 
 // TestPrivilege: without CAP_NET_RAW the error names it.

@@ -81,7 +81,7 @@ func (s *Store) Record(e lane.Event) {
 	}
 }
 
-// Flush returns when everything recorded before the call is written.
+// Flush returns when everything recorded before the call is written, or counted as shed.
 func (s *Store) Flush(ctx context.Context) error {
 	return s.do(ctx, func(context.Context, *transaction) error { return nil })
 }

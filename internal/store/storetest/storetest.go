@@ -69,6 +69,7 @@ func Run(t *testing.T, open Open) {
 		"one machine's bound":    machineBound,
 		"strangers' bound":       strangersBound,
 		"bound and rollback":     boundAndRollback,
+		"unwritten evidence":     unwrittenEvidence,
 		"lasting events":         lasting,
 		"bundles":                bundles,
 		"aliases":                aliases,
@@ -104,6 +105,14 @@ func running(t *testing.T, open Open, name string) (s *store.Store, stop func())
 
 func event(subject, message string) lane.Event {
 	return lane.Event{Subject: subject, At: at(), Kind: lane.KindUpdated, By: "test", Message: message}
+}
+
+// unwritable is an event that fails every transaction: JSON has no such year. A Conflict
+// does not.
+func unwritable() lane.Event {
+	e := event("h", "never")
+	e.At = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+	return e
 }
 
 func put(t *testing.T, s *store.Store, h lane.Host) lane.Host {
@@ -563,34 +572,30 @@ func oneBadWrite(t *testing.T, open Open) {
 	stale.Rev = 77
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	good, bad := 0, 0
-	for i := range 60 {
+	got := map[string]int{}
+	for i := range 90 {
 		wg.Go(func() {
 			var err error
-			if i%2 == 0 {
+			switch i % 3 {
+			case 0:
 				_, _, err = s.Append(t.Context(), stale, event("h", "stale"))
-			} else {
+			case 1:
+				err = s.Witness(t.Context(), unwritable())
+			default:
 				err = s.Witness(t.Context(), event("other", fmt.Sprint(i)))
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			switch {
-			case err == nil:
-				good++
-			case lane.CodeOf(err) == lane.Conflict:
-				bad++
-			default:
-				t.Errorf("unexpected: %v", err)
-			}
+			got[fmt.Sprint(i%3, " ", err != nil, " ", lane.CodeOf(err))]++
 		})
 	}
 	wg.Wait()
-	if good != 30 || bad != 30 {
-		t.Errorf("%d good and %d conflicts, want 30 and 30", good, bad)
+	if diff := cmp.Diff(map[string]int{"0 true conflict": 30, "1 true ": 30, "2 false ": 30}, got); diff != "" {
+		t.Errorf("conflicts, broken and good writes (-want +got):\n%s", diff)
 	}
 	events, err := s.Events(t.Context(), "other", 0, 100)
 	if _, ok := lane.VerifyChain(events); err != nil || !ok || len(events) != 30 {
-		t.Errorf("%d events beside the conflicts, want 30 in an unbroken chain; %v", len(events), err)
+		t.Errorf("%d events beside the others, want 30 in an unbroken chain; %v", len(events), err)
 	}
 }
 
@@ -673,12 +678,10 @@ func strangersBound(t *testing.T, open Open) {
 	}
 }
 
-// boundAndRollback: evidence that shares its commit with a refused write is
+// boundAndRollback: evidence that shares its commit with a write that fails is
 // written once, and charged once.
 func boundAndRollback(t *testing.T, open Open) {
 	s, _ := running(t, open, "db")
-	stale := put(t, s, lane.Host{ID: "h", Hostname: "h"})
-	put(t, s, stale)
 	const rounds, each = 18, 50
 	for r := range rounds {
 		for i := range each {
@@ -686,13 +689,49 @@ func boundAndRollback(t *testing.T, open Open) {
 			e.Kind, e.Name = lane.KindAsked, fmt.Sprint(r, i)
 			s.Record(e)
 		}
-		if _, _, err := s.Append(t.Context(), stale, event("h", "stale")); lane.CodeOf(err) != lane.Conflict {
-			t.Fatalf("a stale write gives %v", err)
+		if err := s.Witness(t.Context(), unwritable()); err == nil {
+			t.Fatal("a write that fails is confirmed")
 		}
 	}
 	events, err := s.Events(t.Context(), "loud", 0, 2*rounds*each)
 	if err != nil || len(events) != rounds*each || events[len(events)-1].Kind == lane.KindGap {
 		t.Errorf("%d of %d lines are kept; %v", len(events), rounds*each, err)
+	}
+}
+
+// unwrittenEvidence: where the database takes no evidence, that is told as soon as it
+// does again: how much, and once, though the first try to tell it failed as well.
+func unwrittenEvidence(t *testing.T, open Open) {
+	e := open(t, "db")
+	s, _ := Start(t, e, at)
+	do := func(text string) {
+		t.Helper()
+		if _, err := e.Write.ExecContext(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(`ALTER TABLE events RENAME TO elsewhere`)
+	asked := lane.Event{Subject: "h", At: at(), Kind: lane.KindAsked, By: "dhcp"}
+	for range 5 {
+		s.Record(asked) // one line that stands for all
+	}
+	s.Record(event("i", "lost"))
+	for range 3 {
+		if err := s.Flush(t.Context()); err != nil {
+			t.Errorf("what needs no evidence fails with it: %v", err)
+		}
+	}
+	do(`ALTER TABLE elsewhere RENAME TO events`)
+	s.Record(asked)
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	gaps, err := s.Events(t.Context(), "server", 0, 10)
+	if err != nil || len(gaps) != 1 || gaps[0].Kind != lane.KindGap || gaps[0].Count != 6 {
+		t.Errorf("the gap is %v, want one event that counts 6; %v", gaps, err)
+	}
+	if events, err := s.Events(t.Context(), "h", 0, 10); err != nil || len(events) != 1 || events[0].Count != 1 {
+		t.Errorf("after it there is %v, want what was said since; %v", events, err)
 	}
 }
 
