@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"bootlane/internal/bundle"
+	"bootlane/internal/iso"
+	"bootlane/internal/iso/isotest"
 	"bootlane/internal/lane"
 	"bootlane/internal/source"
 )
@@ -27,7 +29,7 @@ func media() map[string]map[string]string {
 	netboot := map[string]string{"version.info": "Debian version:  12 (bookworm)\nInstaller build: 20230607+deb12u15\n", "debian-installer/amd64/linux": "the kernel", "debian-installer/amd64/initrd.gz": "the initrd",
 		"debian-installer/amd64/bootnetx64.efi": "shim", "debian-installer/amd64/grubx64.efi": "GRUB", "pxelinux.0": "-> debian-installer/amd64/pxelinux.0"}
 	return map[string]map[string]string{
-		"debian": debianCD(), "debian-netboot": netboot,
+		"debian": isotest.DebianCD(), "debian-netboot": netboot,
 		"ubuntu": {".disk/info": `Ubuntu-Server 24.04.1 LTS "Noble Numbat" - Release amd64 (20240827)`, "casper/vmlinuz": "the kernel", "casper/initrd": "the initrd",
 			"EFI/boot/bootx64.efi": "shim", "EFI/boot/grubx64.efi": "GRUB", "EFI/boot/mmx64.efi": "mok"},
 		"rocky": {".treeinfo": treeinfo, "images/pxeboot/vmlinuz": "the kernel", "images/pxeboot/initrd.img": "the initrd", "EFI/BOOT/BOOTX64.EFI": "shim", "EFI/BOOT/grubx64.efi": "GRUB"},
@@ -53,15 +55,15 @@ func TestLayouts(t *testing.T) {
 		"rocky":          "name: rocky-9.5 os: rocky kernel: vmlinuz initrd: initrd.img bootx64.efi grubx64.efi inst.repo= no template",
 		"sles":           "name: sles-15-sp5 os: sles kernel: linux initrd: initrd bootx64.efi grub.efi install=http:// no template",
 	} {
-		dir := files(t, media()[name])
-		iso := makeISO(t, dir)
+		dir := isotest.Files(t, media()[name])
+		iso := isotest.ISO(t, dir)
 		for _, from := range []string{"iso:" + iso, "dir:" + dir} {
 			r, err := build(t, source.Request{From: []string{from}})
 			if err != nil {
 				t.Errorf("%s: %v", from, err)
 				continue
 			}
-			text := string(read(t, filepath.Join(r.Dir, "bundle.yaml")))
+			text := string(isotest.Read(t, filepath.Join(r.Dir, "bundle.yaml")))
 			words := strings.Fields(want)
 			for i, w := range words {
 				if strings.HasSuffix(w, ":") && i+1 < len(words) && w != "mirror:" {
@@ -71,7 +73,7 @@ func TestLayouts(t *testing.T) {
 					t.Errorf("%s: no %q in\n%s", name, w, text)
 				}
 			}
-			if got := string(read(t, filepath.Join(r.Dir, r.Files[0].Name))); got != "shim" || r.Files[0].Digest != digest(got) {
+			if got := string(isotest.Read(t, filepath.Join(r.Dir, r.Files[0].Name))); got != "shim" || r.Files[0].Digest != digest(got) {
 				t.Errorf("%s: %s is %q", name, r.Files[0].Name, got)
 			}
 			// What a seed answers is a bundle as it is, or once it has a mirror.
@@ -94,9 +96,9 @@ func TestLoadersInElTorito(t *testing.T) {
 			delete(tree, n)
 		}
 	}
-	tree["boot/efi.img"] = string(read(t, makeFAT(t, "2000", "12", map[string]string{"EFI/BOOT/BOOTX64.EFI": "shim", "EFI/BOOT/grubx64.efi": "GRUB"})))
+	tree["boot/efi.img"] = string(isotest.Read(t, isotest.FAT(t, "2000", "12", map[string]string{"EFI/BOOT/BOOTX64.EFI": "shim", "EFI/BOOT/grubx64.efi": "GRUB"})))
 	tree[".disk/info"] = `Ubuntu-Server 24.04.1 LTS "Noble Numbat" - Release amd64 (20240827)`
-	_, err := build(t, source.Request{From: []string{"iso:" + makeISO(t, files(t, tree))}})
+	_, err := build(t, source.Request{From: []string{"iso:" + isotest.ISO(t, isotest.Files(t, tree))}})
 	if lane.CodeOf(err) != lane.Invalid || !strings.Contains(err.Error(), "does not tell its architecture") {
 		t.Errorf("without a catalog: %v", err)
 	}
@@ -104,7 +106,7 @@ func TestLoadersInElTorito(t *testing.T) {
 	delete(tree, "casper/initrd")
 	delete(tree, ".disk/info")
 	tree[".treeinfo"], tree["images/pxeboot/vmlinuz"], tree["images/pxeboot/initrd.img"] = treeinfo, "the kernel", "the initrd"
-	r, err := build(t, source.Request{From: []string{"iso:" + makeISO(t, files(t, tree), "-e", "boot/efi.img", "-no-emul-boot")}})
+	r, err := build(t, source.Request{From: []string{"iso:" + isotest.ISO(t, isotest.Files(t, tree), "-e", "boot/efi.img", "-no-emul-boot")}})
 	if err != nil || len(r.Files) != 4 {
 		t.Fatalf("%v: %+v", err, r.Files)
 	}
@@ -112,11 +114,11 @@ func TestLoadersInElTorito(t *testing.T) {
 
 // TestPublished compares images with what was published beside them, signed or not.
 func TestPublished(t *testing.T) {
-	iso := makeISO(t, files(t, media()["rocky"]))
-	sum := strings.TrimPrefix(string(digest(string(read(t, iso)))), "sha256:")
+	iso := isotest.ISO(t, isotest.Files(t, media()["rocky"]))
+	sum := strings.TrimPrefix(string(digest(string(isotest.Read(t, iso)))), "sha256:")
 	home := t.TempDir()
 	gpg := func(args ...string) {
-		run(t, append([]string{"gpg", "--homedir", home, "--batch", "--quiet", "--yes", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...)
+		isotest.Run(t, append([]string{"gpg", "--homedir", home, "--batch", "--quiet", "--yes", "--pinentry-mode", "loopback", "--passphrase", ""}, args...)...)
 	}
 	gpg("--faked-system-time", "20260101T000000", "--quick-gen-key", "Release <release@example.org>", "ed25519", "sign", "never")
 	list := []byte(fmt.Sprintf("%064d  other.iso\n%s *test.iso\n", 7, sum))
@@ -130,11 +132,11 @@ func TestPublished(t *testing.T) {
 	gpg("--faked-system-time", "20260201T000000", "--detach-sign", "--output", home+"/sig", file)
 	gpg("--faked-system-time", "20260201T000000", "--armor", "--detach-sign", "--output", home+"/sig.asc", file)
 	gpg("--faked-system-time", "20260201T000000", "--clear-sign", "--output", home+"/inline", file)
-	keys, armoured := read(t, home+"/keys"), read(t, home+"/keys.asc")
+	keys, armoured := isotest.Read(t, home+"/keys"), isotest.Read(t, home+"/keys.asc")
 	// The key of another, who signs the same list.
 	stranger := t.TempDir()
-	run(t, "gpg", "--homedir", stranger, "--batch", "--quiet", "--passphrase", "", "--quick-gen-key", "Stranger", "ed25519", "sign", "never")
-	run(t, "gpg", "--homedir", stranger, "--batch", "--quiet", "--output", stranger+"/sig", "--detach-sign", file)
+	isotest.Run(t, "gpg", "--homedir", stranger, "--batch", "--quiet", "--passphrase", "", "--quick-gen-key", "Stranger", "ed25519", "sign", "never")
+	isotest.Run(t, "gpg", "--homedir", stranger, "--batch", "--quiet", "--output", stranger+"/sig", "--detach-sign", file)
 
 	wrong := bytes.Replace(list, []byte(sum[:8]), []byte("00000000"), 1)
 	for name, c := range map[string]struct {
@@ -150,18 +152,18 @@ func TestPublished(t *testing.T) {
 		"not in the list":    {source.Request{Sums: []byte("x")}, "has no SHA-256 of test.iso", lane.NotFound},
 		"another name":       {source.Request{Sums: list, SumsName: "other.iso"}, "it is not what was published", lane.Refused},
 		"two digests":        {source.Request{Sums: append([]byte(fmt.Sprintf("%064d  gtk/test.iso\n", 1)), list...)}, "two digests of test.iso", lane.Invalid},
-		"signed":             {source.Request{Sums: list, Signature: read(t, home+"/sig"), Keys: keys}, "signed by Release <release@example.org>", ""},
-		"armoured":           {source.Request{Sums: list, Signature: read(t, home+"/sig.asc"), Keys: armoured}, "signed by Release", ""},
-		"inline":             {source.Request{Sums: read(t, home+"/inline"), Keys: keys}, "signed by Release", ""},
-		"inline, unchecked":  {source.Request{Sums: read(t, home+"/inline")}, "nobody signed", ""},
-		"tampered list":      {source.Request{Sums: append([]byte("# x\n"), list...), Signature: read(t, home+"/sig"), Keys: keys}, "does not hold", lane.Refused},
-		"tampered inline":    {source.Request{Sums: bytes.Replace(read(t, home+"/inline"), []byte("other.iso"), []byte("0ther.iso"), 1), Keys: keys}, "does not hold", lane.Refused},
-		"stranger":           {source.Request{Sums: list, Signature: read(t, stranger+"/sig"), Keys: keys}, "does not hold", lane.Refused},
+		"signed":             {source.Request{Sums: list, Signature: isotest.Read(t, home+"/sig"), Keys: keys}, "signed by Release <release@example.org>", ""},
+		"armoured":           {source.Request{Sums: list, Signature: isotest.Read(t, home+"/sig.asc"), Keys: armoured}, "signed by Release", ""},
+		"inline":             {source.Request{Sums: isotest.Read(t, home+"/inline"), Keys: keys}, "signed by Release", ""},
+		"inline, unchecked":  {source.Request{Sums: isotest.Read(t, home+"/inline")}, "nobody signed", ""},
+		"tampered list":      {source.Request{Sums: append([]byte("# x\n"), list...), Signature: isotest.Read(t, home+"/sig"), Keys: keys}, "does not hold", lane.Refused},
+		"tampered inline":    {source.Request{Sums: bytes.Replace(isotest.Read(t, home+"/inline"), []byte("other.iso"), []byte("0ther.iso"), 1), Keys: keys}, "does not hold", lane.Refused},
+		"stranger":           {source.Request{Sums: list, Signature: isotest.Read(t, stranger+"/sig"), Keys: keys}, "does not hold", lane.Refused},
 		"no signature":       {source.Request{Sums: list, Keys: keys}, "not signed inline", lane.Invalid},
-		"no keyring":         {source.Request{Sums: list, Signature: read(t, home+"/sig"), Keys: []byte("keys")}, "no keyring", lane.Invalid},
+		"no keyring":         {source.Request{Sums: list, Signature: isotest.Read(t, home+"/sig"), Keys: []byte("keys")}, "no keyring", lane.Invalid},
 		"rubbish, signature": {source.Request{Sums: list, Signature: []byte("sig"), Keys: keys}, "does not hold", lane.Refused},
 		// Behind the frame anybody may write what he likes.
-		"added to inline": {source.Request{Sums: append(read(t, home+"/inline"), []byte(fmt.Sprintf("%064d  test.iso\n", 2))...), Keys: keys}, "signed by Release", ""},
+		"added to inline": {source.Request{Sums: append(isotest.Read(t, home+"/inline"), []byte(fmt.Sprintf("%064d  test.iso\n", 2))...), Keys: keys}, "signed by Release", ""},
 	} {
 		c.r.From = []string{"iso:" + iso}
 		r, err := build(t, c.r)
@@ -206,9 +208,9 @@ func archive(t testing.TB, headers ...tar.Header) string {
 }
 
 func TestNetbootArchive(t *testing.T) {
-	dir := files(t, media()["debian-netboot"])
+	dir := isotest.Files(t, media()["debian-netboot"])
 	good := filepath.Join(t.TempDir(), "netboot.tar.gz")
-	run(t, "tar", "-C", dir, "-czf", good, ".")
+	isotest.Run(t, "tar", "-C", dir, "-czf", good, ".")
 	r, err := build(t, source.Request{From: []string{"debian-netboot:" + good}, Mirror: "http://mirror.example/debian/20261101T000000Z", Version: "2026.11"})
 	if err != nil || len(r.Files) != 4 || len(r.Problems) != 0 {
 		t.Fatalf("%v: %+v", err, r)
@@ -248,34 +250,34 @@ func TestNetbootArchive(t *testing.T) {
 
 // TestDirectory: plain files are named by flags, and no link leads out.
 func TestDirectory(t *testing.T) {
-	r, err := build(t, source.Request{From: []string{"dir:" + files(t, map[string]string{"bzImage": "k", "root.cpio": "i"})}, Kernel: "bzImage", Initrd: "root.cpio", Name: "own", Seed: "nocloud/1", Args: `console=ttyS0 x="y"`})
+	r, err := build(t, source.Request{From: []string{"dir:" + isotest.Files(t, map[string]string{"bzImage": "k", "root.cpio": "i"})}, Kernel: "bzImage", Initrd: "root.cpio", Name: "own", Seed: "nocloud/1", Args: `console=ttyS0 x="y"`})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := string(read(t, filepath.Join(r.Dir, "bundle.yaml"))); !strings.Contains(text, `args: "console=ttyS0 x=\"y\""`) {
+	if text := string(isotest.Read(t, filepath.Join(r.Dir, "bundle.yaml"))); !strings.Contains(text, `args: "console=ttyS0 x=\"y\""`) {
 		t.Errorf("got\n%s", text)
 	}
-	if _, err := build(t, source.Request{From: []string{"dir:" + files(t, debianCD())}, Dir: r.Dir}); lane.CodeOf(err) != lane.Conflict {
+	if _, err := build(t, source.Request{From: []string{"dir:" + isotest.Files(t, isotest.DebianCD())}, Dir: r.Dir}); lane.CodeOf(err) != lane.Conflict {
 		t.Errorf("over another bundle: %v", err)
 	}
-	secret := filepath.Join(files(t, map[string]string{"secret": "s"}), "secret")
-	tree := debianCD()
+	secret := filepath.Join(isotest.Files(t, map[string]string{"secret": "s"}), "secret")
+	tree := isotest.DebianCD()
 	tree["install.amd/vmlinuz"] = "-> " + secret
 	for name, c := range map[string]struct {
 		from, want string
 	}{
-		"link out of a tree":  {"dir:" + files(t, tree), "has none of the kernels"},
-		"link out of files":   {"dir:" + files(t, map[string]string{"a": "-> " + secret}), "escapes"},
-		"no kernel":           {"dir:" + files(t, map[string]string{"a": "x"}), `no file is the kernel ("")`},
-		"a directory in it":   {"dir:" + files(t, map[string]string{"a/b": "x"}), "is a directory"},
-		"an impossible name":  {"dir:" + files(t, map[string]string{"a b": "x"}), "cannot be a file of a bundle"},
+		"link out of a tree":  {"dir:" + isotest.Files(t, tree), "has none of the kernels"},
+		"link out of files":   {"dir:" + isotest.Files(t, map[string]string{"a": "-> " + secret}), "escapes"},
+		"no kernel":           {"dir:" + isotest.Files(t, map[string]string{"a": "x"}), `no file is the kernel ("")`},
+		"a directory in it":   {"dir:" + isotest.Files(t, map[string]string{"a/b": "x"}), "is a directory"},
+		"an impossible name":  {"dir:" + isotest.Files(t, map[string]string{"a b": "x"}), "cannot be a file of a bundle"},
 		"missing":             {"dir:/nowhere", "no such file"},
 		"of no kind":          {"ftp:x", "say iso:FILE"},
 		"no image":            {"iso:" + secret, "no ISO 9660 image"},
-		"no distribution's":   {"iso:" + makeISO(t, files(t, map[string]string{"a": "x"})), "no distribution that is known"},
-		"incomplete":          {"dir:" + files(t, map[string]string{".treeinfo": treeinfo}), "the medium is incomplete"},
-		"treeinfo, no kernel": {"dir:" + files(t, map[string]string{".treeinfo": "[general]\narch = x86_64\n"}), "names no kernel"},
-		"treeinfo leads out":  {"dir:" + files(t, map[string]string{".treeinfo": strings.ReplaceAll(treeinfo, "images/pxeboot", "../../etc")}), "the medium is incomplete"},
+		"no distribution's":   {"iso:" + isotest.ISO(t, isotest.Files(t, map[string]string{"a": "x"})), "no distribution that is known"},
+		"incomplete":          {"dir:" + isotest.Files(t, map[string]string{".treeinfo": treeinfo}), "the medium is incomplete"},
+		"treeinfo, no kernel": {"dir:" + isotest.Files(t, map[string]string{".treeinfo": "[general]\narch = x86_64\n"}), "names no kernel"},
+		"treeinfo leads out":  {"dir:" + isotest.Files(t, map[string]string{".treeinfo": strings.ReplaceAll(treeinfo, "images/pxeboot", "../../etc")}), "the medium is incomplete"},
 	} {
 		if _, err := build(t, source.Request{From: []string{c.from}}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error about %q", name, err, c.want)
@@ -320,7 +322,7 @@ func TestFetch(t *testing.T) {
 		if _, err := os.Stat(file); err == nil {
 			t.Fatal("a part is the file")
 		}
-		if err := fetch(file, second, good); err != nil || asked[0] == "" || string(read(t, file)) != content {
+		if err := fetch(file, second, good); err != nil || asked[0] == "" || string(isotest.Read(t, file)) != content {
 			t.Errorf("%q: %v, asked for %q", second, err, asked)
 		}
 		if err := fetch(file, "missing", good); err != nil || len(asked) > 0 {
@@ -345,8 +347,8 @@ func TestFetch(t *testing.T) {
 	if err := fetch(file, "", good); err != nil {
 		t.Errorf("and once more: %v", err)
 	}
-	iso := makeISO(t, files(t, media()["rocky"]))
-	content, mode = string(read(t, iso)), ""
+	iso := isotest.ISO(t, isotest.Files(t, media()["rocky"]))
+	content, mode = string(isotest.Read(t, iso)), ""
 	r, err := build(t, source.Request{From: []string{"url:" + server.URL + "/rocky.iso#sha256=" + strings.TrimPrefix(string(digest(content)), "sha256:")}, Client: http.DefaultClient})
 	if err != nil || len(r.Files) != 4 {
 		t.Errorf("an image by URL: %v, %+v", err, r)
@@ -359,6 +361,18 @@ func TestFetch(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
+}
+
+// FuzzMedia: whatever an image says that it is.
+func FuzzMedia(f *testing.F) {
+	for _, name := range []string{"debian", "rocky", "sles"} {
+		f.Add(isotest.Read(f, isotest.ISO(f, isotest.Files(f, media()[name]), "-no-pad")))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if image, err := iso.Open(bytes.NewReader(data), int64(len(data))); err == nil {
+			_, _ = source.Recognise(image) // it must return
+		}
+	})
 }
 
 // FuzzSums: lists and signatures are a stranger's.

@@ -3,8 +3,7 @@
 // initrd and the signed boot loaders, checks them against what the distribution
 // published, copies them, and writes a bundle.yaml, last: without it, nothing is a bundle.
 //
-// Images and archives are read with bounds on everything: no name leads out of them, no
-// length further than they are long.
+// Archives are read with bounds on everything, as images are by package iso.
 package source
 
 import (
@@ -26,6 +25,7 @@ import (
 	"strings"
 	"time"
 
+	"bootlane/internal/iso"
 	"bootlane/internal/lane"
 )
 
@@ -164,23 +164,23 @@ func (b *builder) iso(file string) error {
 	if err != nil {
 		return err
 	}
-	iso, err := OpenISO(f, s.Size())
+	image, err := iso.Open(f, s.Size())
 	if err != nil {
 		return err
 	}
-	if err := b.medium(iso); err != nil {
+	if err := b.medium(image); err != nil {
 		return err
 	}
 	if b.media.Shim != "" && b.media.GRUB != "" {
 		return nil
 	}
-	return b.elTorito(iso)
+	return b.elTorito(image)
 }
 
 // elTorito looks for the boot loaders in the image that firmware boots, when they are
 // nowhere else.
-func (b *builder) elTorito(iso *ISO) error {
-	images, err := iso.BootImages()
+func (b *builder) elTorito(image *iso.Image) error {
+	images, err := image.BootImages()
 	if err != nil {
 		return err
 	}

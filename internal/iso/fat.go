@@ -1,4 +1,4 @@
-package source
+package iso
 
 import (
 	"encoding/binary"
@@ -105,26 +105,29 @@ func (f *FAT) next(c uint32) (uint32, bool) {
 	return v, v < 0x0ffffff8
 }
 
-// chain reads clusters from one on, at most limit bytes.
-func (f *FAT) chain(first uint32, limit int64) (io.Reader, int64, error) {
-	var parts []io.Reader
-	length, seen := int64(0), uint32(0)
-	for c, ok := first, true; ok && length < limit; c, ok = f.next(c) {
+// chain returns where clusters lie from one on, until they hold limit bytes.
+func (f *FAT) chain(first uint32, limit int64) (extents, error) {
+	out, seen := extents{r: f.r}, uint32(0)
+	for c, ok := first, true; ok && int64(seen)*f.p.cluster < limit; c, ok = f.next(c) {
 		if seen++; c < 2 || c-2 >= f.p.clusters || seen > f.p.clusters {
-			return nil, 0, lane.Errorf(lane.Invalid, "the chain of clusters is damaged at cluster %d", c)
+			return out, lane.Errorf(lane.Invalid, "the chain of clusters is damaged at cluster %d", c)
 		}
-		parts = append(parts, io.NewSectionReader(f.r, f.p.data+int64(c-2)*f.p.cluster, f.p.cluster))
-		length += f.p.cluster
+		at := f.p.data + int64(c-2)*f.p.cluster
+		if last := len(out.spans) - 1; last >= 0 && out.spans[last].at+out.spans[last].length == at {
+			out.spans[last].length += f.p.cluster
+		} else {
+			out.spans = append(out.spans, span{at, f.p.cluster})
+		}
 	}
-	return io.MultiReader(parts...), length, nil
+	return out, nil
 }
 
 func (f *FAT) clusterDirectory(first uint32) ([]node, error) {
-	r, _, err := f.chain(first, maxDirectory)
+	e, err := f.chain(first, maxDirectory)
 	if err != nil {
 		return nil, err
 	}
-	return f.directory(r)
+	return f.directory(io.NewSectionReader(e, 0, length(e.spans)))
 }
 
 // directory reads the entries of one; long names stand in front of their entry, last part first.
@@ -179,18 +182,18 @@ func (f *FAT) node(e []byte, name string) node {
 		n.mode, n.size, n.id = fs.ModeDir|0o555, 0, int64(first)
 		n.list = func() ([]node, error) { return f.clusterDirectory(first) }
 	}
-	n.open = func() (io.Reader, error) {
-		r, have, err := f.chain(first, n.size)
+	n.open = func() (io.ReadSeeker, error) {
 		if n.size == 0 {
 			return strings.NewReader(""), nil
 		}
-		if err == nil && have < n.size {
+		e, err := f.chain(first, n.size)
+		if have := length(e.spans); err == nil && have < n.size {
 			err = lane.Errorf(lane.Invalid, "it has %d bytes in its clusters, not %d: the FAT file system is damaged", have, n.size)
 		}
 		if err != nil {
 			return nil, err
 		}
-		return io.LimitReader(r, n.size), nil
+		return io.NewSectionReader(e, 0, n.size), nil
 	}
 	return n
 }

@@ -1,4 +1,4 @@
-package source
+package iso
 
 import (
 	"encoding/binary"
@@ -14,15 +14,15 @@ type BootImage struct {
 	Offset   int64  // in the ISO image, in bytes
 	Size     int64  // in bytes
 
-	iso *ISO
+	im *Image
 }
 
 // BootImages lists the images of the boot catalog; an ISO image without one has none.
-func (iso *ISO) BootImages() ([]BootImage, error) {
-	if iso.catalog == 0 {
+func (im *Image) BootImages() ([]BootImage, error) {
+	if im.catalog == 0 {
 		return nil, nil
 	}
-	b, err := iso.read(iso.catalog*sector, sector)
+	b, err := im.read(im.catalog*sector, sector)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func (iso *ISO) BootImages() ([]BootImage, error) {
 		case 0x90, 0x91: // the header of a section
 			platform = e[1]
 		case 0x88: // something bootable
-			i, err := iso.bootImage(platform, e)
+			i, err := im.bootImage(platform, e)
 			if err != nil {
 				return nil, err
 			}
@@ -53,11 +53,11 @@ func (iso *ISO) BootImages() ([]BootImage, error) {
 
 // bootImage reads an entry. Its sector count has 16 bits, and many tools write 0 or 1 for
 // an EFI image: then its file system knows how large it is.
-func (iso *ISO) bootImage(platform byte, e []byte) (BootImage, error) {
-	i := BootImage{Platform: "bios", Offset: int64(binary.LittleEndian.Uint32(e[8:])) * sector, Size: int64(binary.LittleEndian.Uint16(e[6:])) * 512, iso: iso}
+func (im *Image) bootImage(platform byte, e []byte) (BootImage, error) {
+	i := BootImage{Platform: "bios", Offset: int64(binary.LittleEndian.Uint32(e[8:])) * sector, Size: int64(binary.LittleEndian.Uint16(e[6:])) * 512, im: im}
 	if platform == 0xef {
 		i.Platform = "efi"
-		head, err := iso.read(i.Offset, 512)
+		head, err := im.read(i.Offset, 512)
 		if err != nil {
 			return i, fmt.Errorf("the EFI boot image: %w", err)
 		}
@@ -65,7 +65,7 @@ func (iso *ISO) bootImage(platform byte, e []byte) (BootImage, error) {
 			i.Size = max(i.Size, p.total)
 		}
 	}
-	if _, err := iso.read(i.Offset, 0); err != nil || i.Size > iso.size-i.Offset {
+	if _, err := im.read(i.Offset, 0); err != nil || i.Size > im.size-i.Offset {
 		return i, lane.Errorf(lane.Invalid, "the %s boot image of %d bytes does not fit into the ISO image: it is cut short or damaged", i.Platform, i.Size)
 	}
 	return i, nil
@@ -73,5 +73,5 @@ func (iso *ISO) bootImage(platform byte, e []byte) (BootImage, error) {
 
 // Files returns the file system of an EFI boot image.
 func (i BootImage) Files() (*FAT, error) {
-	return OpenFAT(io.NewSectionReader(i.iso.r, i.Offset, i.Size), i.Size)
+	return OpenFAT(io.NewSectionReader(i.im.r, i.Offset, i.Size), i.Size)
 }

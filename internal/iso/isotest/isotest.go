@@ -1,4 +1,6 @@
-package source_test
+// Package isotest makes ISO images and FAT file systems with the programs that
+// distributions use; for tests only.
+package isotest
 
 import (
 	"os"
@@ -8,8 +10,8 @@ import (
 	"testing"
 )
 
-// run runs a program of a Debian package.
-func run(t testing.TB, args ...string) string {
+// Run runs a program of a Debian package.
+func Run(t testing.TB, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(args[0]); err != nil {
 		t.Fatalf("%v: install Debian's xorriso, dosfstools, mtools and gpg (scripts/setup)", err)
@@ -21,8 +23,8 @@ func run(t testing.TB, args ...string) string {
 	return string(out)
 }
 
-// files writes a tree; what begins with "-> " is a symbolic link.
-func files(t testing.TB, tree map[string]string) string {
+// Files writes a tree; what begins with "-> " is a symbolic link.
+func Files(t testing.TB, tree map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range tree {
@@ -43,30 +45,31 @@ func files(t testing.TB, tree map[string]string) string {
 	return dir
 }
 
-// makeISO makes an image of a tree, as distributions do it.
-func makeISO(t testing.TB, dir string, options ...string) string {
+// ISO makes an image of a tree, as distributions do it.
+func ISO(t testing.TB, dir string, options ...string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "test.iso")
-	run(t, append(append([]string{"xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "-V", "TEST", "-o", out}, options...), dir)...)
+	Run(t, append(append([]string{"xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "-V", "TEST", "-o", out}, options...), dir)...)
 	return out
 }
 
-// makeFAT makes a FAT file system with an EFI directory.
-func makeFAT(t testing.TB, kib string, bits string, loaders map[string]string) string {
+// FAT makes a FAT file system with an EFI directory.
+func FAT(t testing.TB, kib string, bits string, loaders map[string]string) string {
 	t.Helper()
-	out, dir := filepath.Join(t.TempDir(), "efi.img"), files(t, loaders)
-	run(t, "mkfs.vfat", "-F", bits, "-C", out, kib)
+	out, dir := filepath.Join(t.TempDir(), "efi.img"), Files(t, loaders)
+	Run(t, "mkfs.vfat", "-F", bits, "-C", out, kib)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		run(t, "mcopy", "-s", "-i", out, filepath.Join(dir, e.Name()), "::")
+		Run(t, "mcopy", "-s", "-i", out, filepath.Join(dir, e.Name()), "::")
 	}
 	return out
 }
 
-func read(t testing.TB, path string) []byte {
+// Read returns a file.
+func Read(t testing.TB, path string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -75,8 +78,8 @@ func read(t testing.TB, path string) []byte {
 	return b
 }
 
-// debianCD is the layout of Debian's installer CDs.
-func debianCD() map[string]string {
+// DebianCD is the layout of Debian's installer CDs.
+func DebianCD() map[string]string {
 	return map[string]string{
 		".disk/info":            `Debian GNU/Linux 12.5.0 "Bookworm" - Official amd64 NETINST with firmware 20240210-11:27`,
 		"install.amd/vmlinuz":   "the kernel",

@@ -1,4 +1,4 @@
-package source
+package iso
 
 import (
 	"io"
@@ -18,10 +18,10 @@ type node struct {
 	mode fs.FileMode
 	size int64
 	mod  time.Time
-	link string                    // of a symbolic link
-	open func() (io.Reader, error) // of a file
-	list func() ([]node, error)    // of a directory
-	id   int64                     // of a directory: where it lies, so that a loop is found
+	link string                        // of a symbolic link
+	open func() (io.ReadSeeker, error) // of a file
+	list func() ([]node, error)        // of a directory
+	id   int64                         // of a directory: where it lies, so that a loop is found
 }
 
 // Name, Size, Mode, ModTime, IsDir and Sys are [fs.FileInfo].
@@ -42,7 +42,7 @@ const (
 	maxDepth     = 64
 )
 
-// Open opens a file or a directory. Symbolic links are followed inside of the tree; one
+// Open opens a file, which is an [io.Seeker], or a directory. Symbolic links are followed inside of the tree; one
 // that leads out of it is refused, as [fs.ErrInvalid].
 func (t tree) Open(name string) (fs.File, error) {
 	n, err := t.find(name)
@@ -52,7 +52,7 @@ func (t tree) Open(name string) (fs.File, error) {
 			return &openDir{n, entries}, nil
 		}
 	}
-	var r io.Reader
+	var r io.ReadSeeker
 	if err == nil {
 		r, err = n.open()
 	}
@@ -117,7 +117,7 @@ func child(dir node, name string) (node, error) {
 
 type openFile struct {
 	node
-	io.Reader
+	io.ReadSeeker
 }
 
 // Stat returns the file's properties; Close does nothing.

@@ -1,7 +1,9 @@
-package source
+// Package iso reads ISO 9660 images, the FAT file systems that firmware boots out of them,
+// and nothing else of them: as an [io/fs.FS], without mounting anything. Whatever the bytes
+// say, no name leads out of an image and no length further than it is long.
+package iso
 
 import (
-	"bytes"
 	"encoding/binary"
 	"io"
 	"io/fs"
@@ -11,10 +13,10 @@ import (
 	"bootlane/internal/lane"
 )
 
-// ISO is an ISO 9660 image (ECMA-119), with the names, modes and links of Rock Ridge
+// Image is an ISO 9660 image (ECMA-119), with the names, modes and links of Rock Ridge
 // (IEEE P1282) where it has them. Files larger than 4 GiB, which lie in several extents, are
 // whole. Joliet and UDF are not read: no Linux distribution needs them.
-type ISO struct {
+type Image struct {
 	tree
 	Label string // volume identifier
 
@@ -32,15 +34,15 @@ const (
 	flagMore      = 0x80 // more extents of this file follow
 )
 
-// OpenISO reads an image's descriptors; r has size bytes. An image that is cut short is
+// Open reads an image's descriptors; r has size bytes. An image that is cut short is
 // refused with [lane.Invalid] here already, as far as it says how long it is.
-func OpenISO(r io.ReaderAt, size int64) (*ISO, error) {
-	iso := &ISO{r: r, size: size}
+func Open(r io.ReaderAt, size int64) (*Image, error) {
+	im := &Image{r: r, size: size}
 	var root []byte
-	for at := int64(16); root == nil || iso.catalog == 0; at++ {
-		d, err := iso.read(at*sector, sector)
+	for at := int64(16); root == nil || im.catalog == 0; at++ {
+		d, err := im.read(at*sector, sector)
 		if err != nil || string(d[1:6]) != "CD001" || at > 100 {
-			return nil, lane.Errorf(lane.Invalid, "this is no ISO 9660 image: it has no volume descriptor; give the .iso file as it was published")
+			return nil, lane.Errorf(lane.Invalid, "this is no ISO 9660 image: it has no volume descriptor; give the .im file as it was published")
 		}
 		if d[0] == 255 { // the last descriptor
 			break
@@ -53,34 +55,34 @@ func OpenISO(r io.ReaderAt, size int64) (*ISO, error) {
 			if b := binary.LittleEndian.Uint16(d[128:]); b != sector {
 				return nil, lane.Errorf(lane.Invalid, "the ISO image has blocks of %d bytes, not of 2048", b)
 			}
-			iso.Label, root = strings.TrimRight(string(d[40:72]), " "), d[156:190]
+			im.Label, root = strings.TrimRight(string(d[40:72]), " "), d[156:190]
 		case d[0] == 0 && strings.HasPrefix(string(d[7:39]), "EL TORITO SPECIFICATION"):
-			iso.catalog = int64(binary.LittleEndian.Uint32(d[71:]))
+			im.catalog = int64(binary.LittleEndian.Uint32(d[71:]))
 		}
 	}
 	if root == nil {
 		return nil, lane.Errorf(lane.Invalid, "this is no ISO 9660 image: it has no primary volume descriptor")
 	}
-	e, _, err := iso.record(root)
+	e, _, err := im.record(root)
 	if err != nil {
 		return nil, err
 	}
-	if err := iso.findRockRidge(e); err != nil {
+	if err := im.findRockRidge(e); err != nil {
 		return nil, err
 	}
-	n := iso.node(e)
+	n := im.node(e)
 	n.name = "."
-	iso.root = n
-	return iso, nil
+	im.root = n
+	return im, nil
 }
 
 // read returns bytes of the image, or says that it is cut short.
-func (iso *ISO) read(at, n int64) ([]byte, error) {
-	if at < 0 || n < 0 || at > iso.size || n > iso.size-at {
-		return nil, lane.Errorf(lane.Invalid, "the ISO image ends at %d, and something lies behind: it is cut short or damaged; fetch it again", iso.size)
+func (im *Image) read(at, n int64) ([]byte, error) {
+	if at < 0 || n < 0 || at > im.size || n > im.size-at {
+		return nil, lane.Errorf(lane.Invalid, "the ISO image ends at %d, and something lies behind: it is cut short or damaged; fetch it again", im.size)
 	}
 	b := make([]byte, n)
-	if _, err := io.ReadFull(io.NewSectionReader(iso.r, at, n), b); err != nil {
+	if _, err := io.ReadFull(io.NewSectionReader(im.r, at, n), b); err != nil {
 		return nil, err
 	}
 	return b, nil
@@ -102,7 +104,7 @@ type entry struct {
 }
 
 // record reads one, and returns its system use area.
-func (iso *ISO) record(b []byte) (e entry, use []byte, err error) {
+func (im *Image) record(b []byte) (e entry, use []byte, err error) {
 	le := binary.LittleEndian
 	if len(b) < 34 || int(b[32])+33 > len(b) {
 		return e, nil, lane.Errorf(lane.Invalid, "a directory record of the ISO image is damaged; fetch it again")
@@ -123,29 +125,29 @@ func (iso *ISO) record(b []byte) (e entry, use []byte, err error) {
 }
 
 // findRockRidge looks into the root's own record for SUSP's SP and Rock Ridge's names.
-func (iso *ISO) findRockRidge(root entry) error {
-	b, err := iso.read(root.spans[0].at, sector)
+func (im *Image) findRockRidge(root entry) error {
+	b, err := im.read(root.spans[0].at, sector)
 	if err != nil {
 		return err
 	}
 	if n := int(b[0]); n >= 34 {
-		_, use, err := iso.record(b[:n])
+		_, use, err := im.record(b[:n])
 		if err != nil {
 			return err
 		}
 		if len(use) >= 7 && string(use[:3]) == "SP\x07" && use[4] == 0xbe && use[5] == 0xef {
-			iso.rock, iso.skip = true, int(use[6])
+			im.rock, im.skip = true, int(use[6])
 		}
 	}
 	return nil
 }
 
 // directory reads the records of one, in order, and joins the extents of large files.
-func (iso *ISO) directory(s span) (out []entry, err error) {
+func (im *Image) directory(s span) (out []entry, err error) {
 	if s.length > maxDirectory {
 		return nil, lane.Errorf(lane.Invalid, "a directory of the ISO image has %d bytes: it is damaged", s.length)
 	}
-	b, err := iso.read(s.at, s.length)
+	b, err := im.read(s.at, s.length)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +161,7 @@ func (iso *ISO) directory(s span) (out []entry, err error) {
 		if at+n > len(b) {
 			return nil, lane.Errorf(lane.Invalid, "a directory record of the ISO image is damaged; fetch it again")
 		}
-		e, use, err := iso.record(b[at : at+n])
+		e, use, err := im.record(b[at : at+n])
 		if err != nil {
 			return nil, err
 		}
@@ -167,7 +169,7 @@ func (iso *ISO) directory(s span) (out []entry, err error) {
 		if e.name == "\x00" || e.name == "\x01" { // the directory itself, and the one above
 			continue
 		}
-		if err := iso.rockRidge(&e, use); err != nil {
+		if err := im.rockRidge(&e, use); err != nil {
 			return nil, err
 		}
 		if last := len(out) - 1; more {
@@ -193,21 +195,21 @@ func plainName(s string) string {
 }
 
 // rockRidge reads the entries of a record's system use area, and of its continuations.
-func (iso *ISO) rockRidge(e *entry, use []byte) error {
+func (im *Image) rockRidge(e *entry, use []byte) error {
 	e.mode = 0o444
 	if e.flags&flagDirectory != 0 {
 		e.mode = fs.ModeDir | 0o555
 	}
-	if !iso.rock {
+	if !im.rock {
 		e.name = plainName(e.name)
 		return nil
 	}
 	var name, link strings.Builder
-	use, total := use[min(iso.skip, len(use)):], 0
+	use, total := use[min(im.skip, len(use)):], 0
 	for next := (span{}); ; next = (span{}) {
 		for len(use) >= 4 && use[2] >= 4 && int(use[2]) <= len(use) {
 			field := use[:use[2]]
-			if c, ok := iso.susp(e, field, &name, &link); ok {
+			if c, ok := im.susp(e, field, &name, &link); ok {
 				next = c
 			}
 			use = use[len(field):]
@@ -219,7 +221,7 @@ func (iso *ISO) rockRidge(e *entry, use []byte) error {
 			return lane.Errorf(lane.Invalid, "a record of the ISO image has Rock Ridge entries without end: it is damaged")
 		}
 		var err error
-		if use, err = iso.read(next.at, next.length); err != nil {
+		if use, err = im.read(next.at, next.length); err != nil {
 			return err
 		}
 	}
@@ -233,7 +235,7 @@ func (iso *ISO) rockRidge(e *entry, use []byte) error {
 }
 
 // susp takes one entry; true when it says where others continue.
-func (iso *ISO) susp(e *entry, f []byte, name, link *strings.Builder) (span, bool) {
+func (im *Image) susp(e *entry, f []byte, name, link *strings.Builder) (span, bool) {
 	le := binary.LittleEndian
 	switch kind := string(f[:2]); {
 	case kind == "NM" && len(f) >= 5:
@@ -284,29 +286,27 @@ func linkParts(f []byte, link *strings.Builder) {
 }
 
 // node makes a record a part of the tree.
-func (iso *ISO) node(e entry) node {
+func (im *Image) node(e entry) node {
 	if e.flags&flagDirectory != 0 && !e.mode.IsDir() {
 		e.mode = fs.ModeDir | e.mode.Perm()
 	}
 	n := node{name: e.name, mode: e.mode, mod: e.mod, link: e.link}
-	for _, s := range e.spans {
-		n.size += s.length
-	}
+	n.size = length(e.spans)
 	if e.mode.IsDir() {
 		n.size, n.id = 0, e.spans[0].at
 		n.list = func() ([]node, error) {
 			if e.broken != nil {
 				return nil, e.broken
 			}
-			return iso.nodes(e.spans[0])
+			return im.nodes(e.spans[0])
 		}
 	}
-	n.open = func() (io.Reader, error) { return iso.content(e) }
+	n.open = func() (io.ReadSeeker, error) { return im.content(e) }
 	return n
 }
 
-func (iso *ISO) nodes(s span) (out []node, err error) {
-	entries, err := iso.directory(s)
+func (im *Image) nodes(s span) (out []node, err error) {
+	entries, err := im.directory(s)
 	if err != nil {
 		return nil, err
 	}
@@ -314,28 +314,55 @@ func (iso *ISO) nodes(s span) (out []node, err error) {
 		if !element(e.name) {
 			return nil, lane.Errorf(lane.Invalid, "the ISO image has a file called %q: such a name leads elsewhere", lane.Clean(e.name, 80))
 		}
-		out = append(out, iso.node(e))
+		out = append(out, im.node(e))
 	}
 	return out, nil
 }
 
 // content reads a file's extents, one behind the other.
-func (iso *ISO) content(e entry) (io.Reader, error) {
+func (im *Image) content(e entry) (io.ReadSeeker, error) {
 	if e.broken != nil {
 		return nil, e.broken
 	}
-	var parts []io.Reader
 	for i, s := range e.spans {
-		if s.at > iso.size || s.length > iso.size-s.at {
-			return nil, lane.Errorf(lane.Invalid, "it ends at %d, and the ISO image at %d: the image is cut short or damaged; fetch it again", s.at+s.length, iso.size)
+		if s.at > im.size || s.length > im.size-s.at {
+			return nil, lane.Errorf(lane.Invalid, "it ends at %d, and the ISO image at %d: the image is cut short or damaged; fetch it again", s.at+s.length, im.size)
 		}
 		if i < len(e.spans)-1 && s.length%sector != 0 {
 			return nil, lane.Errorf(lane.Invalid, "one of its extents ends within a block: the ISO image is damaged")
 		}
-		parts = append(parts, io.NewSectionReader(iso.r, s.at, s.length))
 	}
-	if len(parts) == 0 {
-		return bytes.NewReader(nil), nil
+	return io.NewSectionReader(extents{im.r, e.spans}, 0, length(e.spans)), nil
+}
+
+// extents are the parts of one file.
+type extents struct {
+	r     io.ReaderAt
+	spans []span
+}
+
+func length(spans []span) (n int64) {
+	for _, s := range spans {
+		n += s.length
 	}
-	return io.MultiReader(parts...), nil
+	return n
+}
+
+// ReadAt is [io.ReaderAt].
+func (e extents) ReadAt(b []byte, off int64) (n int, err error) {
+	for _, s := range e.spans {
+		if off >= s.length {
+			off -= s.length
+			continue
+		}
+		k := min(int64(len(b)-n), s.length-off)
+		got, err := e.r.ReadAt(b[n:n+int(k)], s.at+off)
+		if n += got; got < int(k) {
+			return n, err
+		}
+		if off = 0; n == len(b) {
+			return n, nil
+		}
+	}
+	return n, io.EOF
 }
