@@ -25,6 +25,7 @@ import (
 	"bootlane/internal/api"
 	"bootlane/internal/app"
 	"bootlane/internal/bundle"
+	"bootlane/internal/iso/isotest"
 	"bootlane/internal/lane"
 	"bootlane/internal/nettest"
 )
@@ -114,6 +115,10 @@ func (w *world) bundles() {
 			files["disk.raw"] = strings.Repeat("image of", 2<<20/8)
 			sum := sha256.Sum256([]byte(files["disk.raw"]))
 			m.Image = &bundle.ImageManifest{File: "disk.raw", Compression: "none", RawDigest: "sha256:" + hex.EncodeToString(sum[:]), RawBytes: 2 << 20, RootPartLabel: "root"}
+		}
+		if seed == lane.SeedNoCloud { // as Ubuntu's image is, and as Anaconda looks for its tree
+			files["live.iso"] = string(isotest.Read(w.T, isotest.ISO(w.T, isotest.Files(w.T, map[string]string{"images/install.img": "stage 2"}))))
+			m.Tree, m.Args = "live.iso", "url={file:live.iso} inst.repo={tree}"
 		}
 		for f, text := range files {
 			must(w.T, os.WriteFile(filepath.Join(dir, f), []byte(text), 0o644))
@@ -358,9 +363,28 @@ func (w *world) installer(script []byte) {
 	case strings.HasSuffix(url, "preseed.cfg"):
 		w.documents(strings.TrimSuffix(url, "preseed.cfg"), "preseed.cfg")
 	case strings.HasSuffix(url, "/seed/"):
+		w.medium(script)
 		w.documents(url, "user-data", "meta-data", "vendor-data", "network-config")
 	default:
 		w.order(url)
+	}
+}
+
+// medium follows the arguments to the rest of the installer's medium.
+func (w *world) medium(script []byte) {
+	w.Helper()
+	for arg, want := range map[string]string{` url=(http://\S+)`: "CD001", ` inst\.repo=(http://\S+)`: "stage 2"} {
+		m := regexp.MustCompile(arg).FindSubmatch(script)
+		if m == nil {
+			w.Fatalf("no %s in\n%s", arg, script)
+		}
+		url := string(m[1])
+		if strings.HasSuffix(url, "/tree") {
+			url += "/images/install.img"
+		}
+		if status, body := get(w.T, url); status != http.StatusOK || !bytes.Contains(body, []byte(want)) {
+			w.Errorf("%s: %d, %d bytes", url, status, len(body))
+		}
 	}
 }
 

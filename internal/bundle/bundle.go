@@ -41,6 +41,7 @@ type Manifest struct {
 	Kernel      string                 `yaml:"kernel"`
 	Initrd      string                 `yaml:"initrd"`
 	Args        string                 `yaml:"args,omitempty"`
+	Tree        string                 `yaml:"tree,omitempty"` // an ISO image
 	Mirror      string                 `yaml:"mirror,omitempty"`
 	Security    string                 `yaml:"security,omitempty"`
 	Packages    []lane.PackageSnapshot `yaml:"packages,omitempty"`
@@ -121,7 +122,7 @@ func parseManifest(path string, data []byte) (lane.Bundle, error) {
 // bundle turns the manifest into the domain's bundle, as far as it can be read. Every file
 // that something names is among its files, without a digest where bundle.yaml has none.
 func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
-	b = lane.Bundle{Name: m.Name, Version: m.Version, OS: m.OS, Release: m.Release, Seed: m.Seed, Kernel: m.Kernel, Initrd: m.Initrd, Args: m.Args,
+	b = lane.Bundle{Name: m.Name, Version: m.Version, OS: m.OS, Release: m.Release, Seed: m.Seed, Kernel: m.Kernel, Initrd: m.Initrd, Args: m.Args, Tree: m.Tree,
 		Mirror: m.Mirror, Security: m.Security, Packages: m.Packages, MinimumSBAT: m.MinimumSBAT, FirstBoot: m.FirstBoot, Sources: m.Sources, Files: map[string]lane.BundleFile{}}
 	var err error
 	if b.Arch, err = lane.ParseArch(m.Arch); err != nil {
@@ -136,7 +137,7 @@ func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
 			bad = append(bad, lane.Problem{Field: "expires", Message: fmt.Sprintf("%q is not a date such as 2027-05-31", m.Expires)})
 		}
 	}
-	names := append([]string{m.Kernel, m.Initrd}, m.FirstBoot...)
+	names := append([]string{m.Kernel, m.Initrd, m.Tree}, m.FirstBoot...)
 	if i := m.Image; i != nil {
 		b.Image = &lane.BundleImage{File: i.File, Compression: i.Compression, RawDigest: lane.Digest(i.RawDigest), RawBytes: i.RawBytes, RootLabel: i.RootPartLabel}
 		names = append(names, i.File)
@@ -186,8 +187,12 @@ func check(b lane.Bundle) []lane.Problem {
 	if !slices.Contains(lane.Seeds(), b.Seed) {
 		bad("seed", "%q is not a seed template of this version: use one of %s", b.Seed, strings.Join(lane.Seeds(), ", "))
 	}
-	if strings.ContainsFunc(b.Args, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'${}", r) }) {
-		bad("args", "kernel arguments are plain ASCII without quotes, $ and braces: the boot loaders do not quote alike")
+	if strings.ContainsFunc(b.Args, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'$", r) }) {
+		bad("args", "kernel arguments are plain ASCII without quotes and $: the boot loaders do not quote alike")
+	}
+	_, lost := b.KernelArgs("")
+	for _, p := range lost {
+		bad("args", "%s", p)
 	}
 	for _, word := range strings.Fields(b.Args) {
 		if word == "&&" || word == "||" || word == ";" || word[0] == '#' {
@@ -207,6 +212,9 @@ func checkFiles(b lane.Bundle) (out []lane.Problem) {
 		if _, ok := b.Files[f.name]; !ok {
 			out = append(out, lane.Problem{Field: f.field, Message: fmt.Sprintf("%q is not one of the bundle's files", f.name)})
 		}
+	}
+	if _, ok := b.Files[b.Tree]; b.Tree != "" && !ok {
+		out = append(out, lane.Problem{Field: "tree", Message: fmt.Sprintf("%q is not one of the bundle's files", b.Tree)})
 	}
 	for _, f := range slices.Sorted(maps.Keys(b.Files)) {
 		if !lane.FileName(f) || reserved(f) {

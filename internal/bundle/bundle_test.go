@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"bootlane/internal/iso/isotest"
 	"bootlane/internal/lane"
 )
 
@@ -113,6 +114,25 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// TestTree: an installer tree must be an image that can be read.
+func TestTree(t *testing.T) {
+	dir := folder(t, small("a", "1")+"tree: dvd.iso\nargs: inst.repo={tree}\n", map[string]string{"linux": "k", "initrd": "i", "dvd.iso": "no image"})
+	if _, err := Build(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "dvd.iso: ") || !strings.Contains(err.Error(), "no ISO 9660 image") {
+		t.Errorf("what is no image: %v", err)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "dvd.iso"), isotest.Read(t, isotest.ISO(t, isotest.Files(t, map[string]string{"a": "b"}))), 0o644))
+	f, err := Build(t.Context(), dir)
+	must(t, err)
+	must(t, f.Verify(t.Context()))
+	if f.Bundle.Tree != "dvd.iso" || f.Bundle.Files["dvd.iso"].Digest == "" {
+		t.Errorf("%+v", f.Bundle)
+	}
+	lost := bytes.Replace(f.Manifest, []byte(`"tree":"dvd.iso"`), []byte(`"tree":"cd.iso"`), 1)
+	if _, err := ParseCanonical(lost); err == nil || !strings.Contains(err.Error(), `tree: "cd.iso" is not one of the bundle's files`) {
+		t.Errorf("a tree that is not there: %v", err)
+	}
+}
+
 // TestBuildAnew: a manifest that is the same keeps its signatures, another loses them.
 func TestBuildAnew(t *testing.T) {
 	dir := folder(t, small("a", "1"), map[string]string{"linux": "k", "initrd": "i"})
@@ -141,7 +161,8 @@ arch: sparc
 seed: kickstart/9
 kernel: ../../etc/shadow
 initrd: /boot/initrd
-args: say "hi"
+args: say "hi" a={tree} b={file:none} c={x} d={
+tree: none.iso
 expires: tomorrow
 minimumSBAT: {shim: 0}
 packages: [{url: debian, date: soon, digest: none}]
@@ -151,7 +172,7 @@ files: {bundle.yaml: "", manifest.json.minisig: "", linux: "sha256:12"}
 `))
 	for _, want := range []string{
 		`bundle.yaml:1: name: "Debian" must be lower-case`, `os: is missing`, `bundle.yaml:3: arch:`, `bundle.yaml:4: seed: "kickstart/9" is not`,
-		`"../../etc/shadow" is not a plain file name`, `"/boot/initrd" is not a plain file name`, `bundle.yaml:7: args:`, `bundle.yaml:8: expires: "tomorrow" is not a date`,
+		`"../../etc/shadow" is not a plain file name`, `"/boot/initrd" is not a plain file name`, `bundle.yaml:7: args:`, `bundle.yaml:9: expires: "tomorrow" is not a date`,
 		`minimumSBAT.shim:`, `packages[0].url: "debian" is not`, `packages[0].date: "soon" is not`, `packages[0].digest:`, `sources[0].url:`, `sources[0].licence: is missing`,
 		`sources[0].files: "nothing" is not one`, `loaders.mips: is not a platform`, `config: "../grub.cfg" is not`, `"bundle.yaml" is not a plain file name`, `"manifest.json.minisig" is not a plain`, `files: linux: `,
 	} {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"bootlane/internal/iso"
 	"bootlane/internal/lane"
 )
 
@@ -181,11 +182,27 @@ func (f Folder) each(ctx context.Context, look func(name string, size int64, hav
 				err = look(name, size, have)
 			}
 		}
+		if err == nil && name == f.Bundle.Tree {
+			err = readable(filepath.Join(f.Dir, name))
+		}
 		if err != nil {
 			problems = append(problems, name+": "+err.Error())
 		}
 	}
 	return problems
+}
+
+// readable reports why an installer tree could not be served.
+func readable(path string) error {
+	in, err := openFile(path)
+	if err != nil {
+		return err
+	}
+	st, err := in.Stat()
+	if err == nil {
+		_, err = iso.Open(in, st.Size())
+	}
+	return errors.Join(err, in.Close())
 }
 
 // unnamed returns what is in the directory and in no manifest: a bundle is exactly what it says.

@@ -65,13 +65,33 @@ func (c *Control) File(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.
 	if !ok || file.Digest != p.Digest {
 		return lane.BundleFile{}, lane.Errorf(lane.NotFound, "the bundle %s has no file %s with digest %s", b.Ref(), p.Name, p.Digest)
 	}
-	e := c.answered(lane.KindServed, d, f)
-	e.Digest, e.Bytes, e.Message = file.Digest, file.SizeBytes, "file of "+b.Ref()
-	if err := c.sound(file); err != nil { // what cannot be served must not stand there as served
-		e.Kind, e.Action, e.Message = lane.KindRefused, "", lane.Clean("file of "+b.Ref()+": "+err.Error(), 1000)
-		return lane.BundleFile{}, errors.Join(err, c.Store.Witness(ctx, e))
+	return file, c.give(ctx, file, "file of "+b.Ref(), d, f)
+}
+
+// Tree answers a request for a file of the installer tree, with the image that it lies in.
+// An installer asks for thousands: on record is the image, and how often it was asked.
+func (c *Control) Tree(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.BundleFile, error) {
+	f.Name = string(lane.AssetTree)
+	_, b, d, err := c.redeem(ctx, p.Capability, f)
+	if err != nil {
+		return lane.BundleFile{}, err
 	}
-	return file, c.Store.Witness(ctx, e)
+	if b.Tree == "" {
+		return lane.BundleFile{}, lane.Errorf(lane.NotFound, "the bundle %s has no installer tree: `tree` in its bundle.yaml names an ISO image", b.Ref())
+	}
+	image := b.Files[b.Tree]
+	return image, c.give(ctx, image, "files of the installer tree in "+b.Tree+" of "+b.Ref(), d, f)
+}
+
+// give puts on record that a file is served, after it was verified.
+func (c *Control) give(ctx context.Context, file lane.BundleFile, what string, d lane.Decision, f lane.Facts) error {
+	e := c.answered(lane.KindServed, d, f)
+	e.Digest, e.Bytes, e.Message = file.Digest, file.SizeBytes, what
+	if err := c.sound(file); err != nil { // what cannot be served must not stand there as served
+		e.Kind, e.Action, e.Message = lane.KindRefused, "", lane.Clean(what+": "+err.Error(), 1000)
+		return errors.Join(err, c.Store.Witness(ctx, e))
+	}
+	return c.Store.Witness(ctx, e)
 }
 
 // sound opens a file as whoever serves it will do, and so has it verified.

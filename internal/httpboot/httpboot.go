@@ -14,9 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path"
 	"slices"
@@ -24,6 +26,7 @@ import (
 	"strings"
 	"time"
 
+	"bootlane/internal/iso"
 	"bootlane/internal/lane"
 	"bootlane/internal/script"
 	"bootlane/internal/seed"
@@ -45,6 +48,8 @@ type Boots interface {
 // Runs answers what is fetched under a run's capability.
 type Runs interface {
 	File(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.BundleFile, error)
+	// Tree returns the ISO image in which the installer tree lies.
+	Tree(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.BundleFile, error)
 	Seed(ctx context.Context, p lane.RunPath, f lane.Facts) (seed.Document, error)
 }
 
@@ -252,6 +257,8 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, f lane.Facts) {
 	switch p.Asset {
 	case lane.AssetFile:
 		s.file(w, r, p, f)
+	case lane.AssetTree:
+		s.tree(w, r, p, f)
 	case lane.AssetSeed:
 		if !method(w, r, http.MethodGet, http.MethodHead) {
 			return
@@ -290,6 +297,57 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request, p lane.RunPath, f 
 	w.Header().Set("ETag", `"`+string(bf.Digest)+`"`)
 	w.Header().Set("Cache-Control", "private, immutable")
 	http.ServeContent(w, r, "", time.Time{}, file)
+}
+
+// tree serves a file out of an ISO image.
+func (s *Server) tree(w http.ResponseWriter, r *http.Request, p lane.RunPath, f lane.Facts) {
+	if !method(w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	bf, err := s.cfg.Runs.Tree(r.Context(), p, f)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	image, err := s.cfg.Files.Open(bf)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	defer s.closing(image)
+	file, info, err := within(image, bf.SizeBytes, p.Name)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	s.deadline(w, info.Size())
+	w.Header().Set("Content-Type", mediaType(p.Name))
+	w.Header().Set("ETag", `"`+string(bf.Digest)+"/"+url.PathEscape(p.Name)+`"`)
+	w.Header().Set("Cache-Control", "private, immutable")
+	http.ServeContent(w, r, "", time.Time{}, file)
+}
+
+// within opens a plain file that lies in an ISO image.
+func within(image io.ReaderAt, size int64, name string) (io.ReadSeeker, fs.FileInfo, error) {
+	im, err := iso.Open(image, size)
+	if err != nil {
+		return nil, nil, err
+	}
+	file, err := im.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, lane.Errorf(lane.NotFound, "the installer tree has no file %s", name)
+	} else if err != nil {
+		return nil, nil, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	seeker, ok := file.(io.ReadSeeker)
+	if !ok { // a directory
+		return nil, nil, lane.Errorf(lane.NotFound, "%s is a directory of the installer tree: only its files are served", name)
+	}
+	return seeker, info, nil
 }
 
 func (s *Server) order(w http.ResponseWriter, r *http.Request, p lane.RunPath, f lane.Facts) {

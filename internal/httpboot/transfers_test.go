@@ -24,6 +24,13 @@ const oneFileSize = 64 << 20
 func (o oneFile) File(context.Context, lane.RunPath, lane.Facts) (lane.BundleFile, error) {
 	return lane.BundleFile{SizeBytes: oneFileSize}, nil
 }
+func (o oneFile) Tree(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.BundleFile, error) {
+	s, err := os.Stat(o.path)
+	if err != nil {
+		return lane.BundleFile{}, err
+	}
+	return lane.BundleFile{SizeBytes: s.Size(), Digest: lane.Digest("sha256:" + strings.Repeat("0", 64))}, nil
+}
 func (o oneFile) Seed(context.Context, lane.RunPath, lane.Facts) (seed.Document, error) {
 	return seed.Document{}, lane.Errorf(lane.NotFound, "none")
 }

@@ -101,7 +101,6 @@ func (l *Lab) reportedFrom(ctx context.Context, m *Machine, address string) erro
 // refusedByTFTP boots a machine that is not to be installed any more: DHCPv6 has no boot
 // menu, and its firmware goes on to the next boot option when its file is refused.
 func (l *Lab) refusedByTFTP(ctx context.Context, m *Machine) error {
-	m.mark = 0 // a new power-on begins a new log
 	if err := m.start(ctx); err != nil {
 		return err
 	}

@@ -90,13 +90,15 @@ func madeMAC(n int) lane.MAC {
 	return lane.MAC(fmt.Sprintf("52:54:00:1a:%02x:%02x", 0xb0+n>>8&0x0f, n&0xff))
 }
 
-// start makes the machine's disks if need be, and powers it on.
+// start makes the machine's disks if need be, and powers it on. Waits look at the serial
+// line from here on.
 func (m *Machine) start(ctx context.Context) error {
 	if m.proc == nil {
 		if err := m.make(ctx); err != nil {
 			return err
 		}
 	}
+	m.mark = len(m.serial())
 	command := slices.Concat(m.place.inside, []string{m.hardware().program}, m.arguments())
 	p, err := m.lab.spawn(m.file("qemu.log"), command[0], command[1:]...)
 	if err != nil {
@@ -182,12 +184,11 @@ func yes(v bool) string {
 // escape doubles the commas, which separate QEMU's options.
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
-// cycle pulls the plug, and puts it back. Waits look at the serial line from here on.
+// cycle pulls the plug, and puts it back.
 // QEMU's reset button is not that: a timer that the old system had armed in the processor
 // keeps the new firmware waiting, for two minutes or for ever.
 func (m *Machine) cycle(ctx context.Context) error {
 	m.stop()
-	m.mark = len(m.serial())
 	return m.start(ctx)
 }
 

@@ -141,7 +141,6 @@ func (l *Lab) leasedByNeighbour(ctx context.Context, m *Machine, file string) er
 
 // toldToBootDisk boots a machine that is not to be installed any more.
 func (l *Lab) toldToBootDisk(ctx context.Context, m *Machine) error {
-	m.mark = 0 // a new power-on begins a new log
 	if err := m.start(ctx); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package lane
 
 import (
 	"cmp"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -18,7 +19,8 @@ type Bundle struct {
 	Seed     string                `json:"seed"`               // seed template and version: debian-preseed/1, nocloud/1, image/1
 	Kernel   string                `json:"kernel"`             // file names, keys of Files
 	Initrd   string                `json:"initrd"`             //
-	Args     string                `json:"args,omitempty"`     // kernel arguments, after those that the seed adds
+	Args     string                `json:"args,omitempty"`     // kernel arguments, after those that the seed adds; see [Bundle.KernelArgs]
+	Tree     string                `json:"tree,omitempty"`     // the installer tree: an ISO 9660 image, whose files are served one by one
 	Image    *BundleImage          `json:"image,omitempty"`    // set for image flows
 	Mirror   string                `json:"mirror,omitempty"`   // pinned package mirror: http://HOST/DIRECTORY
 	Security string                `json:"security,omitempty"` // pinned security mirror
@@ -131,3 +133,39 @@ func versionPart(s string) (part, rest string) {
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+// KernelArgs returns the bundle's arguments with the addresses that only a run has: {tree}
+// is that of the installer tree, {file:NAME} that of a file. base is the URL of the run.
+// Problems say which of them lead nowhere.
+func (b Bundle) KernelArgs(base string) (args string, problems []string) {
+	rest, out := b.Args, strings.Builder{}
+	for {
+		before, after, ok := strings.Cut(rest, "{")
+		out.WriteString(before)
+		if !ok {
+			break
+		}
+		word, behind, closed := strings.Cut(after, "}")
+		name, isFile := strings.CutPrefix(word, "file:")
+		file, has := b.Files[name]
+		switch {
+		case !closed:
+			return b.Args, append(problems, "a brace has no other: {tree} and {file:NAME} are what stands in braces")
+		case isFile && has:
+			out.WriteString(RunPath{Asset: AssetFile, Digest: file.Digest, Name: name}.Under(base))
+		case isFile:
+			problems = append(problems, fmt.Sprintf("{%s}: %q is not one of the bundle's files", Clean(word, 80), Clean(name, 80)))
+		case word == "tree" && b.Tree != "":
+			out.WriteString(RunPath{Asset: AssetTree}.Under(base))
+		case word == "tree":
+			problems = append(problems, "{tree}: the bundle has none: `tree` names an ISO image among its files")
+		default:
+			problems = append(problems, fmt.Sprintf("{%s} is nothing: {tree} and {file:NAME} are what stands in braces", Clean(word, 80)))
+		}
+		rest = behind
+	}
+	if strings.Contains(out.String(), "}") {
+		problems = append(problems, "a brace has no other: {tree} and {file:NAME} are what stands in braces")
+	}
+	return out.String(), problems
+}

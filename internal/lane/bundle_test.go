@@ -2,6 +2,7 @@ package lane
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -59,5 +60,32 @@ func TestDiffBundles(t *testing.T) {
 	}
 	if same := DiffBundles(a, a); len(same) != 0 {
 		t.Errorf("of the same: %v", same)
+	}
+}
+
+// TestBundleKernelArgs: what stands in braces leads to the run's files, or is said to lead nowhere.
+func TestBundleKernelArgs(t *testing.T) {
+	const digest = Digest("sha256:" + testHex)
+	b := Bundle{Tree: "dvd.iso", Files: map[string]BundleFile{"dvd.iso": {Digest: digest}}}
+	for args, want := range map[string]string{
+		"quiet":                         "quiet",
+		"inst.repo={tree} quiet":        "inst.repo=http://x/run/c/tree quiet",
+		"url={file:dvd.iso}":            "url=http://x/run/c/file/" + testHex + "/dvd.iso",
+		"a={tree}/sub b={file:dvd.iso}": "a=http://x/run/c/tree/sub b=http://x/run/c/file/" + testHex + "/dvd.iso",
+	} {
+		b.Args = args
+		if got, problems := b.KernelArgs("http://x/run/c"); got != want || problems != nil {
+			t.Errorf("%q: %q, %q", args, got, problems)
+		}
+	}
+	for args, want := range map[string]string{"a={file:other}": `"other" is not one`, "a={x}": "{x} is nothing", "a={tree": "a brace has no other", "a=tree}": "a brace has no other", "{}": "{} is nothing"} {
+		b.Args = args
+		if _, problems := b.KernelArgs(""); len(problems) != 1 || !strings.Contains(problems[0], want) {
+			t.Errorf("%q: %q", args, problems)
+		}
+	}
+	b.Args, b.Tree = "{tree}", ""
+	if _, problems := b.KernelArgs(""); len(problems) != 1 || !strings.Contains(problems[0], "the bundle has none") {
+		t.Errorf("no tree: %q", problems)
 	}
 }

@@ -69,14 +69,14 @@ func DiffBundles(a, b Bundle) []BundleChange {
 // fieldRank puts what people look for first in front.
 func fieldRank(field string) int {
 	head, _, _ := strings.Cut(field, ".")
-	order := []string{"name", "version", "os", "release", "arch", "seed", "kernel", "initrd", "args", "image", "loaders", "minimumSBAT", "mirror", "security", "packages", "firstBoot", "files", "expires", "sources"}
+	order := []string{"name", "version", "os", "release", "arch", "seed", "kernel", "initrd", "args", "image", "tree", "loaders", "minimumSBAT", "mirror", "security", "packages", "firstBoot", "files", "expires", "sources"}
 	return slices.Index(order, head)
 }
 
 // fields returns the manifest as paths and texts; what is empty is left out.
 func (b Bundle) fields() map[string]string {
 	out := map[string]string{"name": b.Name, "version": b.Version, "os": b.OS, "release": b.Release, "arch": string(b.Arch), "seed": b.Seed,
-		"kernel": b.Kernel, "firstBoot": strings.Join(b.FirstBoot, ", "), "initrd": b.Initrd, "mirror": b.Mirror, "security": b.Security}
+		"kernel": b.Kernel, "firstBoot": strings.Join(b.FirstBoot, ", "), "initrd": b.Initrd, "mirror": b.Mirror, "security": b.Security, "tree": b.Tree}
 	for i, n := 0, map[string]int{}; i < len(strings.Fields(b.Args)); i++ {
 		word := strings.Fields(b.Args)[i]
 		key, _, _ := strings.Cut(word, "=")

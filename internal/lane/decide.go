@@ -238,6 +238,7 @@ type Asset string
 const (
 	AssetFile   Asset = "file"   // a file of the bundle, by digest
 	AssetSeed   Asset = "seed"   // an installer document
+	AssetTree   Asset = "tree"   // a file of the installer tree
 	AssetOrder  Asset = "order"  // the agent's order
 	AssetReport Asset = "report" // a report posted back
 )

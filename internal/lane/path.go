@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -150,7 +151,7 @@ type RunPath struct {
 	Capability string
 	Asset      Asset
 	Digest     Digest // of AssetFile
-	Name       string // of AssetFile and AssetSeed
+	Name       string // of AssetFile and AssetSeed; of AssetTree a path
 }
 
 // RunBase returns the path under which everything of a run is found, without a
@@ -158,16 +159,22 @@ type RunPath struct {
 func RunBase(capability string) string { return "/run/" + capability }
 
 // String returns the absolute path.
-func (p RunPath) String() string {
-	s := RunBase(p.Capability) + "/" + string(p.Asset)
-	switch p.Asset {
-	case AssetFile:
-		s += "/" + strings.TrimPrefix(string(p.Digest), "sha256:") + "/" + p.Name
-	case AssetSeed:
+func (p RunPath) String() string { return p.Under(RunBase(p.Capability)) }
+
+// Under returns the path below base, which stands for the run: http://HOST/run/CAPABILITY.
+func (p RunPath) Under(base string) string {
+	s := base + "/" + string(p.Asset)
+	if p.Asset == AssetFile {
+		s += "/" + strings.TrimPrefix(string(p.Digest), "sha256:")
+	}
+	if p.Name != "" {
 		s += "/" + p.Name
 	}
 	return s
 }
+
+// maxTreePath is how long a path in an installer tree may be, in bytes.
+const maxTreePath = 1024
 
 // ParseRunPath reads what [RunPath.String] writes.
 func ParseRunPath(s string) (RunPath, bool) {
@@ -188,6 +195,13 @@ func ParseRunPath(s string) (RunPath, bool) {
 			return RunPath{}, false
 		}
 		p.Name = rest[0]
+		return p, true
+	case AssetTree:
+		p.Name = strings.Join(rest, "/")
+		leads := slices.ContainsFunc(rest, func(s string) bool { return s == "." || s == ".." })
+		if len(rest) == 0 || leads || p.Name != Clean(p.Name, maxTreePath) {
+			return RunPath{}, false
+		}
 		return p, true
 	case AssetFile:
 		if len(rest) != 2 || !FileName(rest[1]) {

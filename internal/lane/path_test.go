@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -61,6 +62,8 @@ func TestRunPath(t *testing.T) {
 		{Capability: testCapability, Asset: AssetSeed, Name: "user-data"},
 		{Capability: testCapability, Asset: AssetOrder},
 		{Capability: testCapability, Asset: AssetReport},
+		{Capability: testCapability, Asset: AssetTree, Name: ".treeinfo"},
+		{Capability: testCapability, Asset: AssetTree, Name: "Packages/a/a+b-1.0~rc1.el9.x86_64.rpm"},
 	} {
 		s := p.String()
 		if !strings.HasPrefix(s, RunBase(testCapability)+"/") {
@@ -73,7 +76,7 @@ func TestRunPath(t *testing.T) {
 	base := RunBase(testCapability)
 	for _, s := range []string{"", "/", "/run", base, base + "/", base + "/order/x", base + "/report/", base + "/seed", base + "/seed/..", base + "/seed/a/b", base + "/file/" + testHex,
 		base + "/file/" + testHex + "/", base + "/file/" + testHex[1:] + "/linux", base + "/file/" + strings.ToUpper(testHex) + "/linux", base + "/file/" + testHex + "/../linux",
-		base + "/shell", base + "/file/sha256:" + testHex + "/linux", "/run/short/order", "/run/" + strings.ToUpper(testCapability) + "/order", "/run/" + strings.Repeat("a", 65) + "/order",
+		base + "/shell", base + "/tree", base + "/tree/", base + "/tree/../order", base + "/tree/a/./b", base + "/tree/a\x00b", base + "/tree/" + strings.Repeat("a/", 600) + "b", base + "/file/sha256:" + testHex + "/linux", "/run/short/order", "/run/" + strings.ToUpper(testCapability) + "/order", "/run/" + strings.Repeat("a", 65) + "/order",
 		"/run/" + testCapability[:19] + "%/order", "/walk/" + testCapability + "/order"} {
 		if got, ok := ParseRunPath(s); ok && s != base+"/report/" {
 			t.Errorf("%q reads as %+v", s, got)
@@ -129,7 +132,7 @@ func FuzzParseBootPath(f *testing.F) {
 
 func FuzzParseRunPath(f *testing.F) {
 	base := RunBase(testCapability)
-	for _, s := range []string{base + "/order", base + "/report", base + "/seed/user-data", base + "/file/" + testHex + "/linux", base + "/seed/../order", base + "/file/" + testHex, base + "/seed/a\nb"} {
+	for _, s := range []string{base + "/order", base + "/report", base + "/seed/user-data", base + "/file/" + testHex + "/linux", base + "/seed/../order", base + "/file/" + testHex, base + "/seed/a\nb", base + "/tree/a//b c"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -140,7 +143,13 @@ func FuzzParseRunPath(f *testing.F) {
 			}
 			return
 		}
-		if p.Name != "" && !harmless(p.Name) || !harmless(p.Capability) {
+		bad := func(name string) bool { return name != "" && !harmless(name) }
+		if p.Asset == AssetTree {
+			bad = func(name string) bool {
+				return slices.ContainsFunc(strings.Split(name, "/"), func(s string) bool { return s == "" || s == "." || s == ".." })
+			}
+		}
+		if bad(p.Name) || !harmless(p.Capability) {
 			t.Errorf("%q names %q under %q", s, p.Name, p.Capability)
 		}
 		if again, ok := ParseRunPath(p.String()); !ok || again != p {

@@ -120,17 +120,18 @@ func KernelArgs(in Input, boot lane.MAC) string {
 		bootif = " BOOTIF=01-" + boot.Hyphens()
 	}
 	short, domain := in.names()
+	own, _ := in.Bundle.KernelArgs(in.Base) // what leads nowhere was refused when the bundle came in
 	var args string
 	switch in.Bundle.Seed {
 	case lane.SeedPreseed:
 		args = "auto=true priority=critical preseed/url=" + in.Base + "/seed/preseed.cfg netcfg/choose_interface=auto netcfg/no_default_route=true" + bootif +
 			// The first is lost to a name that DHCP or DNS gives, the second is not.
-			" hostname=" + short + " netcfg/hostname=" + short + " domain=" + domain + " " + in.Bundle.Args + " ---"
+			" hostname=" + short + " netcfg/hostname=" + short + " domain=" + domain + " " + own + " ---"
 	case lane.SeedNoCloud:
 		// iPXE has no quoting: the semicolon stands bare, it is inside a token.
-		args = "autoinstall cloud-config-url=/dev/null ip=dhcp" + bootif + " ds=nocloud;s=" + in.Base + "/seed/ " + in.Bundle.Args + " ---"
+		args = "autoinstall cloud-config-url=/dev/null ip=dhcp" + bootif + " ds=nocloud;s=" + in.Base + "/seed/ " + own + " ---"
 	default:
-		args = "bootlane.url=" + in.Base + bootif + " " + in.Bundle.Args
+		args = "bootlane.url=" + in.Base + bootif + " " + own
 	}
 	return strings.Join(strings.Fields(args), " ")
 }

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,9 +52,9 @@ func TestLayouts(t *testing.T) {
 	for name, want := range map[string]string{
 		"debian":         "name: debian-bookworm os: debian seed: debian-preseed/1 kernel: vmlinuz initrd: initrd.gz bootx64.efi grubx64.efi CD's initrd looks for the CD",
 		"debian-netboot": "name: debian-bookworm os: debian seed: debian-preseed/1 kernel: linux initrd: initrd.gz bootnetx64.efi grubx64.efi mirror:",
-		"ubuntu":         "name: ubuntu-24.04.1 os: ubuntu seed: nocloud/1 kernel: vmlinuz initrd: initrd bootx64.efi grubx64.efi url=http://",
-		"rocky":          "name: rocky-9.5 os: rocky kernel: vmlinuz initrd: initrd.img bootx64.efi grubx64.efi inst.repo= no template",
-		"sles":           "name: sles-15-sp5 os: sles kernel: linux initrd: initrd bootx64.efi grub.efi install=http:// no template",
+		"ubuntu":         "name: ubuntu-24.04.1 os: ubuntu seed: nocloud/1 kernel: vmlinuz initrd: initrd bootx64.efi grubx64.efi url={file:test.iso}",
+		"rocky":          "name: rocky-9.5 os: rocky kernel: vmlinuz initrd: initrd.img bootx64.efi grubx64.efi inst.repo={tree} no template",
+		"sles":           "name: sles-15-sp5 os: sles kernel: linux initrd: initrd bootx64.efi grub.efi install={tree} no template",
 	} {
 		dir := isotest.Files(t, media()[name])
 		iso := isotest.ISO(t, dir)
@@ -65,6 +66,12 @@ func TestLayouts(t *testing.T) {
 			}
 			text := string(isotest.Read(t, filepath.Join(r.Dir, "bundle.yaml")))
 			words := strings.Fields(want)
+			if strings.Contains(want, "={") && strings.HasPrefix(from, "dir:") { // there is no image to fetch it from
+				if !strings.Contains(text, "=http://...") || strings.Contains(text, "\nargs:") {
+					t.Errorf("%s: nothing says what is missing in\n%s", from, text)
+				}
+				words = slices.DeleteFunc(words, func(w string) bool { return strings.Contains(w, "={") })
+			}
 			for i, w := range words {
 				if strings.HasSuffix(w, ":") && i+1 < len(words) && w != "mirror:" {
 					w += " " + words[i+1]
@@ -75,6 +82,9 @@ func TestLayouts(t *testing.T) {
 			}
 			if got := string(isotest.Read(t, filepath.Join(r.Dir, r.Files[0].Name))); got != "shim" || r.Files[0].Digest != digest(got) {
 				t.Errorf("%s: %s is %q", name, r.Files[0].Name, got)
+			}
+			if whole := filepath.Join(r.Dir, "test.iso"); strings.Contains(text, "={") && string(isotest.Read(t, whole)) != string(isotest.Read(t, iso)) {
+				t.Errorf("%s: the image in the bundle is another one", name)
 			}
 			// What a seed answers is a bundle as it is, or once it has a mirror.
 			if _, err := bundle.ReadManifest(r.Dir); (err == nil) != strings.Contains(want, "seed:") {
@@ -107,7 +117,7 @@ func TestLoadersInElTorito(t *testing.T) {
 	delete(tree, ".disk/info")
 	tree[".treeinfo"], tree["images/pxeboot/vmlinuz"], tree["images/pxeboot/initrd.img"] = treeinfo, "the kernel", "the initrd"
 	r, err := build(t, source.Request{From: []string{"iso:" + isotest.ISO(t, isotest.Files(t, tree), "-e", "boot/efi.img", "-no-emul-boot")}})
-	if err != nil || len(r.Files) != 4 {
+	if err != nil || len(r.Files) != 5 {
 		t.Fatalf("%v: %+v", err, r.Files)
 	}
 }
@@ -350,10 +360,16 @@ func TestFetch(t *testing.T) {
 	iso := isotest.ISO(t, isotest.Files(t, media()["rocky"]))
 	content, mode = string(isotest.Read(t, iso)), ""
 	r, err := build(t, source.Request{From: []string{"url:" + server.URL + "/rocky.iso#sha256=" + strings.TrimPrefix(string(digest(content)), "sha256:")}, Client: http.DefaultClient})
+	if err != nil || len(r.Files) != 5 || string(isotest.Read(t, filepath.Join(r.Dir, "rocky.iso"))) != content {
+		t.Errorf("an image by URL, which its installer needs: %v, %+v", err, r)
+	}
+	iso = isotest.ISO(t, isotest.Files(t, media()["debian"]))
+	content, mode = string(isotest.Read(t, iso)), ""
+	r, err = build(t, source.Request{From: []string{"url:" + server.URL + "/debian.iso#sha256=" + strings.TrimPrefix(string(digest(content)), "sha256:")}, Client: http.DefaultClient})
 	if err != nil || len(r.Files) != 4 {
 		t.Errorf("an image by URL: %v, %+v", err, r)
 	}
-	if _, err := os.Stat(filepath.Join(r.Dir, "rocky.iso")); err == nil {
+	if _, err := os.Stat(filepath.Join(r.Dir, "debian.iso")); err == nil {
 		t.Error("the image was left behind")
 	}
 	for _, bad := range []string{"url:ftp://x/y#sha256=" + strings.Repeat("0", 64), "url:" + server.URL + "/x", "url:" + server.URL + "/#sha256=" + strings.Repeat("0", 64), "url:" + server.URL + "/x#sha256=12"} {

@@ -33,6 +33,13 @@ func (b *builder) manifest() ([]byte, error) {
 		return nil, lane.Errorf(lane.Invalid, "the sources do not say what they are: give the bundle a name")
 	}
 	seed := cmp.Or(b.Seed, m.Seed)
+	args, tree := b.Args, ""
+	if b.image != "" {
+		args = strings.ReplaceAll(m.Args, "%s", b.image)
+		if strings.Contains(args, "{tree}") {
+			tree = b.image
+		}
+	}
 	b.result.Seed = seed
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "# Built by `bootlane bundle build` from %s.\n", strings.Join(b.From, " "))
@@ -41,7 +48,7 @@ func (b *builder) manifest() ([]byte, error) {
 	}
 	fmt.Fprintf(&out, "# Checked against %s.\n", b.result.Checked)
 	for _, f := range []struct{ key, value string }{{"name", name}, {"version", cmp.Or(b.Version, "1")}, {"os", cmp.Or(m.OS, "linux")}, {"release", m.Release},
-		{"arch", string(cmp.Or(m.Arch, b.Arch, lane.X86_64))}, {"seed", seed}, {"kernel", kernel}, {"initrd", initrd}, {"args", b.Args}, {"mirror", b.Mirror}, {"security", b.Security}} {
+		{"arch", string(cmp.Or(m.Arch, b.Arch, lane.X86_64))}, {"seed", seed}, {"kernel", kernel}, {"initrd", initrd}, {"args", args}, {"tree", tree}, {"mirror", b.Mirror}, {"security", b.Security}} {
 		if f.value != "" {
 			fmt.Fprintf(&out, "%s: %s\n", f.key, quoted(f.value))
 		}
@@ -68,6 +75,9 @@ func (b *builder) missing(seed string) {
 	}
 	if seed == "debian-preseed/1" && b.Mirror == "" {
 		b.result.Problems = append(b.result.Problems, "mirror: the pinned package mirror that the installer takes packages from, http://HOST/DIRECTORY")
+	}
+	if b.media.Args != "" && b.image == "" && b.Args == "" {
+		b.result.Problems = append(b.result.Problems, noImage+strings.NewReplacer("{tree}", "http://...", "{file:%s}", "http://...").Replace(b.media.Args))
 	}
 	if b.media.Note != "" {
 		b.result.Problems = append(b.result.Problems, b.media.Note)

@@ -23,7 +23,7 @@ type Media struct {
 	Kernel      string
 	Initrd      string
 	Shim, GRUB  string // signed boot loaders; empty where there are none
-	Args        string // kernel arguments without which the installer does not begin
+	Args        string // that lead the installer to the rest of its medium; %s is the image's file name
 	Seed        string // the seed template that answers this installer; empty: there is none yet
 	Note        string // what the files alone do not do
 }
@@ -35,25 +35,24 @@ type layout struct {
 	says           *regexp.Regexp // what is in it: 1 is the title, 2 the release
 	kernel, initrd []string
 	arch           lane.Arch // empty: the directory in which the kernel lies tells
-	seed, note     string
+	seed, args     string
+	note           string
 }
 
 const (
-	debianCD   = "this CD's initrd looks for the CD: for an install over the network take debian-netboot"
-	liveISO    = "casper fetches the rest of the ISO by itself: name its place with args: ip=dhcp url=http://..."
-	installSrc = "the installer fetches its packages by itself: name their place with args: inst.repo=http://..."
-	yastSrc    = "the installer fetches its packages by itself: name their place with args: install=http://..."
+	debianCD = "this CD's initrd looks for the CD: for an install over the network take debian-netboot"
+	noImage  = "the installer fetches the rest of its medium, of which there is only the tree here: build from iso:FILE, or name its place with args: "
 )
 
 // layouts are tried in this order.
 var layouts = []layout{
 	{"debian", "version.info", regexp.MustCompile(`(?m)^(Debian version: +\d+ \(([a-z]+)\))`), []string{"debian-installer/amd64/linux", "debian-installer/arm64/linux"},
-		[]string{"debian-installer/amd64/initrd.gz", "debian-installer/arm64/initrd.gz"}, "", "debian-preseed/1", ""},
-	{"ubuntu", ".disk/info", regexp.MustCompile(`^(Ubuntu-Server ([0-9.]+).*)`), []string{"casper/vmlinuz"}, []string{"casper/initrd"}, "", "nocloud/1", liveISO},
+		[]string{"debian-installer/amd64/initrd.gz", "debian-installer/arm64/initrd.gz"}, "", "debian-preseed/1", "", ""},
+	{"ubuntu", ".disk/info", regexp.MustCompile(`^(Ubuntu-Server ([0-9.]+).*)`), []string{"casper/vmlinuz"}, []string{"casper/initrd"}, "", "nocloud/1", "url={file:%s}", ""},
 	{"debian", ".disk/info", regexp.MustCompile(`^(Debian GNU/Linux [0-9.]+ "([A-Za-z]+)".*)`), []string{"install.amd/vmlinuz", "install.a64/vmlinuz"},
-		[]string{"install.amd/initrd.gz", "install.a64/initrd.gz"}, "", "debian-preseed/1", debianCD},
+		[]string{"install.amd/initrd.gz", "install.a64/initrd.gz"}, "", "debian-preseed/1", "", debianCD},
 	{"sles", "media.1/products", regexp.MustCompile(`(?m)^/ ((?:SLE|SUSE|openSUSE)[^\d\n]*(\d+(?:-SP\d+|\.\d+)?)[^\n]*)`), []string{"boot/x86_64/loader/linux", "boot/aarch64/linux"},
-		[]string{"boot/x86_64/loader/initrd", "boot/aarch64/initrd"}, "", "", yastSrc},
+		[]string{"boot/x86_64/loader/initrd", "boot/aarch64/initrd"}, "", "", "install={tree}", ""},
 }
 
 // architectures are how distributions call them, in paths and in .treeinfo.
@@ -77,7 +76,7 @@ func Recognise(fsys fs.FS) (Media, error) {
 		if m == nil {
 			continue
 		}
-		out := Media{OS: l.os, Title: lane.Clean(strings.Join(strings.Fields(string(m[1])), " "), 120), Release: strings.ToLower(string(m[2])), Arch: l.arch, Seed: l.seed, Note: l.note}
+		out := Media{OS: l.os, Title: lane.Clean(strings.Join(strings.Fields(string(m[1])), " "), 120), Release: strings.ToLower(string(m[2])), Arch: l.arch, Seed: l.seed, Args: l.args, Note: l.note}
 		if out.Kernel = first(fsys, l.kernel); out.Kernel == "" {
 			return out, lane.Errorf(lane.Invalid, "this is %q, and has none of the kernels %s: take another of its images", out.Title, strings.Join(l.kernel, ", "))
 		}
@@ -93,7 +92,7 @@ func treeinfo(fsys fs.FS, text []byte) (Media, error) {
 	general, arch := sections["general"], sections["general"]["arch"]
 	images := sections["images-"+arch]
 	out := Media{OS: "rhel", Release: general["version"], Arch: architectures[arch], Title: lane.Clean(general["family"]+" "+general["version"], 120),
-		Kernel: images["kernel"], Initrd: images["initrd"], Note: installSrc}
+		Kernel: images["kernel"], Initrd: images["initrd"], Args: "inst.repo={tree}"}
 	if strings.Contains(general["family"], "Fedora") {
 		out.OS = "fedora"
 	} else if word, _, _ := strings.Cut(strings.ToLower(general["family"]), " "); slices.Contains([]string{"rocky", "almalinux", "centos", "oracle"}, word) {

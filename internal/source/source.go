@@ -72,6 +72,7 @@ type builder struct {
 	Request
 	ctx    context.Context
 	media  Media
+	image  string // the ISO image, where it is a file of the bundle
 	result Result
 }
 
@@ -171,10 +172,35 @@ func (b *builder) iso(file string) error {
 	if err := b.medium(image); err != nil {
 		return err
 	}
+	if err := b.whole(file); err != nil {
+		return err
+	}
 	if b.media.Shim != "" && b.media.GRUB != "" {
 		return nil
 	}
 	return b.elTorito(image)
+}
+
+// whole takes the image itself along, where its installer fetches the rest of it.
+func (b *builder) whole(file string) error {
+	if b.media.Args == "" || b.Args != "" {
+		return nil
+	}
+	name := filepath.Base(file)
+	if filepath.Clean(filepath.Dir(file)) == filepath.Clean(b.Dir) { // downloaded to its place already
+		d, size, err := hashFile(b.ctx, file, b.Tell)
+		if err != nil {
+			return err
+		}
+		b.image, b.result.Files = name, append(b.result.Files, File{name, name, size, d})
+		return nil
+	}
+	dir, err := os.OpenRoot(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	b.image = name
+	return errors.Join(b.copy(dir.FS(), name, name), dir.Close())
 }
 
 // elTorito looks for the boot loaders in the image that firmware boots, when they are
@@ -326,7 +352,10 @@ func (b *builder) url(arg string) error {
 	switch {
 	case strings.HasSuffix(name, ".iso"):
 		b.Sums, b.Digest = nil, ""
-		return errors.Join(b.iso(file), os.Remove(file))
+		if err := b.iso(file); err != nil || b.image == name {
+			return err
+		}
+		return os.Remove(file)
 	case strings.HasSuffix(name, "netboot.tar.gz"):
 		b.Sums, b.Digest = nil, ""
 		return errors.Join(b.netboot(file), os.Remove(file))
