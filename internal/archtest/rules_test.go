@@ -34,6 +34,7 @@ func rooms() map[string]room {
 		"internal/bundle":          {imports: []string{"internal/strictyaml", "internal/trust"}, budget: 1800, why: "bundle.yaml is written by people; a store that did not judge signatures itself could be asked around them"},
 		"internal/trust":           {imports: []string{"internal/strictyaml"}, budget: 500, why: "keys and signatures to a verdict: what is signed is not its business"},
 		"internal/registry":        {budget: 430, why: "moves artifacts and believes no registry; what a bundle is, it does not know"},
+		"internal/pull":            {imports: []string{"internal/bundle", "internal/registry"}, budget: 260, why: "what the store lacks, from a registry into a directory; who wants it, and when, is control's"},
 		"internal/source":          {budget: 1800, why: "reads what people have, into a directory; what a bundle is, it does not know"},
 		"internal/agent":           {budget: 3580, why: "runs on the machine: it shares only the wire contract"},
 		"internal/observe":         {imports: []string{"internal/pcap"}, budget: 600, why: "hears and asks; what it means is read by pcap"},
