@@ -57,7 +57,7 @@ func (c *Control) redeem(ctx context.Context, capability string, f lane.Facts) (
 // before it is returned.
 func (c *Control) File(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.BundleFile, error) {
 	f.Name = p.Name
-	_, b, d, err := c.redeem(ctx, p.Capability, f)
+	h, b, d, err := c.redeem(ctx, p.Capability, f)
 	if err != nil {
 		return lane.BundleFile{}, err
 	}
@@ -69,6 +69,7 @@ func (c *Control) File(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.
 	e.Digest, e.Bytes, e.Message = file.Digest, file.SizeBytes, "file of "+b.Ref()
 	if err := c.sound(file); err != nil { // what cannot be served must not stand there as served
 		e.Kind, e.Action, e.Message = lane.KindRefused, "", lane.Clean("file of "+b.Ref()+": "+err.Error(), 1000)
+		c.missed(ctx, h)
 		return lane.BundleFile{}, errors.Join(err, c.Store.Witness(ctx, e))
 	}
 	return file, c.Store.Witness(ctx, e)
