@@ -39,6 +39,7 @@ const (
 	DatabaseFile = "bootlane.db"
 	TokenFile    = "operator.token"
 	bundleDir    = "bundles"
+	pullDir      = "pull" // bundles on their way from the registry
 )
 
 // App is a whole server.
@@ -93,10 +94,14 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 	if len(unread) > 0 {
 		return nil, lane.Errorf(lane.Invalid, "%s: %s", unread[0].Field, unread[0].Message)
 	}
-	a.control = control.New(control.Config{Store: journal{a.store, log}, Bundles: bundles, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: cfg.BaseURL(""),
+	registry, err := cfg.bundleRegistry()
+	if err != nil {
+		return nil, err
+	}
+	a.control = control.New(control.Config{Store: journal{a.store, log}, Bundles: bundles, Registry: registry, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, BaseURL: cfg.BaseURL(""),
 		Policy: lane.Policy{Retry: cfg.Policy.BootRetry}, BundlePolicy: lane.BundlePolicy{Approval: cfg.Bundles.Approval}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
 		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), GRUBByHTTP: cfg.SecureBoot.GRUBByHTTP, SecureBoot: firmware, Networks: known})
-	a.parts = append(a.parts, part{"memory", collect}, part{"control", a.control.Run})
+	a.parts = append(a.parts, part{"memory", collect}, part{"control", a.control.Run}, part{"pull", a.control.RunPull})
 	return a, a.listen(ctx, networks, bundles, version)
 }
 

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"bootlane/internal/bundle"
+	"bootlane/internal/control"
 	"bootlane/internal/lane"
+	"bootlane/internal/pull"
+	"bootlane/internal/registry"
 	"bootlane/internal/trust"
 )
 
@@ -18,13 +22,82 @@ type Bundles struct {
 	Trust string `yaml:"trust,omitempty"`
 	// Approval admits only bundles that an operator has approved.
 	Approval bool `yaml:"approval,omitempty"`
+	// Registry is HOST[:PORT]/PATH, where bundles are fetched that the store lacks. Empty: nowhere.
+	Registry string `yaml:"registry,omitempty"`
+	// RegistryCA is a file with certificates that are trusted besides the system's.
+	RegistryCA string `yaml:"registryCA,omitempty"`
+	// RegistryPlainHTTP goes to the registry without TLS.
+	RegistryPlainHTTP bool `yaml:"registryPlainHTTP,omitempty"`
 }
 
 // trustInForce, below Config.Data, is the trust file that was accepted last.
 const trustInForce = "trust.yaml"
 
-// check reads the trust file.
-func (b Bundles) check() []lane.Problem {
+// check reads the files that are named here.
+func (b Bundles) check() []lane.Problem { return append(b.checkTrust(), b.checkRegistry()...) }
+
+// checkRegistry looks for what would keep the registry from being asked. It is not asked.
+func (b Bundles) checkRegistry() (out []lane.Problem) {
+	bad := func(field, message string) {
+		out = append(out, lane.Problem{Field: "bundles." + field, Message: message})
+	}
+	switch {
+	case b.Registry == "" && b.RegistryCA != "":
+		bad("registryCA", "without bundles.registry there is nobody to trust: give that too")
+	case b.Registry == "" && b.RegistryPlainHTTP:
+		bad("registryPlainHTTP", "without bundles.registry there is nobody to ask: give that too")
+	case b.RegistryCA != "" && b.RegistryPlainHTTP:
+		bad("registryCA", "is of no use without TLS: give it, or registryPlainHTTP")
+	case b.Registry != "":
+		if _, err := b.source(""); err != nil {
+			field := "registry"
+			if e := new(os.PathError); errors.As(err, &e) || b.RegistryCA != "" && strings.Contains(err.Error(), "PEM") {
+				field = "registryCA"
+			}
+			bad(field, err.Error())
+		}
+	}
+	return out
+}
+
+// source is the registry, below Config.Data.
+func (b Bundles) source(data string) (*pull.Source, error) {
+	o := registry.Options{PlainHTTP: b.RegistryPlainHTTP}
+	if b.RegistryCA != "" {
+		var err error
+		if o.CA, err = os.ReadFile(b.RegistryCA); err != nil {
+			return nil, err
+		}
+	}
+	return pull.New(pull.Config{Registry: b.Registry, Options: o, Dir: filepath.Join(data, pullDir)})
+}
+
+// bundleSource is the registry as control wants it.
+type bundleSource struct{ *pull.Source }
+
+// Find is [control.Registry]'s.
+func (s bundleSource) Find(ctx context.Context, name, version string) (control.Offer, error) {
+	o, err := s.Source.Find(ctx, name, version)
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// bundleRegistry returns the registry of the configuration, nil where it names none.
+func (c Config) bundleRegistry() (control.Registry, error) {
+	if c.Bundles.Registry == "" {
+		return nil, nil
+	}
+	s, err := c.Bundles.source(c.Data)
+	if err != nil {
+		return nil, err
+	}
+	return bundleSource{s}, nil
+}
+
+// checkTrust reads the trust file.
+func (b Bundles) checkTrust() []lane.Problem {
 	if b.Trust == "" {
 		return nil
 	}
@@ -88,6 +161,9 @@ func (a *App) watchBundles(ctx context.Context, s *bundle.Store, keeper *trust.K
 	}
 	for _, d := range found.Damaged {
 		a.log.Error("a file of a bundle is damaged: the bundle is refused until it is imported again", "digest", d.Digest, "bundles", d.Bundles, "problem", d.Problem)
+	}
+	if len(found.Damaged) > 0 {
+		a.control.Rouse()
 	}
 	a.log.Info("bundles verified", "files", found.Files, "bytes", found.Bytes, "damaged", len(found.Damaged))
 	tick := time.NewTicker(watchEvery)

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -55,24 +56,33 @@ func newWorld(t *testing.T, extra string, network ...string) *world {
 	text := fmt.Sprintf("data: %s/data\nsite: {sshKeys: [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB ops@example.org\"]}\nnetworks: [{interface: %s, server: %s, subnet: 192.168.77.0/24, range: 192.168.77.100-192.168.77.199, dns: [192.168.77.1]%s}]\n%s",
 		w.dir, nettest.ServerInterface, nettest.Server, strings.Join(network, ""), extra)
 	must(t, os.WriteFile(config, []byte(text), 0o600))
-	cfg, err := app.LoadConfig(config)
+	w.start()
+	w.conn = clientSocket(t)
+	return w
+}
+
+// start starts the server, and returns what stops it.
+func (w *world) start() (stop func()) {
+	w.Helper()
+	t := w.T
+	cfg, err := app.LoadConfig(filepath.Join(w.dir, "config.yaml"))
 	must(t, err)
 	a, err := app.New(t.Context(), cfg, "test", slog.New(slog.NewTextHandler(io.Discard, nil)))
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("run: %v", err)
 		}
 	})
+	t.Cleanup(stop)
 	token, err := os.ReadFile(filepath.Join(w.dir, "data", app.TokenFile))
 	must(t, err)
 	w.client = api.NewClient("http://"+a.Operator, strings.TrimSpace(string(token)), "tester")
-	w.conn = clientSocket(t)
-	return w
+	return stop
 }
 
 func must(t *testing.T, err error) {

@@ -32,6 +32,23 @@ func (j journal) Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Ho
 	return h, e, err
 }
 
+// AppendBundle stores, then logs what came from the registry: nobody stood there to see it.
+func (j journal) AppendBundle(ctx context.Context, r lane.BundleRecord, e lane.Event) (lane.BundleRecord, error) {
+	r, err := j.Store.AppendBundle(ctx, r, e)
+	if err == nil && e.By == lane.ByRegistry {
+		j.log.Info(lane.Clean(e.Message, 300), "digest", e.Digest)
+	}
+	return r, err
+}
+
+// Record queues, and warns of a bundle that the registry could not give.
+func (j journal) Record(e lane.Event) {
+	j.Store.Record(e)
+	if e.By == lane.ByRegistry {
+		j.log.Warn(lane.Clean(e.Message, 300))
+	}
+}
+
 // loudness is a warning for what a person has to look at, and nothing for an import,
 // which its own operator sees.
 func loudness(k lane.Kind) slog.Level {

@@ -23,30 +23,36 @@ import (
 // files and adds signatures. Until the last step, one rename, nothing of it is visible;
 // when it is refused, or the disk is full, nothing of it stays.
 func (s *Store) Import(ctx context.Context, dir string, admit func(b lane.Bundle, present bool) error) (lane.Bundle, error) {
+	return s.bring(ctx, dir, &taking{store: s}, admit)
+}
+
+// Complete is Import of a directory that need not have the files that the store has, verified.
+func (s *Store) Complete(ctx context.Context, dir string, admit func(b lane.Bundle, present bool) error) (lane.Bundle, error) {
+	return s.bring(ctx, dir, &taking{store: s, partly: true}, admit)
+}
+
+// Examine says what Import would refuse before it copies anything. Of dir it needs only what
+// describes the bundle: the manifest and its signatures.
+func (s *Store) Examine(dir string, admit func(b lane.Bundle, present bool) error) (lane.Bundle, error) {
 	f, err := Open(dir)
 	if err != nil {
 		return lane.Bundle{}, err
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	have, present := s.lookup(f.Bundle.Digest)
-	if err := f.join(have.Signatures); err != nil {
+	return f.Bundle, s.admitted(f, admit)
+}
+
+func (s *Store) bring(ctx context.Context, dir string, t *taking, admit func(b lane.Bundle, present bool) error) (lane.Bundle, error) {
+	f, err := Open(dir)
+	if err != nil {
+		return lane.Bundle{}, err
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.admitted(f, admit); err != nil {
 		return f.Bundle, err
 	}
-	if s.trust != nil {
-		if v := s.trust.Judge(f.Manifest, f.Bundle.Digest, f.Signatures); v.Refusal != "" {
-			return f.Bundle, lane.Errorf(lane.Refused, "%s: %s", f.Bundle.Ref(), v.Refusal)
-		}
-	}
-	for _, b := range s.all() {
-		if b.Bundle.Digest != f.Bundle.Digest && b.Bundle.Name == f.Bundle.Name && lane.CompareVersions(b.Bundle.Version, f.Bundle.Version) == 0 {
-			return f.Bundle, lane.Errorf(lane.Refused, "%s is in the store already as %s, this one is %s: a version never changes, give the new content a new version", b.Bundle.Ref(), b.Bundle.Digest, f.Bundle.Digest)
-		}
-	}
-	if err := admit(f.Bundle, present); err != nil {
-		return f.Bundle, err
-	}
-	t := &taking{store: s}
 	if err := t.all(ctx, f); err != nil {
 		if left := t.undo(); left != nil {
 			err = errors.Join(err, left)
@@ -54,6 +60,25 @@ func (s *Store) Import(ctx context.Context, dir string, admit func(b lane.Bundle
 		return f.Bundle, err
 	}
 	return f.Bundle, nil
+}
+
+// admitted judges what describes a bundle, with the signatures that the store has already.
+func (s *Store) admitted(f Folder, admit func(b lane.Bundle, present bool) error) error {
+	have, present := s.lookup(f.Bundle.Digest)
+	if err := f.join(have.Signatures); err != nil {
+		return err
+	}
+	if s.trust != nil {
+		if v := s.trust.Judge(f.Manifest, f.Bundle.Digest, f.Signatures); v.Refusal != "" {
+			return lane.Errorf(lane.Refused, "%s: %s", f.Bundle.Ref(), v.Refusal)
+		}
+	}
+	for _, b := range s.all() {
+		if b.Bundle.Digest != f.Bundle.Digest && b.Bundle.Name == f.Bundle.Name && lane.CompareVersions(b.Bundle.Version, f.Bundle.Version) == 0 {
+			return lane.Errorf(lane.Refused, "%s is in the store already as %s, this one is %s: a version never changes, give the new content a new version", b.Bundle.Ref(), b.Bundle.Digest, f.Bundle.Digest)
+		}
+	}
+	return admit(f.Bundle, present)
 }
 
 // join adds signatures of the same manifest, those that are not among its own.
@@ -77,8 +102,9 @@ func (f Folder) join(more map[string][]byte) error {
 
 // taking is one import's work on the store.
 type taking struct {
-	store *Store
-	added []lane.Digest // blobs that were not there before
+	store  *Store
+	partly bool          // what the store has need not come again
+	added  []lane.Digest // blobs that were not there before
 }
 
 // undo removes what a failed import brought.
@@ -142,6 +168,9 @@ func (t *taking) publish(f Folder) error {
 // take copies one file into the store, if its bytes are what the manifest says. One that
 // the store has in good order is only compared.
 func (t *taking) take(path string, want lane.BundleFile) (err error) {
+	if t.partly && t.store.intact(want.Digest) {
+		return nil
+	}
 	in, err := openFile(path)
 	if err != nil {
 		return err

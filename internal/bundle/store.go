@@ -193,6 +193,12 @@ func (s *Store) Get(d lane.Digest) (lane.Bundle, error) {
 	return s.judged(b), nil
 }
 
+// Broken reports whether the store has a bundle of which a file is known to be damaged.
+func (s *Store) Broken(d lane.Digest) bool {
+	b, ok := s.lookup(d)
+	return ok && s.damage(b) != ""
+}
+
 // Find returns the bundle called ref: its NAME-VERSION, or its digest. See [Store.Get].
 func (s *Store) Find(ref string) (lane.Bundle, error) {
 	for _, b := range s.all() {

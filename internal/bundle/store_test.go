@@ -412,3 +412,47 @@ func TestAdmit(t *testing.T) {
 	}
 	empty(t, s)
 }
+
+// TestComplete: files that the store has need not come again; any other that is missing, and
+// any that is damaged here, must. Examine looks at what describes the bundle only.
+func TestComplete(t *testing.T) {
+	s := newStore(t, t.TempDir())
+	b, dir := imported(t, s, small("a", "1"), map[string]string{"linux": "kernel", "initrd": "one"})
+	must(t, os.Remove(filepath.Join(dir, "linux")))
+	if _, err := s.Import(t.Context(), dir, anybody); lane.CodeOf(err) != lane.Invalid {
+		t.Errorf("imported by hand without its kernel: %v", err)
+	}
+	_, err := s.Complete(t.Context(), dir, anybody)
+	must(t, err)
+	if s.Broken(b.Digest) || s.Broken("sha256:") {
+		t.Error("it is broken")
+	}
+	must(t, os.Remove(s.blob(b.Files["linux"].Digest)))
+	if _, err := s.Complete(t.Context(), dir, anybody); lane.CodeOf(err) != lane.Invalid || !strings.Contains(err.Error(), "linux: is missing") {
+		t.Errorf("completed without a kernel anywhere: %v", err)
+	}
+	_, err = s.Fsck(t.Context())
+	must(t, err)
+	if !s.Broken(b.Digest) {
+		t.Error("it is not broken")
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "linux"), []byte("kernel"), 0o600))
+	must(t, os.Remove(filepath.Join(dir, "initrd")))
+	if have, err := s.Examine(dir, func(_ lane.Bundle, present bool) error {
+		if !present {
+			t.Error("it is in the store")
+		}
+		return nil
+	}); err != nil || have.Digest != b.Digest || !s.Broken(b.Digest) {
+		t.Errorf("examined: %s, %v", have.Digest, err)
+	}
+	_, err = s.Complete(t.Context(), dir, anybody)
+	must(t, err)
+	if s.Broken(b.Digest) {
+		t.Error("it is broken still")
+	}
+	no := lane.Errorf(lane.Refused, "no")
+	if _, err := s.Examine(dir, func(lane.Bundle, bool) error { return no }); lane.CodeOf(err) != lane.Refused {
+		t.Errorf("examined: %v", err)
+	}
+}

@@ -40,6 +40,9 @@ func stampOf(f *os.File) (stamp, error) {
 // that is missing or damaged is an Unavailable error, and goes to quarantine.
 func (s *Store) Open(f lane.BundleFile) (*os.File, error) {
 	file, err := openFile(s.blob(f.Digest))
+	if err != nil && s.lost(f.Digest) {
+		return nil, s.condemn(f.Digest, "is missing", nil)
+	}
 	if err != nil {
 		return nil, &lane.Error{Code: lane.Unavailable, Message: "open " + string(f.Digest) + ": import its bundle again", Err: err}
 	}
@@ -58,6 +61,14 @@ func (s *Store) Open(f lane.BundleFile) (*os.File, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
+}
+
+// lost reports whether a bundle needs a file that is not there.
+func (s *Store) lost(d lane.Digest) bool {
+	if _, err := os.Lstat(s.blob(d)); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	return slices.ContainsFunc(s.all(), func(b stored) bool { return slices.Contains(b.blobs, d) })
 }
 
 func (s *Store) knows(d lane.Digest, now stamp) bool {

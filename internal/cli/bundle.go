@@ -55,8 +55,12 @@ func (a *app) bundleImportCmd() *cobra.Command {
 	return cmd
 }
 
+const bundleListLong = `List the bundles in the store, and those that somebody names and that the store lacks:
+they are fetched from bundles.registry, where the configuration names one, and stand here
+as fetching or lacking, with how far that is, or why it is not.`
+
 func (a *app) bundleListCmd() *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "list the bundles in the store", Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
+	return &cobra.Command{Use: "list", Short: "list the bundles in the store", Long: bundleListLong, Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
 		c, err := a.client()
 		if err != nil {
 			return err
@@ -73,9 +77,18 @@ func (a *app) bundleListCmd() *cobra.Command {
 				if b.Refused != "" && b.State != lane.BundleRevoked {
 					state += ", refused"
 				}
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Ref(), b.OS, b.Arch, b.Seed, size(total(b.Bundle)), state, orDash(strings.Join(b.Signers, ", ")), orDash(strings.Join(b.Aliases, ", ")), b.Digest)
+				bytes := size(total(b.Bundle))
+				if b.OS == "" { // it is not here: nobody knows what it is
+					bytes = "-"
+				}
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Ref(), orDash(b.OS), orDash(string(b.Arch)), orDash(b.Seed), bytes, state, orDash(strings.Join(b.Signers, ", ")), orDash(strings.Join(b.Aliases, ", ")), orDash(string(b.Digest)))
 			}
 			_ = t.Flush() // writes to the terminal; its error shows there
+			for _, b := range list {
+				if b.Fetch != nil {
+					fmt.Fprintf(w, "%s: %s\n", b.Ref(), lane.Clean(b.Fetch.String(), 1000))
+				}
+			}
 		})
 	}}
 }
@@ -107,6 +120,10 @@ func showBundle(w io.Writer, b lane.BundleStatus) {
 	row("digest", string(b.Digest))
 	row("state", strings.TrimSpace(string(b.State)+"  "+b.By+"  "+b.Why))
 	row("refused", b.Refused)
+	if b.Fetch != nil {
+		row("wanted by", b.Fetch.Wanted)
+		row("registry", b.Fetch.String())
+	}
 	row("signed by", strings.Join(b.Signers, ", "))
 	row("aliases", strings.Join(b.Aliases, ", "))
 	for _, c := range lane.DiffBundles(lane.Bundle{}, b.Bundle) {

@@ -43,8 +43,8 @@ func (c *Control) judge(ctx context.Context, hosts []lane.Host, f lane.Facts) (l
 	var b lane.Bundle
 	for _, h := range hosts {
 		if h.State == lane.StateProvisioning && h.Run.Open {
-			// A bundle that is gone is the zero Bundle: Decide has a reason for that.
-			b, _ = c.bundle(ctx, h.Run.Bundle)
+			// A bundle that is gone has no digest: Decide has a reason for that.
+			b = c.granted(ctx, h)
 		}
 	}
 	d := lane.Decide(hosts, f, b, c.Policy, c.Now())
@@ -55,6 +55,23 @@ func (c *Control) judge(ctx context.Context, hosts []lane.Host, f lane.Facts) (l
 		}
 	}
 	return c.byHTTP(d, f, lane.Bundle{}), lane.Host{}
+}
+
+// granted returns the bundle of an open run, as it may be installed now; where it is lacking,
+// what is done about that.
+func (c *Control) granted(ctx context.Context, h lane.Host) lane.Bundle {
+	b, err := c.bundle(ctx, h.Run.Bundle)
+	switch {
+	case lane.CodeOf(err) == lane.NotFound:
+		return lane.Bundle{Refusal: c.missed(ctx, h)}
+	case err != nil:
+		return lane.Bundle{}
+	case b.Refusal != "" && c.Bundles.Broken(b.Digest):
+		if doing := c.missed(ctx, h); doing != "" {
+			b.Refusal += "; " + doing
+		}
+	}
+	return b
 }
 
 // aftermath does what a decision brings about in the records: a dispute sets

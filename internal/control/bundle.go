@@ -1,9 +1,11 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"bootlane/internal/lane"
 )
@@ -51,8 +53,30 @@ func (c *Control) findBundle(ctx context.Context, name string) (lane.Bundle, err
 	return c.judgedBundle(ctx, b), nil
 }
 
-// BundleList returns the bundles in the store, by name and version.
+// BundleList returns the bundles in the store, and those that it lacks and fetches, by name
+// and version.
 func (c *Control) BundleList(ctx context.Context) ([]lane.BundleStatus, error) {
+	out, err := c.storedBundles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range c.fetches() {
+		i := slices.IndexFunc(out, func(b lane.BundleStatus) bool { return b.Ref() == f.Ref() })
+		switch {
+		case i < 0:
+			out = append(out, f)
+		case c.Bundles.Broken(out[i].Digest):
+			out[i].Fetch = f.Fetch
+		}
+	}
+	slices.SortFunc(out, func(a, b lane.BundleStatus) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), lane.CompareVersions(a.Version, b.Version))
+	})
+	return out, nil
+}
+
+// storedBundles returns the bundles in the store, by name and version.
+func (c *Control) storedBundles(ctx context.Context) ([]lane.BundleStatus, error) {
 	records, err := c.Store.BundleRecords(ctx, "")
 	if err != nil {
 		return nil, err
@@ -86,13 +110,24 @@ func (c *Control) BundleList(ctx context.Context) ([]lane.BundleStatus, error) {
 
 // BundleShow returns the bundle that a name stands for: an alias, NAME-VERSION, or a digest.
 func (c *Control) BundleShow(ctx context.Context, name string) (lane.BundleStatus, error) {
-	b, err := c.findBundle(ctx, name)
+	b, missing := c.findBundle(ctx, name)
+	if missing != nil && lane.CodeOf(missing) != lane.NotFound {
+		return lane.BundleStatus{}, missing
+	}
+	list, err := c.BundleList(ctx)
 	if err != nil {
 		return lane.BundleStatus{}, err
 	}
-	list, err := c.BundleList(ctx)
+	if missing != nil {
+		w, err := c.wantOf(ctx, name)
+		i := slices.IndexFunc(list, func(s lane.BundleStatus) bool { return err == nil && s.Fetch != nil && s.Ref() == w.ref })
+		if i < 0 {
+			return lane.BundleStatus{}, missing
+		}
+		return list[i], nil
+	}
 	i := slices.IndexFunc(list, func(s lane.BundleStatus) bool { return s.Digest == b.Digest })
-	if err != nil || i < 0 {
+	if i < 0 {
 		return lane.BundleStatus{Bundle: b, Refused: b.Refusal}, err
 	}
 	return list[i], nil
@@ -103,21 +138,8 @@ func (c *Control) BundleShow(ctx context.Context, name string) (lane.BundleStatu
 func (c *Control) BundleImport(ctx context.Context, q lane.BundleImport) (lane.Bundle, error) {
 	var record lane.BundleRecord
 	var event lane.Event
-	b, err := c.Bundles.Import(ctx, q.Dir, func(b lane.Bundle, present bool) error {
-		if q.AllowRollback && q.Why == "" {
-			return lane.Errorf(lane.Invalid, "a rollback needs a reason: give --why")
-		}
-		if a, err := c.Store.Alias(ctx, b.Ref()); err == nil && a.Target.Bundle != "" {
-			return lane.Errorf(lane.Refused, "%s is the name of an alias, which points at %s: remove it, or name the bundle otherwise", b.Ref(), a.Target.Ref)
-		}
-		if !b.Expires.IsZero() && !c.Now().Before(b.Expires) {
-			return lane.Errorf(lane.Refused, "%s expired at %s", b.Ref(), b.Expires.Format("2006-01-02 15:04:05Z"))
-		}
-		records, err := c.Store.BundleRecords(ctx, b.Name)
-		if err != nil {
-			return err
-		}
-		record, event, err = lane.AdmitBundle(b, records, present, q.AllowRollback, q.By, q.Why, c.Now())
+	b, err := c.Bundles.Import(ctx, q.Dir, func(b lane.Bundle, present bool) (err error) {
+		record, event, err = c.admit(ctx, b, present, q)
 		return err
 	})
 	if err != nil {
@@ -125,8 +147,33 @@ func (c *Control) BundleImport(ctx context.Context, q lane.BundleImport) (lane.B
 			Message: lane.Clean("bundle import: "+err.Error(), 1000)})
 		return b, err
 	}
+	c.Rouse() // it need not be fetched any more
 	_, err = c.Store.AppendBundle(ctx, record, event)
 	return b, err
+}
+
+// admit decides whether a bundle may come in, by hand or from the registry, and returns what
+// is then on record.
+func (c *Control) admit(ctx context.Context, b lane.Bundle, present bool, q lane.BundleImport) (lane.BundleRecord, lane.Event, error) {
+	refuse := func(code lane.Code, format string, args ...any) (lane.BundleRecord, lane.Event, error) {
+		return lane.BundleRecord{}, lane.Event{}, lane.Errorf(code, format, args...)
+	}
+	if q.AllowRollback && q.Why == "" {
+		return refuse(lane.Invalid, "a rollback needs a reason: give --why")
+	}
+	if a, err := c.Store.Alias(ctx, b.Ref()); err == nil && a.Target.Bundle != "" {
+		return refuse(lane.Refused, "%s is the name of an alias, which points at %s: remove it, or name the bundle otherwise", b.Ref(), a.Target.Ref)
+	}
+	if !b.Expires.IsZero() && !c.Now().Before(b.Expires) {
+		return refuse(lane.Refused, "%s expired at %s", b.Ref(), b.Expires.Format("2006-01-02 15:04:05Z"))
+	}
+	records, err := c.Store.BundleRecords(ctx, b.Name)
+	if err != nil {
+		return lane.BundleRecord{}, lane.Event{}, err
+	}
+	r, e, err := lane.AdmitBundle(b, records, present, q.AllowRollback, q.By, q.Why, c.Now())
+	e.Surface = surfaceOf(q.By)
+	return r, e, err
 }
 
 // changeBundle applies a transition to the record of the bundle that a name stands for.
@@ -246,6 +293,11 @@ func (c *Control) AliasMove(ctx context.Context, name string, m lane.AliasMove) 
 // installable returns the bundle that a name stands for, if it may be installed now.
 func (c *Control) installable(ctx context.Context, name string) (lane.Bundle, error) {
 	b, err := c.findBundle(ctx, name)
+	if lane.CodeOf(err) == lane.NotFound {
+		if doing := c.ask(ctx, name); doing != "" {
+			return b, lane.Errorf(lane.Refused, "%s is not in the store: %s", name, doing)
+		}
+	}
 	if err == nil && b.Refusal != "" {
 		err = lane.Errorf(lane.Refused, "%s", b.Refusal)
 	}
@@ -303,7 +355,7 @@ func (c *Control) explain(out lane.BundleGC, kept map[lane.Digest]string) lane.B
 // referred returns why bundles must stay, by digest.
 func (c *Control) referred(ctx context.Context) (map[lane.Digest]string, error) {
 	out := map[lane.Digest]string{}
-	list, err := c.BundleList(ctx)
+	list, err := c.storedBundles(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -351,6 +403,9 @@ func (c *Control) BundleFsck(ctx context.Context, by string) (lane.BundleFsck, e
 	out, err := c.Bundles.Fsck(ctx)
 	if err != nil {
 		return out, err
+	}
+	if len(out.Damaged) > 0 {
+		c.Rouse()
 	}
 	e := lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI, Message: fmt.Sprintf("bundle fsck: %d files, %d bytes, %d damaged", out.Files, out.Bytes, len(out.Damaged))}
 	for _, d := range out.Damaged {

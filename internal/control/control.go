@@ -58,6 +58,11 @@ type Bundles interface {
 	List() []lane.Bundle
 	Signers(d lane.Digest) []string
 	Import(ctx context.Context, dir string, admit func(b lane.Bundle, present bool) error) (lane.Bundle, error)
+	// Broken: a file of it is known to be damaged. Examine: what Import would refuse of what
+	// describes a bundle. Complete: Import, where files that the store has need not come again.
+	Broken(d lane.Digest) bool
+	Examine(dir string, admit func(b lane.Bundle, present bool) error) (lane.Bundle, error)
+	Complete(ctx context.Context, dir string, admit func(b lane.Bundle, present bool) error) (lane.Bundle, error)
 	Collect(keep func(lane.Bundle) bool, check bool) (lane.BundleGC, error)
 	Fsck(ctx context.Context) (lane.BundleFsck, error)
 	Open(f lane.BundleFile) (*os.File, error)
@@ -65,11 +70,12 @@ type Bundles interface {
 
 // Config is what a Control is made of.
 type Config struct {
-	Store   Store
-	Bundles Bundles
-	Now     func() time.Time
-	Rand    io.Reader // source of ids and capabilities
-	Policy  lane.Policy
+	Store    Store
+	Bundles  Bundles
+	Registry Registry // nil: what the store lacks is imported by hand
+	Now      func() time.Time
+	Rand     io.Reader // source of ids and capabilities
+	Policy   lane.Policy
 	// BundlePolicy is what the site wants of bundles, besides signatures.
 	BundlePolicy lane.BundlePolicy
 	Site         seed.Site
@@ -189,11 +195,14 @@ type Control struct {
 	Config
 	loops      *loops
 	kinds      *kinds
+	pulls      *pulls
 	collecting sync.RWMutex // held for reading while something comes to refer to a bundle
 }
 
 // New returns a Control.
-func New(cfg Config) *Control { return &Control{Config: cfg, loops: &loops{}, kinds: &kinds{}} }
+func New(cfg Config) *Control {
+	return &Control{Config: cfg, loops: &loops{}, kinds: &kinds{}, pulls: newPulls()}
+}
 
 // conflicts is how often a verb starts over when somebody else changed the record.
 const conflicts = 5

@@ -54,6 +54,7 @@ func (c *Control) Import(ctx context.Context, specs []lane.Host, by string, chec
 		return lane.Imported{Notes: c.unbundled(ctx, specs)}, problems, nil
 	}
 	out, err := c.store(ctx, specs, have, by)
+	c.Rouse()
 	if n := len(out.Added) + len(out.Changed); err != nil && n > 0 {
 		// The second import will not say again whose runs this one cancelled.
 		err = &lane.Error{Code: lane.CodeOf(err), Problems: out.Notes, Message: fmt.Sprintf("%d of %d records were stored before this; import the file again, what is stored already changes nothing", n, len(specs)), Err: err}
@@ -73,7 +74,11 @@ func (c *Control) unbundled(ctx context.Context, specs []lane.Host) []string {
 	}
 	var out []string
 	for _, ref := range slices.Sorted(maps.Keys(users)) {
-		out = append(out, fmt.Sprintf("the bundle %s of %d hosts is not in the store yet: `bootlane bundle import`", ref, users[ref]))
+		how := "`bootlane bundle import`"
+		if c.Registry != nil && len(lane.SplitRef(ref)) > 0 {
+			how = "it is looked for in the registry, `bootlane bundle list` shows how far"
+		}
+		out = append(out, fmt.Sprintf("the bundle %s of %d hosts is not in the store yet: %s", ref, users[ref], how))
 	}
 	return out
 }

@@ -57,7 +57,7 @@ func (c *Control) redeem(ctx context.Context, capability string, f lane.Facts) (
 // before it is returned.
 func (c *Control) File(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.BundleFile, error) {
 	f.Name = p.Name
-	_, b, d, err := c.redeem(ctx, p.Capability, f)
+	h, b, d, err := c.redeem(ctx, p.Capability, f)
 	if err != nil {
 		return lane.BundleFile{}, err
 	}
@@ -65,14 +65,14 @@ func (c *Control) File(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.
 	if !ok || file.Digest != p.Digest {
 		return lane.BundleFile{}, lane.Errorf(lane.NotFound, "the bundle %s has no file %s with digest %s", b.Ref(), p.Name, p.Digest)
 	}
-	return file, c.give(ctx, file, "file of "+b.Ref(), d, f)
+	return file, c.give(ctx, h, file, "file of "+b.Ref(), d, f)
 }
 
 // Tree answers a request for a file of the installer tree, with the image that it lies in.
 // An installer asks for thousands: on record is the image, and how often it was asked.
 func (c *Control) Tree(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.BundleFile, error) {
 	f.Name = string(lane.AssetTree)
-	_, b, d, err := c.redeem(ctx, p.Capability, f)
+	h, b, d, err := c.redeem(ctx, p.Capability, f)
 	if err != nil {
 		return lane.BundleFile{}, err
 	}
@@ -80,15 +80,16 @@ func (c *Control) Tree(ctx context.Context, p lane.RunPath, f lane.Facts) (lane.
 		return lane.BundleFile{}, lane.Errorf(lane.NotFound, "the bundle %s has no installer tree: `tree` in its bundle.yaml names an ISO image", b.Ref())
 	}
 	image := b.Files[b.Tree]
-	return image, c.give(ctx, image, "files of the installer tree in "+b.Tree+" of "+b.Ref(), d, f)
+	return image, c.give(ctx, h, image, "files of the installer tree in "+b.Tree+" of "+b.Ref(), d, f)
 }
 
 // give puts on record that a file is served, after it was verified.
-func (c *Control) give(ctx context.Context, file lane.BundleFile, what string, d lane.Decision, f lane.Facts) error {
+func (c *Control) give(ctx context.Context, h lane.Host, file lane.BundleFile, what string, d lane.Decision, f lane.Facts) error {
 	e := c.answered(lane.KindServed, d, f)
 	e.Digest, e.Bytes, e.Message = file.Digest, file.SizeBytes, what
 	if err := c.sound(file); err != nil { // what cannot be served must not stand there as served
 		e.Kind, e.Action, e.Message = lane.KindRefused, "", lane.Clean(what+": "+err.Error(), 1000)
+		c.missed(ctx, h)
 		return errors.Join(err, c.Store.Witness(ctx, e))
 	}
 	return c.Store.Witness(ctx, e)

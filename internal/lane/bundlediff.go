@@ -20,6 +20,8 @@ type BundleStatus struct {
 	Signers []string    `json:"signers,omitempty"` // names of trusted keys that signed it
 	Aliases []string    `json:"aliases,omitempty"` // that point at it
 	Refused string      `json:"refused,omitempty"` // why it may not be installed now
+	// Fetch is set while somebody names the bundle, and the store lacks it or some of it.
+	Fetch *BundleFetch `json:"fetch,omitempty"`
 }
 
 // BundleGC is what a garbage collection removes.

@@ -102,7 +102,7 @@ func Reasons() []ReasonDoc {
 		{DiskWritten, LocalBoot, "this run has already written the disk", "nothing; first boot follows from the disk"},
 		{BootsSpent, LocalBoot, "every network boot of the grant has been used", "`bootlane why HOST`, then `bootlane provision HOST`"},
 		{IdentityMissing, Hold, "the stage must know the machine's UUID, and none was given", "update the boot loader: every iPXE sends its UUID"},
-		{BundleMissing, LocalBoot, "the run's bundle is not in the store, or damaged", "import the bundle again, then `bootlane provision HOST`"},
+		{BundleMissing, LocalBoot, "the run's bundle is not in the store, or damaged", "`bootlane bundle show BUNDLE` says whether it is being fetched; else import it again, then `bootlane provision HOST`"},
 		{BundleMismatch, LocalBoot, "the bundle found is not the one the run is bound to", "`bootlane provision HOST` with the bundle you mean"},
 		{BundleRefused, LocalBoot, "the run's bundle may not be installed any more: expired, revoked, not signed as the site wants, or brought in behind Bootlane's back", "`bootlane bundle show BUNDLE` says why; then `bootlane provision HOST` with a bundle that may be installed"},
 		{ArchMismatch, LocalBoot, "the bundle has no files for the machine's architecture", "choose a bundle for this architecture"},
@@ -169,7 +169,7 @@ func (p Policy) RetryWindow() time.Duration {
 // hosts is every inventory record that any signal of f points at: by UUID in
 // either byte order, by any MAC, by serial number or asset tag. bundle is the
 // one that the run of the single record is bound to. A record that is missing
-// is simply absent, a bundle that is missing is the zero Bundle, and one that may not be
+// is simply absent, a bundle that is missing has no digest, and one that may not be
 // installed now says why in its Refusal.
 //
 // Decide is total and never fails. Every guard below takes something away;
@@ -218,7 +218,7 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 	case f.complete() && f.UUID == "":
 		return answer(Hold, IdentityMissing, "the %s gave no UUID", f.Speaker)
 	case bundle.Digest == "":
-		return answer(LocalBoot, BundleMissing, "the bundle %s is not in the store", run.Bundle)
+		return answer(LocalBoot, BundleMissing, "%s", said("the bundle "+string(run.Bundle)+" is not in the store", bundle.Refusal))
 	case bundle.Digest != run.Bundle:
 		return answer(LocalBoot, BundleMismatch, "the run is bound to %s, the store gave %s", run.Bundle, bundle.Digest)
 	case bundle.Refusal != "":

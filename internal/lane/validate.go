@@ -256,6 +256,8 @@ func Preflight(h Host, b Bundle) []Problem {
 	switch {
 	case h.Bundle == "" && b.Digest == "":
 		bad("bundle", "no bundle: set `bundle` in the inventory or give --bundle")
+	case b.Digest == "" && b.Refusal != "":
+		bad("bundle", "%s", b.Refusal)
 	case b.Digest == "":
 		bad("bundle", "the bundle %q is not in the store: `bootlane bundle list` shows those that are", h.Bundle)
 	case b.Refusal != "":

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -61,14 +62,55 @@ func (l *Layout) Open(d lane.Digest) (io.ReadCloser, error) {
 // fetcher reads a blob from an offset on.
 type fetcher func(offset int64) (io.ReadCloser, error)
 
+// has reports whether a blob is there: it has its name only once it is whole and compared.
+func (l *Layout) has(d ocispec.Descriptor) bool {
+	s, err := os.Stat(l.blob(lane.Digest(d.Digest)))
+	return err == nil && s.Size() == d.Size
+}
+
+// beginning is what the files of blobs that broke off are called, before their digest.
+const beginning = ".part-"
+
+// Have returns how many bytes of an artifact's layers are there, beginnings included.
+func (l *Layout) Have(a Artifact) (n int64) {
+	for _, d := range a.Layers {
+		name := l.blob(lane.Digest(d.Digest))
+		for _, path := range []string{name, filepath.Join(l.dir, beginning+filepath.Base(name))} {
+			if s, err := os.Stat(path); err == nil {
+				n += min(s.Size(), d.Size)
+				break
+			}
+		}
+	}
+	return n
+}
+
+// Keep removes all blobs, and beginnings of such, that the artifact does not have: what a tag
+// named before must not fill the disk.
+func (l *Layout) Keep(a Artifact) error {
+	keep := map[string]bool{}
+	for _, d := range append([]ocispec.Descriptor{a.Config}, a.Layers...) {
+		keep[filepath.Base(l.blob(lane.Digest(d.Digest)))] = true
+	}
+	whole, err := filepath.Glob(l.blob("sha256:*"))
+	begun, more := filepath.Glob(filepath.Join(l.dir, beginning+"*"))
+	err = errors.Join(err, more)
+	for _, path := range append(whole, begun...) {
+		if !keep[strings.TrimPrefix(filepath.Base(path), beginning)] {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return err
+}
+
 // put brings a blob in, whole or not at all. What came of it before is kept beside, as
 // .part-HEX, and continued; should that have been something else, it is fetched anew.
 func (l *Layout) put(d ocispec.Descriptor, fetch fetcher) error {
-	path := l.blob(lane.Digest(d.Digest))
-	if s, err := os.Stat(path); err == nil && s.Size() == d.Size {
+	if l.has(d) {
 		return nil
 	}
-	part := filepath.Join(l.dir, ".part-"+filepath.Base(path))
+	path := l.blob(lane.Digest(d.Digest))
+	part := filepath.Join(l.dir, beginning+filepath.Base(path))
 	s, begun := os.Stat(part)
 	err := l.fill(part, path, d, fetch)
 	if begun == nil && s.Size() > 0 && lane.CodeOf(err) == lane.Refused {

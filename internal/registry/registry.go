@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -47,7 +48,11 @@ type Repository struct {
 	repo *remote.Repository
 	ref  string // tag or digest
 	tell Progress
+	wire *http.Transport
 }
+
+// Close lets go of the connections to the registry.
+func (r *Repository) Close() { r.wire.CloseIdleConnections() }
 
 // Pinned is the reference by which an artifact of the repository is always the same.
 func (r *Repository) Pinned(d lane.Digest) string {
@@ -81,7 +86,7 @@ func Open(reference string, o Options) (*Repository, error) {
 	}
 	store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
 	if err != nil {
-		return nil, lane.Errorf(lane.Invalid, "docker's configuration, which has the credentials, cannot be read: %v", err)
+		return nil, lane.Errorf(lane.Invalid, "docker's configuration, which has the credentials, cannot be read: %v; DOCKER_CONFIG names the directory of its config.json", err)
 	}
 	base := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	repo.Client = &auth.Client{Client: &http.Client{Transport: retry.NewTransport(base)}, Cache: auth.NewCache(), Credential: credentials.Credential(store)}
@@ -89,7 +94,7 @@ func Open(reference string, o Options) (*Repository, error) {
 	if o.Tell == nil {
 		o.Tell = func(string, int64, int64) {}
 	}
-	return &Repository{repo, ref.Reference, o.Tell}, nil
+	return &Repository{repo, ref.Reference, o.Tell, base}, nil
 }
 
 // Artifact is what a reference led to.
@@ -99,6 +104,32 @@ type Artifact struct {
 	Layers   []ocispec.Descriptor
 
 	root ocispec.Descriptor
+	text []byte
+}
+
+// Blob is one layer of an artifact, as its manifest describes it.
+type Blob struct {
+	Title  string
+	Digest lane.Digest
+	Bytes  int64
+}
+
+// Blobs are the artifact's layers.
+func (a Artifact) Blobs() (out []Blob) {
+	for _, d := range a.Layers {
+		out = append(out, blobOf(d))
+	}
+	return out
+}
+
+// Only is the artifact with fewer layers, to fetch and to unpack no more of it.
+func (a Artifact) Only(want func(Blob) bool) Artifact {
+	a.Layers = slices.DeleteFunc(slices.Clone(a.Layers), func(d ocispec.Descriptor) bool { return !want(blobOf(d)) })
+	return a
+}
+
+func blobOf(d ocispec.Descriptor) Blob {
+	return Blob{d.Annotations[ocispec.AnnotationTitle], lane.Digest(d.Digest), d.Size}
 }
 
 // Opener opens a blob of an artifact that is here.
@@ -146,6 +177,18 @@ func (r *Repository) pushBlob(ctx context.Context, open Opener, d ocispec.Descri
 // off. The manifest is written last; until then the layout does not have the artifact.
 // Bytes that are not what was asked for are refused with [lane.Refused], and not kept.
 func (r *Repository) Pull(ctx context.Context, artifactType string, into *Layout) (Artifact, error) {
+	a, err := r.Find(ctx, artifactType)
+	if err == nil {
+		err = r.Fetch(ctx, a, into)
+	}
+	if err != nil {
+		return a, err
+	}
+	return a, into.put(a.root, func(int64) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(a.text)), nil })
+}
+
+// Find asks what the reference names, an artifact of a type: its manifest, and nothing else.
+func (r *Repository) Find(ctx context.Context, artifactType string) (Artifact, error) {
 	root, err := r.repo.Resolve(ctx, r.ref)
 	if err != nil {
 		return Artifact{}, explain(fmt.Errorf("find %s: %w", r.ref, err))
@@ -168,18 +211,27 @@ func (r *Repository) Pull(ctx context.Context, artifactType string, into *Layout
 	if want, err := lane.ParseDigest(r.ref); err == nil && want != a.Manifest {
 		return a, lane.Errorf(lane.Refused, "the registry answers %s with %s", want, a.Manifest)
 	}
+	return a, nil
+}
+
+// Fetch copies the config and the layers of an artifact into a layout, as [Repository.Pull] does.
+func (r *Repository) Fetch(ctx context.Context, a Artifact, into *Layout) error {
 	for _, d := range append([]ocispec.Descriptor{a.Config}, a.Layers...) {
 		if err := r.pullBlob(ctx, d, into); err != nil {
-			return a, explain(fmt.Errorf("pull %s: %w", title(d), err))
+			return explain(fmt.Errorf("pull %s: %w", title(d), err))
 		}
 	}
-	return a, into.put(a.root, func(int64) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil })
+	return nil
 }
 
 // attempts is how often a blob that breaks off is continued at once.
 const attempts = 5
 
 func (r *Repository) pullBlob(ctx context.Context, d ocispec.Descriptor, into *Layout) error {
+	if into.has(d) {
+		r.tell(title(d), d.Size, d.Size)
+		return nil
+	}
 	fetch := func(offset int64) (io.ReadCloser, error) {
 		rc, err := r.repo.Blobs().Fetch(ctx, d)
 		if err != nil {
@@ -224,7 +276,7 @@ func parse(text []byte, artifactType string) (Artifact, error) {
 		}
 	}
 	root := ocispec.Descriptor{MediaType: m.MediaType, ArtifactType: m.ArtifactType, Digest: digest.FromBytes(text), Size: int64(len(text))}
-	return Artifact{lane.Digest(root.Digest), m.Config, m.Layers, root}, nil
+	return Artifact{lane.Digest(root.Digest), m.Config, m.Layers, root, text}, nil
 }
 
 // title is what a blob is called.
@@ -243,7 +295,7 @@ func explain(err error) error {
 	case lane.CodeOf(err) != "" || errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, http.ErrSchemeMismatch):
-		code, hint = lane.Invalid, "the registry speaks no TLS: --plain-http, if that is meant"
+		code, hint = lane.Invalid, "the registry speaks no TLS: --plain-http, or in the configuration registryPlainHTTP, if that is meant"
 	case errors.Is(err, errdef.ErrNotFound):
 		code, hint = lane.NotFound, "the registry does not have it"
 	case errors.Is(err, content.ErrMismatchedDigest), errors.Is(err, content.ErrTrailingData), errors.Is(err, content.ErrInvalidDescriptorSize), errors.Is(err, errdef.ErrInvalidDigest):
