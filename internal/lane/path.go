@@ -68,11 +68,21 @@ func (p BootPath) String() string {
 // ParseBootPath reads a boot/… name or a bare file name. Doubled slashes and a
 // leading one do not matter: shim asks for "dir//file".
 func ParseBootPath(s string) (BootPath, bool) {
-	if name, said, ok := strings.Cut(s, "?"); ok {
-		p, ok := ParseBootPath(name)
+	name, said, asks := strings.Cut(s, "?")
+	p, ok := parseBootPath(name)
+	if asks { // only GRUB does
+		ok = ok && p.File == GRUBConfig && p.MAC != "" && said != ""
 		p.Said = said
-		return p, ok && p.File == GRUBConfig && p.MAC != "" && said != ""
 	}
+	if !ok {
+		return BootPath{}, false
+	}
+	return p, true
+}
+
+// parseBootPath reads a name without what GRUB says behind it. What it returns of one that
+// it refuses means nothing.
+func parseBootPath(s string) (BootPath, bool) {
 	parts := fields(s)
 	if n := len(parts); n > 0 && grubConfig(parts[n-1]) {
 		return parseGRUB(parts)
@@ -124,7 +134,7 @@ func parsePXELinux(dir []string, name string) (BootPath, bool) {
 	if len(dir) == 0 {
 		return p, true
 	}
-	beside, ok := ParseBootPath(strings.Join(dir, "/") + "/x")
+	beside, ok := parseBootPath(strings.Join(dir, "/") + "/x")
 	p.Platform = beside.Platform
 	return p, ok && beside.MAC == mac
 }
@@ -141,7 +151,7 @@ func parseGRUB(parts []string) (BootPath, bool) {
 	if len(dir) == 0 || dir[0] != "boot" {
 		return BootPath{File: GRUBConfig}, true
 	}
-	p, ok := ParseBootPath(strings.Join(dir, "/") + "/x")
+	p, ok := parseBootPath(strings.Join(dir, "/") + "/x")
 	p.File = GRUBConfig
 	return p, ok
 }

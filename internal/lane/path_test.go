@@ -110,7 +110,8 @@ func harmless(name string) bool {
 }
 
 func FuzzParseBootPath(f *testing.F) {
-	for _, s := range []string{"autoexec.ipxe", "boot/any/any/a", "boot/52-54-00-12-34-56/x86_64-uefi/snponly.efi", "//boot//any//any//..", "boot/any/any/a\x00b", "boot/525400123456/arm64-uefi/a..b"} {
+	for _, s := range []string{"autoexec.ipxe", "boot/any/any/a", "boot/52-54-00-12-34-56/x86_64-uefi/snponly.efi", "//boot//any//any//..", "boot/any/any/a\x00b", "boot/525400123456/arm64-uefi/a..b",
+		"0?", "boot/any/any/a?b", "boot/52-54-00-12-34-56/any/grub.cfg?mac=x", "x/grub.cfg", "boot/x/any/grub.cfg", "boot/any/any/pxelinux.cfg/01-52-54-00-12-34-56"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
