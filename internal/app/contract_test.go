@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -437,6 +438,38 @@ func (w *world) order(base string) {
 	server, _, _ := strings.Cut(strings.TrimPrefix(base, "http://"), "/")
 	if status, body := get(w.T, "http://"+server+o.Image.Path); status != http.StatusOK || int64(len(body)) != o.Image.SizeBytes {
 		w.Errorf("image: %d, %d bytes", status, len(body))
+	}
+}
+
+// TestImageTrust: a loader that checks what it loads is given signatures, no other is.
+func TestImageTrust(t *testing.T) {
+	w := newWorld(t, "policy: {bootRetry: 5m}\n")
+	w.bundles()
+	dir := t.TempDir()
+	for f, text := range map[string]string{"linux": "kernel", "initrd.gz": "initrd", "linux.sig": "signs the kernel", "initrd.gz.sig": "signs the initrd", "ours.efi": "iPXE", "theirs.kpxe": "iPXE"} {
+		must(t, os.WriteFile(filepath.Join(dir, f), []byte(text), 0o644))
+	}
+	must(t, bundle.WriteManifest(dir, bundle.Manifest{Name: "checked", Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: lane.SeedPreseed, Kernel: "linux", Initrd: "initrd.gz", Mirror: "http://mirror.example/debian",
+		Loaders: map[string]bundle.Loader{"x86_64-uefi": {First: "ours.efi", ImageTrust: true}, "x86_64-bios": {First: "theirs.kpxe"}}}))
+	_, err := bundle.Build(t.Context(), dir)
+	must(t, err)
+	_, err = w.client.ImportBundle(t.Context(), lane.BundleImport{Dir: dir})
+	must(t, err)
+	w.enrol("checked-1")
+	_, err = w.client.Provision(t.Context(), "node1", lane.Provisioning{})
+	must(t, err)
+	status, body := get(t, scriptURL(nil))
+	found := regexp.MustCompile(`(?m)^imgverify (\S+) (http://\S+) \|\| goto failed$`).FindAllSubmatch(body, -1)
+	if status != http.StatusOK || len(found) != 2 || !bytes.Contains(body, []byte("imgtrust --permanent || goto failed\nkernel ")) {
+		t.Fatalf("%d:\n%s", status, body)
+	}
+	for i, want := range []string{"linux signs the kernel", "initrd.gz signs the initrd"} {
+		if _, got := get(t, string(found[i][2])); string(found[i][1])+" "+string(got) != want {
+			t.Errorf("%s: %q", found[i][1], got)
+		}
+	}
+	if _, body := get(t, scriptURL(func(v url.Values) { v.Set("platform", "pcbios") })); bytes.Contains(body, []byte("img"+"verify")) || !bytes.Contains(body, []byte("kernel http")) {
+		t.Errorf("for a loader that cannot check:\n%s", body)
 	}
 }
 

@@ -67,14 +67,14 @@ type ImageManifest struct {
 // Loader is a platform's chain of boot loaders. A plain file name is a chain of one.
 type Loader lane.Loader
 
-// UnmarshalYAML reads a file name, or first, second, extra, config and http.
+// UnmarshalYAML reads a file name, or first, second, extra, config, http and imageTrust.
 func (l *Loader) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind == yaml.ScalarNode {
 		l.First = n.Value
 		return nil
 	}
 	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
-		if k := n.Content[i]; !slices.Contains([]string{"first", "second", "extra", "config", "http"}, k.Value) {
+		if k := n.Content[i]; !slices.Contains([]string{"first", "second", "extra", "config", "http", "imageTrust"}, k.Value) {
 			return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: field %s not found in type Loader", k.Line, k.Value)}}
 		}
 	}
@@ -83,7 +83,7 @@ func (l *Loader) UnmarshalYAML(n *yaml.Node) error {
 
 // MarshalYAML writes the short form where it says everything.
 func (l Loader) MarshalYAML() (any, error) {
-	if l.Second == "" && len(l.Extra)+len(l.Config) == 0 && !l.HTTP {
+	if l.Second == "" && len(l.Extra)+len(l.Config) == 0 && !l.HTTP && !l.ImageTrust {
 		return l.First, nil
 	}
 	return lane.Loader(l), nil
@@ -149,6 +149,7 @@ func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
 		b.Loaders[p] = lane.Loader(l)
 		names = append(names, lane.Loader(l).Files()...)
 	}
+	names = append(names, b.ImageSignatures()...)
 	for _, n := range slices.DeleteFunc(names, func(n string) bool { return n == "" }) {
 		b.Files[n] = lane.BundleFile{}
 	}
@@ -266,6 +267,14 @@ func checkLoaders(b lane.Bundle) (out []lane.Problem) {
 			if _, ok := b.Files[f]; !ok {
 				bad("%q is not one of the bundle's files", f)
 			}
+		}
+		for _, f := range b.ImageSignatures() {
+			if _, ok := b.Files[f]; l.ImageTrust && !ok {
+				bad("imageTrust: %q is not one of the bundle's files: `bootlane bundle build --certificate FILE --key FILE DIR` makes it", f)
+			}
+		}
+		if l.ImageTrust && l.HTTP {
+			bad("imageTrust is iPXE's, http is GRUB's: a chain ends in one of them")
 		}
 		for _, n := range l.Config {
 			if !lane.FileName(n) {

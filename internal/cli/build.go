@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,11 +35,15 @@ With --from, the directory is made first, files and bundle.yaml, out of what you
 Kernel, initrd, shim and GRUB are found and copied. Give what was published beside an
 image, and it is compared first: --sums SHA256SUMS, with --sums-signature and the
 distribution's own --keyring also who signed it. What is still missing is told, and
-stands in bundle.yaml: after you changed that, build again without --from.`
+stands in bundle.yaml: after you changed that, build again without --from.
+
+A loader with imageTrust: true is an iPXE that checks what it loads. --certificate with
+--key or --command (see bootlane uefi sign) then signs kernel and initrd for it.`
 
 type buildFlags struct {
 	source.Request
 	sums, signature, keyring, digest, arch string
+	images                                 uefiKeyFlags // who signs for an iPXE that checks
 }
 
 func (a *app) bundleBuildCmd() *cobra.Command {
@@ -46,12 +51,25 @@ func (a *app) bundleBuildCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "build [--from SOURCE] DIR", Aliases: []string{"hash"}, Short: "write the canonical manifest of a bundle's directory; make the directory of an ISO and other sources", Long: bundleBuildLong, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			b.Dir = argv[0]
+			signs := b.images.certificate+b.images.key+b.images.command != ""
+			if len(b.From) > 0 && signs {
+				return usageError{errors.New("--certificate, --key and --command sign for a loader with imageTrust, which no --from names: build first, then again without it")}
+			}
 			if len(b.From) > 0 {
 				return a.buildFrom(cmd.Context(), &b)
 			}
 			for _, n := range []string{"sums", "sums-name", "sums-signature", "keyring", "sha256", "name", "version", "seed", "args", "mirror", "security", "arch", "kernel", "initrd"} {
 				if cmd.Flags().Changed(n) {
 					return usageError{fmt.Errorf("--%s belongs to --from: without it, the bundle is what its bundle.yaml says", n)}
+				}
+			}
+			if signs {
+				m, err := bundle.ReadManifest(b.Dir)
+				if err != nil {
+					return err
+				}
+				if err := b.images.signImages(cmd.Context(), a, b.Dir, m.ImageSignatures()); err != nil {
+					return err
 				}
 			}
 			f, err := bundle.Build(cmd.Context(), b.Dir)
@@ -75,6 +93,7 @@ func (a *app) bundleBuildCmd() *cobra.Command {
 	f.StringVar(&b.Security, "security", "", "`URL` of its security updates")
 	f.StringVar(&b.arch, "arch", "x86_64", "`architecture`, where nothing tells: x86_64 or arm64")
 	f.StringVar(&b.Kernel, "kernel", "", "which `file` is the kernel, where nothing tells")
+	b.images.registerPair(cmd)
 	f.StringVar(&b.Initrd, "initrd", "", "which `file` is the initrd, where nothing tells")
 	return cmd
 }

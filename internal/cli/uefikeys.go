@@ -137,13 +137,9 @@ base64; BOOTLANE_KEY is the certificate's file without .pem. With OpenSSL:
 
 func (a *app) uefiSignCmd() *cobra.Command {
 	var k uefiKeyFlags
-	var certificate, key string
 	cmd := &cobra.Command{Use: "sign --certificate FILE (--key FILE | --command PROGRAM) FILE OUT", Short: "sign a UEFI image with your key", Long: uefiSignLong, Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
-			if certificate == "" || (key == "") == (k.command == "") {
-				return usageError{fmt.Errorf("sign needs --certificate, and either --key or --command")}
-			}
-			by, err := k.signer(cmd.Context(), a, certificate, key)
+			by, err := k.pair(cmd.Context(), a)
 			if err != nil {
 				return err
 			}
@@ -167,9 +163,7 @@ func (a *app) uefiSignCmd() *cobra.Command {
 				fmt.Fprintf(w, "%s is signed by %q\n", argv[1], by.Certificate.Subject.CommonName)
 			})
 		}}
-	cmd.Flags().StringVar(&certificate, "certificate", "", "`file` with the certificate of the key")
-	cmd.Flags().StringVar(&key, "key", "", "`file` with the private key, PEM")
-	k.register(cmd)
+	k.registerPair(cmd)
 	return cmd
 }
 
@@ -198,8 +192,49 @@ func replace(path string, data []byte) error {
 
 // uefiKeyFlags say how private keys are used.
 type uefiKeyFlags struct {
+	certificate, key        string // of a verb that signs with one pair
 	passphraseFile, command string
 	secret                  string // the passphrase, once it was asked for
+}
+
+func (k *uefiKeyFlags) registerPair(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&k.certificate, "certificate", "", "`file` with the certificate of the key")
+	cmd.Flags().StringVar(&k.key, "key", "", "`file` with the private key, PEM")
+	k.register(cmd)
+}
+
+// pair returns who signs, as the flags of registerPair say.
+func (k *uefiKeyFlags) pair(ctx context.Context, a *app) (uefi.Signer, error) {
+	if k.certificate == "" || (k.key == "") == (k.command == "") {
+		return uefi.Signer{}, usageError{fmt.Errorf("to sign takes --certificate, and either --key or --command")}
+	}
+	return k.signer(ctx, a, k.certificate, k.key)
+}
+
+// signImages makes the detached signatures that a bundle's iPXE checks.
+func (k *uefiKeyFlags) signImages(ctx context.Context, a *app, dir string, files []string) error {
+	if len(files) == 0 {
+		return usageError{fmt.Errorf("nothing is to be signed for iPXE: no loader of the bundle has imageTrust: true; the bundle itself is signed by `bootlane bundle sign`")}
+	}
+	by, err := k.pair(ctx, a)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		name := strings.TrimSuffix(f, lane.ImageSignatureExt)
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		signature, err := uefi.Detached(content, by)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := replace(filepath.Join(dir, f), signature); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (k *uefiKeyFlags) register(cmd *cobra.Command) {

@@ -122,12 +122,17 @@ func (c *Control) installScript(ctx context.Context, d lane.Decision, h lane.Hos
 func (c *Control) install(h lane.Host, b lane.Bundle, d lane.Decision, f lane.Facts) script.Install {
 	base := c.base(f)
 	in := c.input(h, b, base)
-	return script.Install{
+	out := script.Install{
 		Machine: script.Machine{Facts: f, Server: base, LocalBoot: h.Boot.LocalBoot}, Decision: d, Hostname: h.Hostname,
 		Boot: h.Run.BootsUsed, Boots: h.Run.Boots, BundleName: b.Ref(),
 		KernelURL: base + filePath(h, b, b.Kernel), InitrdURL: base + filePath(h, b, b.Initrd), Args: seed.KernelArgs(in, f.MAC),
 		AgainURL: base + "/" + lane.BootPath{MAC: f.MAC, Platform: lane.Platform{Arch: f.Arch, Firmware: f.Firmware}, File: lane.FailedScript}.String(),
 	}
+	if b.Loaders[lane.Platform{Arch: f.Arch, Firmware: f.Firmware}.String()].ImageTrust {
+		out.KernelSignatureURL = base + filePath(h, b, b.Kernel+lane.ImageSignatureExt)
+		out.InitrdSignatureURL = base + filePath(h, b, b.Initrd+lane.ImageSignatureExt)
+	}
+	return out
 }
 
 // base returns our URL as the machine of a request reaches it.

@@ -72,6 +72,23 @@ type Loader struct {
 	Extra  []string `json:"extra,omitempty" yaml:"extra,omitempty"`   // modules and other files that a stage fetches by name
 	Config []string `json:"config,omitempty" yaml:"config,omitempty"` // names of the configurations that the last stage asks for
 	HTTP   bool     `json:"http,omitempty" yaml:"http,omitempty"`     // a GRUB that goes on where firmware loaded it by HTTP; Debian 12's cannot
+	// ImageTrust says of an iPXE that it was built with IMAGE_TRUST_CMD, and trusts whoever
+	// signed kernel and initrd: it is told to run nothing else. Debian's builds have neither.
+	ImageTrust bool `json:"imageTrust,omitempty" yaml:"imageTrust,omitempty"`
+}
+
+// ImageSignatureExt is what iPXE's detached signatures of kernel and initrd are called,
+// behind the file's name: CMS (RFC 5652) in DER.
+const ImageSignatureExt = ".sig"
+
+// ImageSignatures returns the names of the signatures that the bundle's loaders check.
+func (b Bundle) ImageSignatures() []string {
+	for _, l := range b.Loaders {
+		if l.ImageTrust {
+			return []string{b.Kernel + ImageSignatureExt, b.Initrd + ImageSignatureExt}
+		}
+	}
+	return nil
 }
 
 // Files returns the names of the loader's files.

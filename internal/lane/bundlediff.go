@@ -96,6 +96,11 @@ func (b Bundle) fields() map[string]string {
 		if len(l.Config) > 0 {
 			out["loaders."+p+".config"] = strings.Join(l.Config, ", ")
 		}
+		for key, set := range map[string]bool{"http": l.HTTP, "imageTrust": l.ImageTrust} {
+			if set {
+				out["loaders."+p+"."+key] = "true"
+			}
+		}
 	}
 	for component, n := range b.MinimumSBAT {
 		out["minimumSBAT."+component] = strconv.Itoa(n)

@@ -27,8 +27,8 @@ func TestConformance(t *testing.T) {
 		play func(*testing.T)
 	}{
 		{"IX-01 every command is known to the iPXE of 2019", func(t *testing.T) {
-			for _, s := range scripts() {
-				sound(t, s)
+			for name, s := range scripts() {
+				sound(t, name, s)
 			}
 		}},
 		{"IX-02 every script begins as one", func(t *testing.T) {

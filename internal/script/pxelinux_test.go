@@ -41,7 +41,7 @@ func TestLocalBootOfItsOwn(t *testing.T) {
 			if !strings.HasSuffix(string(s), want) {
 				t.Errorf("%s by %q ends\n%s", name, how, s)
 			}
-			sound(t, s)
+			sound(t, "", s)
 		}
 	}
 }

@@ -2,13 +2,14 @@
 // addresses go in, bytes come out, and the same input gives the same bytes.
 //
 // Scripts are written for the oldest iPXE in the field (Debian's build of 2019):
-// plain HTTP, GET, no params, no imgverify. Whatever came from a machine is
+// plain HTTP, GET, no params; imgverify only where a bundle says that its loader has it. Whatever came from a machine is
 // reduced to harmless characters before it enters a script: iPXE expands ${...}
 // and splits at &&, || and ; wherever they stand.
 package script
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,12 +76,24 @@ type Install struct {
 	InitrdURL  string // ends in the initrd's file name
 	Args       string // kernel arguments without initrd=
 	AgainURL   string // asked when the files cannot be loaded: reports it
+	// The detached signatures by which iPXE is to check both files, and run nothing else;
+	// empty where it cannot.
+	KernelSignatureURL, InitrdSignatureURL string
 }
 
 // InstallScript returns the script that starts an installer.
 func InstallScript(in Install) []byte {
-	initrd := in.InitrdURL[strings.LastIndexByte(in.InitrdURL, '/')+1:]
-	return join([]string{
+	name := func(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
+	initrd, load := name(in.InitrdURL), []string{"initrd " + in.InitrdURL + " || goto failed"}
+	trust := []string(nil)
+	if in.KernelSignatureURL != "" {
+		// Permanent: whatever else a run of this loader leads to must be signed as well. Who
+		// lacks the command does not load: a check that is left out is none.
+		trust = []string{"imgtrust --permanent || goto failed"}
+		load = append(load, "imgverify "+name(in.KernelURL)+" "+in.KernelSignatureURL+" || goto failed",
+			"imgverify "+initrd+" "+in.InitrdSignatureURL+" || goto failed")
+	}
+	return join(slices.Concat([]string{
 		"#!ipxe",
 		"# Bootlane: installs " + clean(in.BundleName) + " on " + clean(string(in.Decision.Host)) + ", run " + clean(string(in.Decision.Run)),
 		"echo",
@@ -88,9 +101,10 @@ func InstallScript(in Install) []byte {
 		"set bl-tries:int32 0",
 		":load",
 		"imgfree",
+	}, trust, []string{
 		// UEFI kernels before 5.18 find the initrd only by this argument.
 		"kernel " + in.KernelURL + " initrd=" + initrd + " " + in.Args + " || goto failed",
-		"initrd " + in.InitrdURL + " || goto failed",
+	}, load, []string{
 		"boot || goto failed",
 		":failed",
 		"inc bl-tries",
@@ -103,7 +117,7 @@ func InstallScript(in Install) []byte {
 		"echo Bootlane: the installer could not be loaded; telling the server",
 		chain + in.AgainURL + " || goto local",
 		":local",
-	}, localBoot(string(in.Facts.Firmware), in.LocalBoot)...)
+	}), localBoot(string(in.Facts.Firmware), in.LocalBoot)...)
 }
 
 // LocalBootScript returns the script that leaves the machine to its own disk.

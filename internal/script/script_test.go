@@ -54,6 +54,13 @@ func install(f lane.Firmware) Install {
 		AgainURL: base + "/boot/52-54-00-00-00-a1/x86_64-uefi/failed.ipxe"}
 }
 
+// trusted is the same for an iPXE that checks signatures.
+func trusted(f lane.Firmware) Install {
+	in := install(f)
+	in.KernelSignatureURL, in.InitrdSignatureURL = file+"linux.sig", file+"initrd.gz.sig"
+	return in
+}
+
 var mismatch = lane.Decision{Reason: lane.IdentityMismatch, Host: "node-a", Detail: "the machine is not the node-a that the inventory describes", Mismatch: []lane.Signal{
 	{Name: "uuid", Expected: "4c4c4544-0042-3510-8051-b4c04f4d3732", Seen: "aaaaaaaa-0042-3510-8051-b4c04f4d3732", Host: "node-a"},
 	{Name: "mac", Expected: "52:54:00:00:00:a1 52:54:00:00:00:a2", Seen: "52:54:00:00:00:99", Host: "node-a"},
@@ -72,6 +79,7 @@ func scripts() map[string][]byte {
 		"entry":                Entry(base),
 		"install-uefi":         InstallScript(install(lane.UEFI)),
 		"install-bios":         InstallScript(install(lane.BIOS)),
+		"install-image-trust":  InstallScript(trusted(lane.UEFI)),
 		"local-boot-uefi":      LocalBootScript(m(lane.UEFI), local),
 		"local-boot-bios":      LocalBootScript(m(lane.BIOS), local),
 		"local-boot-unknown":   LocalBootScript(m(""), local),
@@ -98,7 +106,7 @@ func TestGolden(t *testing.T) {
 	for name, got := range scripts() {
 		t.Run(name, func(t *testing.T) {
 			golden(t, name+".ipxe", got)
-			sound(t, got)
+			sound(t, name, got)
 		})
 	}
 }
@@ -178,7 +186,7 @@ func shape(script []byte) []string {
 
 // sound holds for every script: old iPXEs can read it, every jump arrives, and
 // it ends by leaving iPXE.
-func sound(t *testing.T, script []byte) {
+func sound(t *testing.T, name string, script []byte) {
 	t.Helper()
 	text := string(script)
 	if !strings.HasPrefix(text, "#!ipxe\n") || !strings.HasSuffix(text, "\n") || strings.Contains(text, "\n\n") {
@@ -199,6 +207,9 @@ func sound(t *testing.T, script []byte) {
 	commands := read(script)
 	// What every build has, Debian's of 2019 included.
 	known := []string{"boot", "chain", "cpuid", "dhcp", "echo", "exit", "goto", "imgfree", "inc", "initrd", "iseq", "isset", "kernel", "sanboot", "set", "sleep"}
+	if name == "install-image-trust" { // for a loader that is said to have them
+		known = append(known, "imgtrust", "imgverify")
+	}
 	for _, c := range commands {
 		if len(c.words) == 0 && c.then == "" {
 			t.Error("a command without a name")
@@ -341,7 +352,7 @@ func harmless(t *testing.T, tame, script []byte) {
 			t.Errorf("%q stands %d times instead of %d", c, b, a)
 		}
 	}
-	sound(t, script)
+	sound(t, "", script)
 }
 
 func FuzzHostileFacts(f *testing.F) {
