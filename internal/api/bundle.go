@@ -18,6 +18,7 @@ type bundles interface {
 	BundleRevoke(ctx context.Context, name, by, why string) (lane.BundleRecord, error)
 	BundleGC(ctx context.Context, check bool, by string) (lane.BundleGC, error)
 	BundleFsck(ctx context.Context, by string) (lane.BundleFsck, error)
+	BundleWork() lane.BundleWork
 	AliasList(ctx context.Context) ([]lane.BundleAlias, error)
 	AliasMove(ctx context.Context, name string, m lane.AliasMove) (lane.BundleAlias, error)
 	AliasRollback(ctx context.Context, name, by, why string) (lane.BundleAlias, error)
@@ -63,6 +64,7 @@ func (s *Server) bundleRoutes() []route {
 			return op.BundleGC(r.Context(), q.Check, by)
 		})},
 		{"POST /v1/bundles/fsck", byWhom(whoActs, func(r *http.Request, _ ActRequest, by string) (any, error) { return op.BundleFsck(r.Context(), by) })},
+		{"GET /v1/bundle-work", func(*http.Request, []byte) (any, error) { return op.BundleWork(), nil }},
 		{"GET /v1/aliases", func(r *http.Request, _ []byte) (any, error) { return op.AliasList(r.Context()) }},
 		{"POST /v1/aliases/{name}", byWhom(func(q AliasRequest) string { return q.By }, func(r *http.Request, q AliasRequest, by string) (any, error) {
 			q.AliasMove.By, q.Why = by, lane.Clean(q.Why, 500)
@@ -108,9 +110,10 @@ func (c *Client) Bundle(ctx context.Context, name string) (lane.BundleStatus, er
 	return get[lane.BundleStatus](ctx, c, bundlePath(name, ""))
 }
 
-// ImportBundle imports the bundle in a directory of the server's machine.
+// ImportBundle imports the bundle in a directory of the server's machine. It takes as long as
+// the bundle is large: see [Client.BundleWork].
 func (c *Client) ImportBundle(ctx context.Context, q lane.BundleImport) (lane.Bundle, error) {
-	return post[lane.Bundle](ctx, c, "/v1/bundles", BundleRequest{q, c.By})
+	return post[lane.Bundle](ctx, c.patient(), "/v1/bundles", BundleRequest{q, c.By})
 }
 
 // ApproveBundle says that a bundle may be installed.
@@ -128,9 +131,22 @@ func (c *Client) CollectBundles(ctx context.Context, check bool) (lane.BundleGC,
 	return post[lane.BundleGC](ctx, c, "/v1/bundles/gc", GCRequest{check, c.By})
 }
 
-// FsckBundles hashes every file of the store.
+// FsckBundles hashes every file of the store. See [Client.BundleWork].
 func (c *Client) FsckBundles(ctx context.Context) (lane.BundleFsck, error) {
-	return post[lane.BundleFsck](ctx, c, "/v1/bundles/fsck", ActRequest{By: c.By})
+	return post[lane.BundleFsck](ctx, c.patient(), "/v1/bundles/fsck", ActRequest{By: c.By})
+}
+
+// patient waits until ctx ends: gigabytes are read meanwhile, from a disk of any speed.
+func (c *Client) patient() *Client {
+	long, h := *c, *c.HTTP
+	h.Timeout = 0
+	long.HTTP = &h
+	return &long
+}
+
+// BundleWork returns how far an import or a check of the store is.
+func (c *Client) BundleWork(ctx context.Context) (lane.BundleWork, error) {
+	return get[lane.BundleWork](ctx, c, "/v1/bundle-work")
 }
 
 // Aliases returns the aliases, by name.

@@ -18,7 +18,7 @@ func rooms() map[string]room {
 	return map[string]room{
 		"cmd/bootlane":        {imports: []string{"internal/cli"}, budget: 40, why: "main hands over at once"},
 		"cmd/bootlane-agent":  {imports: []string{"internal/agent"}, budget: 40, why: "main hands over at once; the agent must stay small enough for RAM"},
-		"internal/lane":       {leaf: true, budget: 2960, why: "the domain knows nobody"},
+		"internal/lane":       {leaf: true, budget: 3150, why: "the domain knows nobody"},
 		"internal/strictyaml": {leaf: true, budget: 170, why: "a reader of files, not of machines"},
 		"internal/archtest":   {leaf: true, budget: 0, why: "tests only"},
 		"internal/script":     {budget: 340},
@@ -31,7 +31,7 @@ func rooms() map[string]room {
 		"internal/store/storetest": {imports: []string{"internal/store"}, budget: 820, why: "the suite that every engine must pass; for tests only"},
 		"internal/bench":           {imports: []string{"internal/nettest"}, budget: 1150, why: "a program that plays servers against each other, by their command lines only"},
 		"internal/nettest":         {leaf: true, budget: 160, why: "a namespace for tests that own ports 67 and 69; for tests only"},
-		"internal/bundle":          {imports: []string{"internal/strictyaml", "internal/trust", "internal/iso"}, budget: 1800, why: "bundle.yaml is written by people; a store that did not judge signatures itself could be asked around them; an installer tree is an image that can be read"},
+		"internal/bundle":          {imports: []string{"internal/strictyaml", "internal/trust", "internal/iso"}, budget: 2100, why: "bundle.yaml is written by people; a store that did not judge signatures itself could be asked around them; an installer tree is an image that can be read"},
 		"internal/trust":           {imports: []string{"internal/strictyaml"}, budget: 500, why: "keys and signatures to a verdict: what is signed is not its business"},
 		"internal/registry":        {budget: 430, why: "moves artifacts and believes no registry; what a bundle is, it does not know"},
 		"internal/iso":             {budget: 830, why: "images to file systems: what stands in them is not its business"},

@@ -118,7 +118,11 @@ func (t *taking) undo() error {
 }
 
 func (t *taking) all(ctx context.Context, f Folder) error {
-	problems := f.unnamed()
+	problems, total := f.unnamed(), int64(0)
+	for _, file := range f.Bundle.Files {
+		total += file.SizeBytes
+	}
+	defer t.store.work.begin("import "+f.Bundle.Ref(), total)()
 	for _, name := range slices.Sorted(maps.Keys(f.Bundle.Files)) {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -177,7 +181,7 @@ func (t *taking) take(path string, want lane.BundleFile) (err error) {
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
 	if t.store.intact(want.Digest) {
-		_, have, err := copyHashed(nil, in)
+		_, have, err := copyHashed(nil, t.store.work.reading(in))
 		return errors.Join(err, differs(want.Digest, have))
 	}
 	return t.write(want, func(tmp *os.File) (int64, lane.Digest, error) {
@@ -187,7 +191,7 @@ func (t *taking) take(path string, want lane.BundleFile) (err error) {
 				return 0, "", err
 			}
 		}
-		return copyHashed(tmp, in)
+		return copyHashed(tmp, t.store.work.reading(in))
 	})
 }
 

@@ -33,6 +33,7 @@ type Store struct {
 	writing  sync.Mutex    // held by whoever adds or removes blobs
 	checking singleflight.Group
 	damaged  []error
+	work     work
 
 	mu       sync.RWMutex
 	bundles  map[lane.Digest]stored

@@ -49,7 +49,7 @@ func (s *Store) Open(f lane.BundleFile) (*os.File, error) {
 	now, err := stampOf(file)
 	if err == nil && !s.knows(f.Digest, now) {
 		// However many ask for it at once, it is read once.
-		_, err, _ = s.checking.Do(string(f.Digest), func() (any, error) { return nil, s.check(f.Digest) })
+		_, err, _ = s.checking.Do(string(f.Digest), func() (any, error) { return nil, s.check(f.Digest, nil) })
 		if err == nil && !s.knows(f.Digest, now) {
 			err = lane.Errorf(lane.Unavailable, "%s is being changed: try again", f.Digest)
 		}
@@ -117,7 +117,7 @@ func (s *Store) forget(d lane.Digest) {
 }
 
 // check hashes a file and remembers its stamp, or sends it to quarantine.
-func (s *Store) check(d lane.Digest) error {
+func (s *Store) check(d lane.Digest, w *work) error {
 	f, err := openFile(s.blob(d))
 	if err != nil {
 		return s.condemn(d, "cannot be opened: "+err.Error(), nil)
@@ -125,7 +125,7 @@ func (s *Store) check(d lane.Digest) error {
 	before, err := stampOf(f)
 	var have lane.Digest
 	if err == nil {
-		_, have, err = copyHashed(nil, f)
+		_, have, err = copyHashed(nil, w.reading(f))
 	}
 	after, serr := stampOf(f)
 	if err = errors.Join(err, serr, f.Close()); err != nil { // which says nothing of what is on the disk
@@ -179,16 +179,17 @@ func (s *Store) still(d lane.Digest, was stamp) bool {
 func (s *Store) Fsck(ctx context.Context) (lane.BundleFsck, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	return s.checkAll(ctx, func(lane.Digest) bool { return true })
+	return s.checkAll(ctx, func(lane.Digest) bool { return true }, &s.work)
 }
 
 // Run verifies, once and in the background, what nobody has asked for yet, so that the
 // first machine that does need not wait. It returns what was found damaged.
 func (s *Store) Run(ctx context.Context) (lane.BundleFsck, error) {
-	return s.checkAll(ctx, func(d lane.Digest) bool { return !s.intact(d) })
+	return s.checkAll(ctx, func(d lane.Digest) bool { return !s.intact(d) }, nil)
 }
 
-func (s *Store) checkAll(ctx context.Context, wanted func(lane.Digest) bool) (lane.BundleFsck, error) {
+// checkAll checks the files that are wanted; w is told how far it is, unless it is nil.
+func (s *Store) checkAll(ctx context.Context, wanted func(lane.Digest) bool, w *work) (lane.BundleFsck, error) {
 	out := lane.BundleFsck{Damaged: []lane.BundleDamage{}}
 	users := map[lane.Digest][]string{}
 	for _, b := range s.all() {
@@ -198,6 +199,15 @@ func (s *Store) checkAll(ctx context.Context, wanted func(lane.Digest) bool) (la
 			}
 		}
 	}
+	if w != nil {
+		total := int64(0)
+		for d := range users {
+			if st, err := os.Stat(s.blob(d)); err == nil {
+				total += st.Size()
+			}
+		}
+		defer w.begin("fsck", total)()
+	}
 	for _, d := range slices.Sorted(maps.Keys(users)) {
 		if err := ctx.Err(); err != nil {
 			return out, &lane.Error{Code: lane.Unavailable, Message: "the check was stopped", Err: err}
@@ -205,7 +215,7 @@ func (s *Store) checkAll(ctx context.Context, wanted func(lane.Digest) bool) (la
 		if !wanted(d) {
 			continue
 		}
-		_, err, _ := s.checking.Do(string(d), func() (any, error) { return nil, s.check(d) })
+		_, err, _ := s.checking.Do(string(d), func() (any, error) { return nil, s.check(d, w) })
 		if st, serr := os.Stat(s.blob(d)); serr == nil {
 			out.Bytes += st.Size()
 		}

@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +46,9 @@ func (a *app) bundleImportCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			stop := a.watchWork(cmd.Context(), c)
 			b, err := c.ImportBundle(cmd.Context(), q)
+			stop()
 			if err != nil {
 				return err
 			}
@@ -330,7 +334,9 @@ func (a *app) bundleFsckCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		stop := a.watchWork(cmd.Context(), c)
 		out, err := c.FsckBundles(cmd.Context())
+		stop()
 		if err != nil {
 			return err
 		}
@@ -345,6 +351,31 @@ func (a *app) bundleFsckCmd() *cobra.Command {
 		}
 		return err
 	}}
+}
+
+// watchWork tells of each tenth of what the server does to its store, until it is stopped.
+func (a *app) watchWork(ctx context.Context, c *api.Client) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tell := tenths(a.Stderr)
+		t := time.NewTicker(time.Second)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
+			if w, err := c.BundleWork(ctx); err == nil { // an older server does not know
+				tell(w.What, w.Done, w.Total)
+			}
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 func total(b lane.Bundle) (n int64) {

@@ -398,6 +398,9 @@ func (c *Control) referred(ctx context.Context) (map[lane.Digest]string, error) 
 	}
 }
 
+// BundleWork returns how far an import or check of the store is.
+func (c *Control) BundleWork() lane.BundleWork { return c.Bundles.Work() }
+
 // BundleFsck hashes every file of the store. What is damaged goes to quarantine.
 func (c *Control) BundleFsck(ctx context.Context, by string) (lane.BundleFsck, error) {
 	out, err := c.Bundles.Fsck(ctx)

@@ -65,6 +65,7 @@ type Bundles interface {
 	Complete(ctx context.Context, dir string, admit func(b lane.Bundle, present bool) error) (lane.Bundle, error)
 	Collect(keep func(lane.Bundle) bool, check bool) (lane.BundleGC, error)
 	Fsck(ctx context.Context) (lane.BundleFsck, error)
+	Work() lane.BundleWork
 	Open(f lane.BundleFile) (*os.File, error)
 }
 

@@ -47,6 +47,13 @@ type BundleFsck struct {
 	Damaged []BundleDamage `json:"damaged"`
 }
 
+// BundleWork is long work on the bundle store, and how far it is, in bytes. The zero one is none.
+type BundleWork struct {
+	What  string `json:"what,omitempty"` // import debian-12-1, fsck
+	Done  int64  `json:"done"`
+	Total int64  `json:"total"`
+}
+
 // BundleChange is one difference between two bundles.
 type BundleChange struct {
 	Field string `json:"field"`         // path in the manifest: args, files.linux
