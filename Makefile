@@ -47,11 +47,7 @@ bench-peers: build ## side by side with Kea, dnsmasq, atftpd and nginx; BENCH=st
 	go run ./internal/bench -bootlane bin/bootlane -work $(CACHE)/bench -json $(CACHE)/bench.json -only $(BENCH)
 
 fuzz: ## every fuzz target for FUZZTIME
-	@for pkg in $$(go list ./internal/...); do \
-	  for target in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
-	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
-	  done; \
-	done
+	@scripts/fuzz $(FUZZTIME)
 
 conformance: ## docs/conformance.md, from a run of the tests that play its cases
 	@mkdir -p $(CACHE)

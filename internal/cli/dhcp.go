@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -59,7 +60,7 @@ func (a *app) dhcpProbeCmd() *cobra.Command {
 			return err
 		}
 		if n := len(p.Foreign); n > 0 {
-			return lane.Errorf(lane.Refused, "%d other DHCP servers answer on %v: if they should not, find them by their MAC in the switch's table", n, p.Interfaces)
+			return lane.Errorf(lane.Refused, "answers of DHCP servers that are not this one, on %s: %d; if they should not be there, find them by their MAC in the switch's table", strings.Join(p.Interfaces, ", "), n)
 		}
 		return nil
 	}}
