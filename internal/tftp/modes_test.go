@@ -118,9 +118,15 @@ func TestNetascii(t *testing.T) {
 	}
 }
 
-// TestNetasciiLoader: a loader in that mode would be damaged, and is refused with the way out.
+// TestNetasciiLoader: a loader in that mode would be damaged, and is refused with the way out. Done is told, as of
+// everything that was opened.
 func TestNetasciiLoader(t *testing.T) {
-	d := serve(t, nil).client()
+	h := serve(t, nil)
+	d := h.client()
 	d.ask(request(fmt.Sprintf("size-%d", maxNetascii+1), "netascii"))
 	d.want("a loader", "ERROR 4 mode netascii is for texts of up to 1024 KiB: ask for octet")
+	var refused *Error
+	if tr := h.ended(); tr.Outcome != OutcomeAborted || !errors.As(tr.Err, &refused) || refused.Code != CodeIllegal {
+		t.Errorf("%+v", tr)
+	}
 }

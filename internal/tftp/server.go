@@ -262,9 +262,11 @@ func (s *Server) send(ctx context.Context, t *transfer) error {
 	t.content = content
 	defer content.Close()
 	if t.netascii {
-		if t.content, err = toNetascii(content); err != nil {
+		text, err := toNetascii(content)
+		if err != nil {
 			return err
 		}
+		t.content = text
 	}
 	t.report.Size = t.content.Size()
 	if err := s.open(t); err != nil {
