@@ -281,9 +281,7 @@ func (s *Server) send(ctx context.Context, t *transfer) error {
 	if sg, ok := t.conn.(segmenter); ok && t.terms.window > 1 && t.terms.block >= leastSegment && sg.segment(headerSize+t.terms.block) == nil {
 		t.segmenter = sg
 	}
-	// Above five seconds, the usual timeout of clients: some (atftp) start theirs anew at every packet that is of no use
-	// to them, and send a lost ACK again only after a silence that is longer.
-	t.sender = newSender(t.report.Size, t.terms, 6*s.cfg.Timeout)
+	t.sender = newSender(t.report.Size, t.terms, s.cfg.Timeout)
 	t.run(ctx)
 	return nil
 }
