@@ -57,9 +57,9 @@ type Server struct {
 
 	mu      sync.Mutex // guards what follows
 	active  map[slot]*transfer
-	clients map[netip.Addr]int // transfers of each client address
-	desks   map[netip.AddrPort]*desk
-	unheard list.List // transfers that were begun, the oldest first; who has answered since is taken out when come across
+	clients map[netip.Addr]int           // transfers of each client address
+	asked   map[netip.AddrPort]*transfer // by the port of the client, its newest; of a single port only
+	unheard list.List                    // transfers that were begun, the oldest first; who has answered since is taken out when come across
 	stats   Stats
 }
 
@@ -90,7 +90,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg, conn: conn,
-		names: map[int]string{}, active: map[slot]*transfer{}, clients: map[netip.Addr]int{}, desks: map[netip.AddrPort]*desk{},
+		names: map[int]string{}, active: map[slot]*transfer{}, clients: map[netip.Addr]int{}, asked: map[netip.AddrPort]*transfer{},
 	}, nil
 }
 
@@ -222,10 +222,28 @@ func (s *Server) admit(t *transfer) error {
 	if old := s.active[key]; old != nil {
 		old.end(errMovedOn)
 	}
+	if s.cfg.SinglePort {
+		s.succeed(t)
+	}
 	s.active[key] = t
 	s.clients[client]++
 	s.stats.Active++
 	return nil
+}
+
+// succeed ends what the client asked for before from the same port, also what is still being opened: whatever we say from
+// our one port is to the client about what it asked for last.
+func (s *Server) succeed(t *transfer) {
+	if old := s.asked[t.report.Client]; old != nil {
+		old.end(errMovedOn)
+		if old.desk != nil {
+			_ = old.desk.Close()
+		}
+		if key := (slot{t.report.Client, old.report.Name}); s.active[key] == old {
+			delete(s.active, key) // should the client come back to it, it is asked for anew
+		}
+	}
+	s.asked[t.report.Client] = t
 }
 
 // makeRoom sees to it that there is a place. Requests are forged easily, from any address, and take every place; but
@@ -254,8 +272,8 @@ func (s *Server) makeRoom() error {
 func (s *Server) release(t *transfer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d := s.desks[t.report.Client]; d != nil && t.conn == socket(d) {
-		delete(s.desks, t.report.Client)
+	if s.asked[t.report.Client] == t {
+		delete(s.asked, t.report.Client)
 	}
 	s.vacate(t)
 }
@@ -285,7 +303,10 @@ func (s *Server) serve(ctx context.Context, t *transfer) {
 	if p := s.guard(func() { err = s.send(ctx, t) }); p != nil {
 		err = p
 	}
-	if err != nil {
+	switch moved := errors.Is(context.Cause(ctx), errMovedOn); {
+	case err != nil && moved:
+		t.report.Err = errMovedOn // an ERROR would be taken for one about the newer request
+	case err != nil:
 		t.report.Err = err
 		s.reply(t.report.Client, t.at, refusal(err))
 	}
@@ -361,14 +382,13 @@ func (s *Server) open(t *transfer) error {
 		t.conn, err = newThreaded(conn, t.report.Client)
 		return err
 	}
-	d := newDesk(t.report.Client, s.conn, t.at)
-	t.conn = d
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.desks[d.client]; old != nil {
-		_ = old.Close() // the client went on to another file: what it sends from now on is about that one
+	if s.asked[t.report.Client] != t {
+		return errMovedOn // to another file, while this one was opened
 	}
-	s.desks[d.client] = d
+	t.desk = newDesk(t.report.Client, s.conn, t.at)
+	t.conn = t.desk
 	return nil
 }
 
@@ -379,7 +399,10 @@ func (s *Server) deskOf(from netip.AddrPort, op uint16) *desk {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.desks[from]
+	if t := s.asked[from]; t != nil {
+		return t.desk
+	}
+	return nil
 }
 
 // reply sends an ERROR from the listening socket, from the address that was asked. No socket of its own is worth it:

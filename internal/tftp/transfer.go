@@ -28,9 +28,11 @@ type transfer struct {
 	options []option
 	report  Transfer
 
-	begun   time.Time     // when it was answered first; this and the next two are guarded by Server.mu
+	// Guarded by Server.mu.
+	begun   time.Time     // when it was answered first
 	waits   *list.Element // of Server.unheard
 	vacated bool          // another one has its place
+	desk    *desk         // its share of the single port, once it is open
 
 	content Content
 	conn    socket
