@@ -84,7 +84,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := openListener(cfg.Addr)
+	conn, err := openListener(cfg.Addr, cfg.SinglePort)
 	if err != nil {
 		return nil, err
 	}
