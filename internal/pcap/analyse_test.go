@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // crowd is a capture in which n machines get an address and a loader.
@@ -47,5 +49,41 @@ func TestAnalyseCrowd(t *testing.T) {
 	t.Logf("500 machines: %s, 4000 machines: %s", few, many)
 	if many > 24*few { // 8 times as many
 		t.Errorf("500 machines take %s, and 4000 take %s", few, many)
+	}
+}
+
+// TestSinglePort: a server may have no other port than 69, and what its clients send there is not all requests.
+func TestSinglePort(t *testing.T) {
+	l := newTape(t).bound(ovmfDiscover, ovmfRequest, reply{address: client.ip, next: server.ip, file: "ipxe.efi"})
+	ask := func(port uint16, name string) { l.udp(client, port, server, 69, rrq(name, "tsize", "0")) }
+	say := func(port uint16, b []byte) { l.udp(client, port, server, 69, b) }
+	hear := func(port uint16, b []byte) { l.udp(server, 69, client, port, b) }
+	ask(2000, "ipxe.efi")
+	hear(2000, oack("tsize", "100"))
+	say(2000, tftpError(8, "User aborted the transfer"))
+	ask(2000, "ipxe.efi")
+	hear(2000, oack("tsize", "100"))
+	say(2000, []byte{0, 4, 0, 0})
+	hear(2000, data(1, 100))
+	say(2000, []byte{0, 4, 0, 1})
+	ask(2001, "snponly.efi")
+	hear(2001, oack("tsize", "5000"))
+	say(2001, []byte{0, 4, 0, 0})
+	hear(2001, data(1, 512))
+	say(2001, tftpError(3, "disk full"))
+	l.udp(client, 2002, server, 69, rrq("grub.cfg"))
+	say(2002, []byte{0, 4, 0, 0}) // of something before
+	hear(2002, data(1, 10))
+	r := l.report()
+	var got []string
+	for _, f := range r.Clients[0].Attempts[0].Fetches {
+		got = append(got, fmt.Sprintf("%s: %s, %d %s, %d again, until %d", f.Name, f.Outcome, f.Status, f.Text, f.Repeats, f.Last-f.Packet))
+	}
+	want := []string{
+		"ipxe.efi: size asked, 0 , 0 again, until 2", "ipxe.efi: complete, 0 , 0 again, until 4",
+		"snponly.efi: aborted by the client, 3 disk full, 0 again, until 4", "grub.cfg: complete, 0 , 0 again, until 2",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
 	}
 }

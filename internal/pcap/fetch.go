@@ -85,7 +85,7 @@ type transfer struct {
 // other takes in a packet that is not DHCP.
 func (t *table) other(p Packet) {
 	switch {
-	case p.Proto == UDP && p.To.Port() == portTFTP:
+	case p.Proto == UDP && p.To.Port() == portTFTP && isRequest(p.Payload):
 		t.request(p)
 	case p.Proto == UDP:
 		if x := t.transfers[p.To]; x != nil {
@@ -98,6 +98,9 @@ func (t *table) other(p Packet) {
 	}
 }
 
+// isRequest tells requests from the rest of a transfer by the server's one port.
+func isRequest(b []byte) bool { return len(b) >= 4 && binary.BigEndian.Uint16(b) == opRRQ }
+
 func (t *table) request(p Packet) {
 	if x := t.transfers[p.From]; x != nil && x.Outcome == "" && !x.oack && x.Got == 0 && !x.failed {
 		x.Repeats++ // the same port: the request was sent again
@@ -106,7 +109,7 @@ func (t *table) request(p Packet) {
 	}
 	b := p.Payload
 	k := t.owner(p.From.Addr(), p.FromMAC)
-	if k == nil || len(b) < 4 || binary.BigEndian.Uint16(b) != opRRQ {
+	if k == nil {
 		return
 	}
 	fields := strings.Split(string(b[2:]), "\x00")
