@@ -87,3 +87,31 @@ func TestSinglePort(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// TestAsks: what our server makes of a request, the report must make of it too.
+func TestAsks(t *testing.T) {
+	for _, c := range []struct {
+		name, rrq string
+		file      string
+		options   map[string]string
+	}{
+		{"plain", "a\x00octet\x00tsize\x000\x00BlkSize\x001468\x00", "a", map[string]string{"tsize": "0", "blksize": "1468"}},
+		{"a name with its terminator", "a\x00\x00octet\x00tsize\x000\x00", "a", map[string]string{"tsize": "0"}},
+		{"no last NUL", "a\x00octet\x00tsize\x000", "a", map[string]string{"tsize": "0"}},
+		{"no value", "a\x00octet\x00tsize\x00", "a", map[string]string{}},
+		{"no number", "a\x00octet\x00tsize\x00\x00blksize\x00big\x00timeout\x00-1\x00", "a", map[string]string{}},
+		{"twice", "a\x00octet\x00blksize\x00big\x00blksize\x001024\x00blksize\x008\x00", "a", map[string]string{"blksize": "1024"}},
+		{"no mode", "a\x00", "a", map[string]string{}},
+		{"nothing", "", "", map[string]string{}},
+	} {
+		file, options := asks(c.rrq)
+		if d := cmp.Diff(c.options, options); d != "" || file != c.file {
+			t.Errorf("%s: %q\n%s", c.name, file, d)
+		}
+	}
+	l := newTape(t).bound(ovmfDiscover, ovmfRequest, reply{address: client.ip, next: server.ip, file: "ipxe.efi"})
+	l.udp(client, 2000, server, 69, rrq("ipxe.efi\x00", "tsize", "0")).udp(server, 3000, client, 2000, oack("tsize", "1")).udp(client, 2000, server, 3000, tftpError(8, "no"))
+	if f := l.report().Clients[0].Attempts[0].Fetches[0]; f.Outcome != Probe || f.Name != "ipxe.efi" {
+		t.Errorf("%s: %s", f.Name, f.Outcome)
+	}
+}

@@ -112,14 +112,29 @@ func (t *table) request(p Packet) {
 	if k == nil {
 		return
 	}
-	fields := strings.Split(string(b[2:]), "\x00")
-	x := &transfer{asked: map[string]string{}, blksize: 512}
-	x.Packet, x.At, x.Until, x.Last, x.Proto, x.Server, x.Name, x.began = p.Number, p.At, p.At, p.Number, "tftp", p.To, lane.Clean(fields[0], 300), t.from
-	for i := 2; i+1 < len(fields); i += 2 {
-		x.asked[strings.ToLower(fields[i])] = fields[i+1]
-	}
+	name, options := asks(string(b[2:]))
+	x := &transfer{asked: options, blksize: 512}
+	x.Packet, x.At, x.Until, x.Last, x.Proto, x.Server, x.Name, x.began = p.Number, p.At, p.At, p.Number, "tftp", p.To, lane.Clean(name, 300), t.from
 	t.transfers[p.From] = x
 	k.transfers = append(k.transfers, x)
+}
+
+// asks reads the strings of an RRQ as our server does: firmware puts NULs between name and mode, which count for nothing,
+// and of an option the first value that is a number counts.
+func asks(s string) (name string, options map[string]string) {
+	fields := strings.Split(s, "\x00")
+	name, fields = fields[0], fields[1:]
+	for len(fields) > 0 && fields[0] == "" {
+		fields = fields[1:]
+	}
+	options = map[string]string{}
+	for i := 1; i+1 < len(fields); i += 2 {
+		option := strings.ToLower(fields[i])
+		if _, err := strconv.ParseUint(fields[i+1], 10, 63); err == nil && options[option] == "" {
+			options[option] = fields[i+1]
+		}
+	}
+	return name, options
 }
 
 func (x *transfer) touch(p Packet) { x.Until, x.Last = p.At, p.Number }
