@@ -255,7 +255,7 @@ func (t TFTP) check() (out []lane.Problem) {
 	}{
 		{"maxBlock", t.MaxBlock, 512, 65464, "bytes", ""},
 		{"maxWindow", t.MaxWindow, 1, 1024, "blocks", ", and 1 declines windows"},
-		{"maxPerClient", t.MaxPerClient, 1, 2000, "transfers", ""},
+		{"maxPerClient", t.MaxPerClient, 1, 1000, "transfers", ": one address must leave others some of the 2000 that all have together"},
 	} {
 		if f.v != 0 && (f.v < f.least || f.v > f.most) {
 			out = append(out, lane.Problem{Field: "tftp." + f.name, Message: fmt.Sprintf("%d: from %d to %d %s%s", f.v, f.least, f.most, f.unit, f.consequence)})

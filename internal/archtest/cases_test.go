@@ -147,7 +147,7 @@ var conformanceCases = []conformanceCase{
 	{"TF-19", "a write", "ERROR 2", "RFC 1350", ""},
 	{"TF-20", "modes", "octet and netascii served, mail refused", "RFC 1350", ""},
 	{"TF-21", "a missing file", "ERROR 1 with a text", "shim", ""},
-	{"TF-22", "timeout", "echoed", "RFC 2349; E", ""},
+	{"TF-22", "timeout", "echoed up to 30 s, else left out", "RFC 2347, 2349; E", ""},
 	{"TF-23", "the last ACK never comes", "success all the same", "ROMs", ""},
 	{"TF-24", "a request to our second address", "answered from it", "RFC 1123", ""},
 	{"TF-25", "IPv6", "served, unfragmented", "E", ""},

@@ -260,7 +260,7 @@ func (r *rig) serve(ctx context.Context, loader string) (*server, error) {
 networks:
   - {interface: %s, server: %s, subnet: 10.0.0.0/8, relays: [%s], range: 10.1.0.0-10.31.255.255, conflictProbe: false}
 policy: {probeEvery: 0s}
-tftp: {maxPerClient: 2000}
+tftp: {maxPerClient: 1000}
 %ssite: {sshKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody@bench"]}
 log: warn
 `, data, serverLink, serverIP, clientIP, loader))

@@ -180,7 +180,7 @@ func (p *pool) fresh(c applicant, now time.Time) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	for _, take := range []func() (netip.Addr, bool){
-		func() (netip.Addr, bool) { return p.unused(c.client, now) },
+		func() (netip.Addr, bool) { return p.unused(c, now) },
 		func() (netip.Addr, bool) { return p.longestIdle(c, now) },
 		func() (netip.Addr, bool) { return p.preempt(c, now) },
 	} {
@@ -192,11 +192,16 @@ func (p *pool) fresh(c applicant, now time.Time) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-func (p *pool) unused(c lane.Client, now time.Time) (netip.Addr, bool) {
+func (p *pool) unused(c applicant, now time.Time) (netip.Addr, bool) {
 	for p.covers(p.next) {
 		a := p.next
 		p.next = a.Next()
-		if _, leased := p.leases[a]; !leased && p.free(a, c, now) {
+		_, leased := p.leases[a]
+		switch {
+		case leased || !p.free(a, c.client, now):
+		case slices.Contains(c.except, a):
+			p.retire(a, now) // nobody has it, and we do not come by here again
+		default:
 			return a, true
 		}
 	}
@@ -225,11 +230,25 @@ func (p *pool) idleFrom(a netip.Addr) (at int64, ok bool) {
 }
 
 func (p *pool) longestIdle(c applicant, now time.Time) (netip.Addr, bool) {
-	for a, ok := p.idle.Take(now.UnixMicro()); ok; a, ok = p.idle.Take(now.UnixMicro()) {
-		if p.free(a, c.client, now) && !slices.Contains(c.except, a) {
-			return a, true
+	var passed []netip.Addr
+	defer func() {
+		for _, a := range passed { // stay idle, and as long as they were
+			at, ok := p.idleFrom(a)
+			if !ok {
+				at = now.UnixMicro()
+			}
+			p.idle.Add(a, at, p.idleFrom)
 		}
-		// Leased anew, offered or set aside since: the end of that has an entry of its own.
+	}()
+	for a, ok := p.idle.Take(now.UnixMicro()); ok; a, ok = p.idle.Take(now.UnixMicro()) {
+		switch {
+		case !p.free(a, c.client, now):
+			// Leased anew, offered or set aside since: the end of that has an entry of its own.
+		case !slices.Contains(c.except, a):
+			return a, true
+		case !slices.Contains(passed, a):
+			passed = append(passed, a)
+		}
 	}
 	return netip.Addr{}, false
 }

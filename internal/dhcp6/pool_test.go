@@ -2,8 +2,10 @@ package dhcp6
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -40,7 +42,8 @@ func TestFlood(t *testing.T) {
 }
 
 // TestPoolModel plays random clients and compares with what must always hold: no address
-// has two users, and nobody is refused while an address is free.
+// has two users, no association is given what another one of its message names, and nobody is refused while an address
+// is free.
 func TestPoolModel(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	const size = 20
@@ -54,7 +57,15 @@ func TestPoolModel(t *testing.T) {
 	for range 20000 {
 		now = now.Add(time.Duration(random.IntN(120)) * time.Second)
 		c := nobody(random.IntN(40))
-		taken, own := 0, 0
+		var except []netip.Addr
+		for range random.IntN(3) * random.IntN(size) {
+			except = append(except, plus(p.first, uint64(random.IntN(size))))
+		}
+		own, open := 0, map[netip.Addr]bool{}
+		for i := range uint64(size) {
+			a := plus(p.first, i)
+			open[a] = !slices.Contains(except, a)
+		}
 		for a, u := range users {
 			switch {
 			case !now.Before(u.until):
@@ -62,15 +73,18 @@ func TestPoolModel(t *testing.T) {
 			case u.client == c:
 				own++
 			default:
-				taken++
+				delete(open, a)
 			}
 		}
-		a, ok, err := p.choose(applicant{client: c, known: true}, anything, now)
+		maps.DeleteFunc(open, func(_ netip.Addr, is bool) bool { return !is })
+		a, ok, err := p.choose(applicant{client: c, known: true, except: except}, anything, now)
 		switch {
-		case err != nil || !ok && taken < size && own < maxAssociations:
-			t.Fatalf("nothing for %s, which has %d, %d of %d are others', %v", c, own, taken, size, err)
+		case err != nil || !ok && len(open) > 0 && own < maxAssociations:
+			t.Fatalf("nothing for %s, which has %d, and %v are free, %v", c, own, open, err)
 		case !ok:
 			continue
+		case slices.Contains(except, a):
+			t.Fatalf("%s is given to %s, and another association of the message names it", a, c)
 		case users[a].client != "" && users[a].client != c:
 			t.Fatalf("%s is %s's, and is given to %s", a, users[a].client, c)
 		}
@@ -95,6 +109,32 @@ func TestPoolModel(t *testing.T) {
 	}
 	if len(p.holdings) > 40 || len(p.leases) > size || len(p.offers) > size {
 		t.Errorf("%d clients, %d leases, %d offers", len(p.holdings), len(p.leases), len(p.offers))
+	}
+}
+
+// TestOthersOfAMessage: what the other associations of a message name is not given to this one, and is not lost either.
+func TestOthersOfAMessage(t *testing.T) {
+	p := newPool(netip.MustParseAddr("fd77::100"), netip.MustParseAddr("fd77::103"), nil)
+	var all []netip.Addr
+	for i := range uint64(4) {
+		a := plus(p.first, i)
+		all = append(all, a)
+		if i > 0 { // the last of all was idle longest
+			p.set(lane.Lease6{Client: nobody(int(i)), Address: a, State: lane.LeaseReleased, Expires: noon.Add(-time.Duration(i) * time.Hour)})
+		}
+	}
+	for range 3 {
+		if a, ok, _ := p.choose(applicant{client: nobody(9), except: all}, anything, noon); ok {
+			t.Errorf("%s is given, and another association names it", a)
+		}
+	}
+	if n := p.idle.Len(); n != len(all) {
+		t.Errorf("%d addresses are idle, want %d", n, len(all))
+	}
+	for i, want := range []int{3, 2, 1, 0} {
+		if a, ok, _ := p.choose(applicant{client: nobody(10 + i)}, anything, noon); !ok || a != all[want] {
+			t.Errorf("%s, %v, want %s", a, ok, all[want])
+		}
 	}
 }
 

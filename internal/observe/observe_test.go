@@ -332,14 +332,20 @@ func TestFilter(t *testing.T) {
 		b[54], b[55], b[56], b[57] = byte(src>>8), byte(src), byte(dst>>8), byte(dst)
 		return b
 	}
+	opcode := func(frame []byte, at int, op byte) []byte { frame[at+1] = op; return frame }
+	tftp4 := func(op byte) []byte { return opcode(four(2000, 69, 0), 46, op) }
+	tftp6 := func(op byte) []byte { return opcode(six(17, 2000, 69), 62, op) }
 	for _, c := range []struct {
 		name  string
 		frame []byte
 		want  bool
 	}{
+		{"RRQ", tftp4(1), true}, {"WRQ", tftp4(2), true}, {"RRQ over IPv6", tftp6(1), true}, {"WRQ over IPv6", tftp6(2), true},
+		{"ACK to a single port", tftp4(4), false}, {"ERROR to a single port", tftp4(5), false}, {"ACK to a single port over IPv6", tftp6(4), false},
+		{"a scrap to port 69", tftp4(1)[:47], false},
 		{"DISCOVER", four(68, 67, 0), true}, {"OFFER", four(67, 68, 0), true}, {"relayed", four(67, 67, 0), true}, {"boot server", four(1000, 4011, 0), true},
-		{"boot server's answer", four(4011, 1000, 0), true}, {"RRQ", four(2000, 69, 0), true}, {"TFTP data", four(3000, 2000, 0), false}, {"DNS", four(53, 1024, 0), false},
-		{"a later fragment", four(68, 67, 9), false}, {"SOLICIT", six(17, 546, 547), true}, {"ADVERTISE", six(17, 547, 546), true}, {"RRQ over IPv6", six(17, 2000, 69), true},
+		{"boot server's answer", four(4011, 1000, 0), true}, {"TFTP data", four(3000, 2000, 0), false}, {"DNS", four(53, 1024, 0), false},
+		{"a later fragment", four(68, 67, 9), false}, {"SOLICIT", six(17, 546, 547), true}, {"ADVERTISE", six(17, 547, 546), true},
 		{"ICMPv6", six(58, 546, 547), false}, {"TCP", append(make([]byte, 12), append([]byte{8, 0, 0x45, 0, 0, 0, 0, 0, 0, 0, 0, 6}, make([]byte, 40)...)...), false}, {"ARP", append(append(make([]byte, 12), 8, 6), make([]byte, 40)...), false}, {"cut", make([]byte, 13), false},
 	} {
 		n, err := vm.Run(c.frame)

@@ -101,11 +101,12 @@ func Analyse(c Capture) Report {
 		r.Narrow = r.Narrow && p.Proto == UDP && p.To.Port() == portTFTP
 		t.other(p)
 	}
+	talkers := t.talkers() // looks at every client
 	for _, k := range t.order {
 		talk := t.byMAC[k]
 		talk.conclude(c.To)
 		cl := talk.Client
-		cl.Findings = judge(cl, scene{begins: c.From, ends: c.To, narrow: r.Narrow, talkers: t.talkers()})
+		cl.Findings = judge(cl, scene{begins: c.From, ends: c.To, narrow: r.Narrow, talkers: talkers})
 		cl.Stopped = stopped(cl)
 		slices.SortStableFunc(cl.Steps, func(a, b Step) int { return a.Packet - b.Packet })
 		r.Clients = append(r.Clients, cl)

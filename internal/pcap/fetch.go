@@ -85,7 +85,7 @@ type transfer struct {
 // other takes in a packet that is not DHCP.
 func (t *table) other(p Packet) {
 	switch {
-	case p.Proto == UDP && p.To.Port() == portTFTP:
+	case p.Proto == UDP && p.To.Port() == portTFTP && isRequest(p.Payload):
 		t.request(p)
 	case p.Proto == UDP:
 		if x := t.transfers[p.To]; x != nil {
@@ -98,6 +98,9 @@ func (t *table) other(p Packet) {
 	}
 }
 
+// isRequest tells requests from the rest of a transfer by the server's one port.
+func isRequest(b []byte) bool { return len(b) >= 4 && binary.BigEndian.Uint16(b) == opRRQ }
+
 func (t *table) request(p Packet) {
 	if x := t.transfers[p.From]; x != nil && x.Outcome == "" && !x.oack && x.Got == 0 && !x.failed {
 		x.Repeats++ // the same port: the request was sent again
@@ -106,17 +109,32 @@ func (t *table) request(p Packet) {
 	}
 	b := p.Payload
 	k := t.owner(p.From.Addr(), p.FromMAC)
-	if k == nil || len(b) < 4 || binary.BigEndian.Uint16(b) != opRRQ {
+	if k == nil {
 		return
 	}
-	fields := strings.Split(string(b[2:]), "\x00")
-	x := &transfer{asked: map[string]string{}, blksize: 512}
-	x.Packet, x.At, x.Until, x.Last, x.Proto, x.Server, x.Name, x.began = p.Number, p.At, p.At, p.Number, "tftp", p.To, lane.Clean(fields[0], 300), t.from
-	for i := 2; i+1 < len(fields); i += 2 {
-		x.asked[strings.ToLower(fields[i])] = fields[i+1]
-	}
+	name, options := asks(string(b[2:]))
+	x := &transfer{asked: options, blksize: 512}
+	x.Packet, x.At, x.Until, x.Last, x.Proto, x.Server, x.Name, x.began = p.Number, p.At, p.At, p.Number, "tftp", p.To, lane.Clean(name, 300), t.from
 	t.transfers[p.From] = x
 	k.transfers = append(k.transfers, x)
+}
+
+// asks reads the strings of an RRQ as our server does: firmware puts NULs between name and mode, which count for nothing,
+// and of an option the first value that is a number counts.
+func asks(s string) (name string, options map[string]string) {
+	fields := strings.Split(s, "\x00")
+	name, fields = fields[0], fields[1:]
+	for len(fields) > 0 && fields[0] == "" {
+		fields = fields[1:]
+	}
+	options = map[string]string{}
+	for i := 1; i+1 < len(fields); i += 2 {
+		option := strings.ToLower(fields[i])
+		if _, err := strconv.ParseUint(fields[i+1], 10, 63); err == nil && options[option] == "" {
+			options[option] = fields[i+1]
+		}
+	}
+	return name, options
 }
 
 func (x *transfer) touch(p Packet) { x.Until, x.Last = p.At, p.Number }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestSinglePort downloads from the port that was asked, several at once, over a path that loses packets.
@@ -71,6 +73,156 @@ func TestSinglePortNextFile(t *testing.T) {
 	}
 }
 
+// slow is a Source that opens "slow-N" as "size-N", but not before it is let, whatever ctx says. Of "read-N" it reads
+// the second block as slowly.
+type slow struct {
+	Source
+	t    *testing.T
+	runs chan string
+	let  chan struct{}
+}
+
+func (s slow) Open(ctx context.Context, r Request) (Content, error) {
+	how, size, _ := strings.Cut(r.Name, "-")
+	name := r.Name
+	r.Name = "size-" + size
+	if how == "slow" {
+		s.runs <- name
+		<-s.let
+	}
+	c, err := s.Source.Open(ctx, r)
+	if how == "read" {
+		c = slowFile{c, s}
+	}
+	return c, err
+}
+
+type slowFile struct {
+	Content
+	slow
+}
+
+func (f slowFile) ReadAt(b []byte, off int64) (int, error) {
+	if off == 512 {
+		f.runs <- "read"
+		<-f.let
+	}
+	return f.Content.ReadAt(b, off)
+}
+
+// wants waits until one of the slow things is begun.
+func (s slow) wants(name string) {
+	s.t.Helper()
+	select {
+	case got := <-s.runs:
+		if got != name {
+			s.t.Errorf("%s is begun, want %s", got, name)
+		}
+	case <-time.After(clientPatience):
+		close(s.let)
+		s.t.Fatalf("%s is not begun", name)
+	}
+}
+
+// TestSinglePortSlowFile: a file that is long in being opened is not sent to a client that has gone on to another one.
+func TestSinglePortSlowFile(t *testing.T) {
+	begin := func(t *testing.T) (*house, *client, slow) {
+		s := slow{sized(), t, make(chan string, 10), make(chan struct{})}
+		h := serve(t, func(c *Config) { c.SinglePort, c.Source = true, s })
+		return h, h.client(), s
+	}
+	movedOn := func(t *testing.T, h *house) {
+		t.Helper()
+		if tr := h.ended(); tr.Outcome != OutcomeAborted || tr.Err == nil || !errors.Is(tr.Err, errMovedOn) {
+			t.Errorf("%+v", tr)
+		}
+	}
+	t.Run("the older one is opened last", func(t *testing.T) {
+		h, c, s := begin(t)
+		c.ask(request("slow-5000", "octet"))
+		s.wants("slow-5000")
+		c.ask(request("size-1000", "octet"))
+		c.want("the newer", "DATA 1 (512)")
+		s.let <- struct{}{}
+		movedOn(t, h)
+		c.ack(1)
+		c.want("and nothing of the older", "DATA 2 (488)")
+		c.ack(2)
+		h.ended()
+	})
+	t.Run("the newer one is over by then", func(t *testing.T) {
+		h, c, s := begin(t)
+		c.ask(request("slow-5000", "octet"))
+		s.wants("slow-5000")
+		got, _ := c.get("size-1000")
+		same(t, got, 1000)
+		h.ended()
+		s.let <- struct{}{}
+		movedOn(t, h)
+		c.ask("\x00\x09")
+		c.want("nothing of the older", "ERROR 4 unknown operation")
+	})
+	t.Run("the older one does not exist", func(t *testing.T) {
+		h, c, s := begin(t)
+		c.ask(request("slow-missing", "octet"))
+		s.wants("slow-missing")
+		c.ask(request("size-1000", "octet"))
+		c.want("the newer", "DATA 1 (512)")
+		s.let <- struct{}{}
+		for h.Stats().Active > 1 {
+			runtime.Gosched()
+		}
+		c.ack(1)
+		c.want("which no ERROR ends", "DATA 2 (488)")
+		c.ack(2)
+		h.ended()
+	})
+	t.Run("the newer one is the slow one", func(t *testing.T) {
+		h, c, s := begin(t)
+		c.ask(request("size-5000", "octet"))
+		c.want("the older", "DATA 1 (512)")
+		c.ask(request("slow-1000", "octet"))
+		movedOn(t, h)
+		c.ack(1) // to the older one, too late
+		s.let <- struct{}{}
+		c.want("the newer", "DATA 1 (512)")
+		c.ack(1)
+		c.want("from its beginning", "DATA 2 (488)")
+		c.ack(2)
+		h.ended()
+	})
+	t.Run("the older one is being read", func(t *testing.T) {
+		h, c, s := begin(t)
+		c.ask(request("read-5000", "octet"))
+		c.want("the older", "DATA 1 (512)")
+		c.ack(1)
+		s.wants("read")
+		c.ask(request("size-1000", "octet"))
+		c.want("the newer", "DATA 1 (512)")
+		s.let <- struct{}{}
+		movedOn(t, h)
+		c.ack(1)
+		c.want("and nothing of the older", "DATA 2 (488)")
+		c.ack(2)
+		h.ended()
+	})
+	t.Run("back to the older one", func(t *testing.T) {
+		h, c, s := begin(t)
+		for _, name := range []string{"slow-5000", "slow-1000", "slow-5000"} {
+			c.ask(request(name, "octet"))
+			s.wants(name)
+		}
+		close(s.let)
+		c.want("once", "DATA 1 (512)")
+		c.say(5, 0, "enough\x00")
+		for range 3 {
+			h.ended()
+		}
+		c.ask("\x00\x09")
+		c.want("and no more", "ERROR 4 unknown operation")
+	})
+}
+
 func TestMaxBlock(t *testing.T) {
 	h := serve(t, func(c *Config) { c.MaxBlock = 1024 })
 	c := h.client()
@@ -118,9 +270,15 @@ func TestNetascii(t *testing.T) {
 	}
 }
 
-// TestNetasciiLoader: a loader in that mode would be damaged, and is refused with the way out.
+// TestNetasciiLoader: a loader in that mode would be damaged, and is refused with the way out. Done is told, as of
+// everything that was opened.
 func TestNetasciiLoader(t *testing.T) {
-	d := serve(t, nil).client()
+	h := serve(t, nil)
+	d := h.client()
 	d.ask(request(fmt.Sprintf("size-%d", maxNetascii+1), "netascii"))
 	d.want("a loader", "ERROR 4 mode netascii is for texts of up to 1024 KiB: ask for octet")
+	var refused *Error
+	if tr := h.ended(); tr.Outcome != OutcomeAborted || !errors.As(tr.Err, &refused) || refused.Code != CodeIllegal {
+		t.Errorf("%+v", tr)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -47,15 +48,22 @@ type line struct {
 	Err string
 }
 
-// serveInNamespace serves until standard input ends. It prints "ready", and then each Transfer as a line of JSON.
+// serveInNamespace serves until standard input ends, on port 69, and on port 70 with that port alone. It prints "ready", and
+// then each Transfer as a line of JSON.
 func serveInNamespace() error {
 	out := json.NewEncoder(os.Stdout)
 	lines := make(chan Transfer, 1000)
-	server, err := New(Config{Source: sized(), Now: time.Now, Done: func(tr Transfer) { lines <- tr }})
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var servers []*Server
+	for _, c := range []Config{{Addr: ":69"}, {Addr: ":70", SinglePort: true}} {
+		c.Source, c.Now, c.Done = sized(), time.Now, func(tr Transfer) { lines <- tr }
+		server, err := New(c)
+		if err != nil {
+			return err
+		}
+		servers = append(servers, server)
+	}
 	go func() {
 		_, _ = bufio.NewReader(os.Stdin).ReadByte()
 		cancel()
@@ -66,7 +74,9 @@ func serveInNamespace() error {
 			_ = out.Encode(line{tr, fmt.Sprint(tr.Err)})
 		}
 	}()
-	return server.Run(ctx)
+	single := make(chan error)
+	go func() { single <- servers[1].Run(ctx) }()
+	return errors.Join(servers[0].Run(ctx), <-single)
 }
 
 // inNamespace runs f on a thread that is in ns and comes back.
@@ -397,7 +407,8 @@ func TestClients(t *testing.T) {
 	}
 	t.Run("broadcast is ignored", w.testBroadcast)
 	t.Run("TF-25 link-local", w.testLinkLocal)
-	t.Run("TF-03 tunnel", w.testTunnel)
+	t.Run("TF-03 tunnel", func(t *testing.T) { w.testTunnel(t, 69) })
+	t.Run("TF-03 tunnel, single port", func(t *testing.T) { w.testTunnel(t, 70) })
 }
 
 // newClient returns a client of the small kind in the client's namespace.
@@ -442,7 +453,7 @@ func (w *wire) testLinkLocal(t *testing.T) {
 }
 
 // testTunnel asks over a route with a smaller MTU than the interface has, which then gets even smaller.
-func (w *wire) testTunnel(t *testing.T) {
+func (w *wire) testTunnel(t *testing.T, port uint16) {
 	h, err := netlink.NewHandleAt(w.server)
 	if err != nil {
 		t.Fatal(err)
@@ -455,7 +466,8 @@ func (w *wire) testTunnel(t *testing.T) {
 	if err := h.RouteReplace(route); err != nil {
 		t.Fatal(err)
 	}
-	c := w.newClient(t, "10.78.0.2", "10.77.0.1:69")
+	to, tunnel := fmt.Sprintf("10.77.0.1:%d", port), fmt.Sprintf("size-30000.tunnel-%d", port)
+	c := w.newClient(t, "10.78.0.2", to)
 	c.ask(request("size-30000.windows", "octet", "blksize", "1468", "windowsize", "4"))
 	c.want("offer", "OACK blksize=1368 windowsize=4")
 	c.ack(0)
@@ -472,8 +484,8 @@ func (w *wire) testTunnel(t *testing.T) {
 	if err := h.RouteReplace(route); err != nil {
 		t.Fatal(err)
 	}
-	c = w.newClient(t, "10.78.0.2", "10.77.0.1:69")
-	c.ask(request("size-30000.tunnel", "octet", "blksize", "1468"))
+	c = w.newClient(t, "10.78.0.2", to)
+	c.ask(request(tunnel, "octet", "blksize", "1468"))
 	c.want("offer", "OACK blksize=1368")
 	c.ack(0)
 	c.want("first", "DATA 1 (1368)")
@@ -483,7 +495,7 @@ func (w *wire) testTunnel(t *testing.T) {
 	}
 	c.ack(1)
 	c.want("end", "ERROR 0 path MTU fell below the block size, ask again")
-	if l := w.ended(t, "size-30000.tunnel"); l.Outcome != OutcomeAborted || !strings.Contains(l.Err, "path MTU") {
+	if l := w.ended(t, tunnel); l.Outcome != OutcomeAborted || !strings.Contains(l.Err, "path MTU") {
 		t.Errorf("%+v", l)
 	}
 	if n := fragments(t, w.server); n != 0 {

@@ -12,14 +12,14 @@ const (
 	maxBlock     = 65464      // RFC 2348
 	ipv4Overhead = 20 + 8 + 4 // IP, UDP and TFTP headers: 1468 remain of 1500
 	ipv6Overhead = 40 + 8 + 4
-	maxClientRTO = 30 * time.Second // a client that asks for more waits less: 255 s would hold its place for half an hour
+	maxTimeout   = 30 // seconds: whoever is given 255 s may keep its place for a quarter of an hour, and be silent
 )
 
 // terms is what a transfer runs with once the options are settled.
 type terms struct {
 	block   int           // payload bytes of a block
 	window  int           // blocks for one ACK
-	timeout time.Duration // before the first retransmission
+	timeout time.Duration // before the first retransmission, once the client has taken the OACK
 	oack    []byte        // the OACK packet, nil when no option was accepted and DATA 1 comes at once
 }
 
@@ -51,8 +51,8 @@ func negotiate(asked []option, lim limits) terms {
 			o.value = strconv.Itoa(t.block)
 		case name == "tsize":
 			o.value = strconv.FormatInt(lim.size, 10)
-		case name == "timeout" && value >= 1 && value <= 255:
-			t.timeout = min(time.Duration(value)*time.Second, maxClientRTO)
+		case name == "timeout" && value >= 1 && value <= maxTimeout: // the same or nothing goes back, RFC 2349
+			t.timeout = time.Duration(value) * time.Second
 			o.value = strconv.FormatUint(value, 10)
 		case name == "windowsize" && value >= 1 && value <= 65535 && lim.window > 1:
 			t.window = int(min(value, uint64(lim.window)))

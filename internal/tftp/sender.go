@@ -3,8 +3,17 @@ package tftp
 import "time"
 
 const (
-	patience = 22 // timeouts without a sign of life before the client counts as gone: 1+2+4+6+6+6 s
+	patience = 22 // of our timeouts without a sign of life before the client counts as gone: 1+2+4+6+6+6 s
 	dally    = 7  // the same when only the last ACK is missing: 1+2+4 s, after which the ROM has surely jumped
+
+	// backoff is how many of our timeouts the longest wait is. Above five seconds, the usual timeout of clients: some
+	// (atftp) start theirs anew at every packet that is of no use to them, and send a lost ACK again only after a
+	// silence that is longer.
+	backoff = 6
+
+	// Of a longer timeout that was agreed to, so many are waited for.
+	patienceAgreed = 4
+	dallyAgreed    = 2
 
 	// leastRTO bounds the timeout from below once the round trip is known: a loss in a fast
 	// network costs a hundredth of a second, not a whole one, and a ROM that is slow for a
@@ -20,7 +29,9 @@ type sender struct {
 	block   int64
 	window  int64
 	last    int64         // number of the block that is shorter than the rest, and may be empty
-	timeout time.Duration // before the first retransmission, as agreed
+	own     time.Duration // our timeout
+	agreed  time.Duration // that of the client
+	timeout time.Duration // before the first retransmission: ours until the OACK is answered, for a forged request must not say how long we wait
 	ceiling time.Duration // timeouts double up to this one
 	rto     time.Duration // the same by the measured round trip: RFC 6298; at most timeout
 	srtt    time.Duration // smoothed round trip; 0 until one was measured
@@ -59,13 +70,12 @@ type step struct {
 	sure     bool          // with end: the last block was acknowledged
 }
 
-// newSender returns the sender for content of size bytes under the terms. ceiling bounds the timeouts unless the client
-// asked for more.
-func newSender(size int64, t terms, ceiling time.Duration) *sender {
+// newSender returns the sender for content of size bytes under the terms. own is our timeout.
+func newSender(size int64, t terms, own time.Duration) *sender {
 	block := int64(t.block)
 	return &sender{
 		size: size, block: block, window: int64(t.window), last: size/block + 1,
-		timeout: t.timeout, rto: t.timeout, ceiling: max(ceiling, t.timeout), offering: t.oack != nil,
+		own: own, agreed: t.timeout, timeout: own, rto: own, ceiling: backoff * own, offering: t.oack != nil,
 	}
 }
 
@@ -122,6 +132,7 @@ func (s *sender) ack(wire uint16) step {
 			return step{}
 		}
 		s.offering, s.heard, s.silent = false, true, 0
+		s.timeout, s.rto, s.ceiling = s.agreed, s.agreed, max(s.ceiling, s.agreed)
 		return s.advance()
 	}
 	ahead := int64(wire - uint16(s.acked))
@@ -156,10 +167,10 @@ func (s *sender) expired() step {
 	if s.nudge == nudgeArmed {
 		s.nudge = nudgeSpent
 	} else {
-		if s.finishing() && s.silent >= dally*s.timeout {
+		if s.finishing() && s.silent >= max(dally*s.own, dallyAgreed*s.timeout) {
 			return step{end: OutcomeComplete}
 		}
-		if s.silent >= patience*s.timeout {
+		if s.silent >= max(patience*s.own, patienceAgreed*s.timeout) {
 			return step{end: OutcomeTimeout, say: &Error{CodeUndefined, "no answer from the client, giving up"}}
 		}
 		wait = min(s.rto<<min(s.tries, 16), s.ceiling)

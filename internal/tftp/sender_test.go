@@ -19,7 +19,12 @@ func play(t *testing.T, size int64, block, window int, oack bool) script {
 	if oack {
 		te.oack = []byte("oack")
 	}
-	return script{t, newSender(size, te, 6*time.Second)}
+	return script{t, newSender(size, te, time.Second)}
+}
+
+// patient plays with a client that agreed to a timeout of its own.
+func patient(t *testing.T, size int64, timeout time.Duration) script {
+	return script{t, newSender(size, terms{block: 512, window: 1, timeout: timeout, oack: []byte("oack")}, time.Second)}
 }
 
 func (s script) want(what string, got, want step) {
@@ -153,9 +158,45 @@ func TestSenderTimeouts(t *testing.T) {
 		}
 	})
 	t.Run("TF-22 client's own timeout is not shortened", func(t *testing.T) {
-		s := script{t, newSender(10, terms{block: 512, window: 1, timeout: 9 * time.Second}, 6*time.Second)}
-		s.want("start", s.start(), blocks(1, 1).after(9*time.Second))
+		s := patient(t, 5000, 9*time.Second)
+		s.want("start", s.start(), step{oack: true, wait: time.Second})
+		s.want("ACK 0", s.ack(0), blocks(1, 1).after(9*time.Second))
+		for range 3 {
+			s.want("again", s.expired(), blocks(1, 1).after(9*time.Second))
+		}
+		if got := s.expired(); got.end != OutcomeTimeout {
+			t.Errorf("after four times its timeout: %+v", got)
+		}
+	})
+	t.Run("TF-22 nor is the last ACK waited for any shorter", func(t *testing.T) {
+		s := patient(t, 10, 9*time.Second)
+		s.start()
+		s.want("ACK 0", s.ack(0), blocks(1, 1).after(9*time.Second))
 		s.want("again", s.expired(), blocks(1, 1).after(9*time.Second))
+		s.want("done", s.expired(), step{end: OutcomeComplete})
+	})
+	t.Run("TF-22 a short timeout does not make us less patient", func(t *testing.T) {
+		s := script{t, newSender(5000, terms{block: 512, window: 1, timeout: time.Second, oack: []byte("oack")}, 3*time.Second)}
+		s.start()
+		s.want("ACK 0", s.ack(0), blocks(1, 1))
+		silent := time.Second
+		for next := s.expired(); next.end == ""; next = s.expired() {
+			silent += next.wait
+		}
+		if silent < patience*3*time.Second {
+			t.Errorf("given up after %s", silent)
+		}
+	})
+	t.Run("TF-22 who was never heard is waited for as long as ever", func(t *testing.T) {
+		s := patient(t, 5000, maxTimeout*time.Second)
+		next, silent := s.start(), time.Duration(0)
+		for next.end == "" {
+			silent += next.wait
+			next = s.expired()
+		}
+		if next.end != OutcomeTimeout || silent > 25*time.Second {
+			t.Errorf("%s after %s", next.end, silent)
+		}
 	})
 	t.Run("TF-23 final ACK never comes", func(t *testing.T) {
 		s := play(t, 513, 512, 1, false)
@@ -306,7 +347,7 @@ func TestSenderLossyLink(t *testing.T) {
 // TestRetransmissionTimer: in a network with a short round trip a loss costs a hundredth
 // of a second, and a client that is busy is still waited for as long as ever.
 func TestRetransmissionTimer(t *testing.T) {
-	s := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, 6*time.Second)
+	s := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, time.Second)
 	if got := s.start(); got.wait != time.Second {
 		t.Fatalf("before anything is measured: %+v", got)
 	}
@@ -327,7 +368,7 @@ func TestRetransmissionTimer(t *testing.T) {
 	if waits[0] != 2*leastRTO || waits[len(waits)-1] != 6*time.Second || total < 22*time.Second || total > 28*time.Second {
 		t.Errorf("%v, %s in all", waits, total)
 	}
-	slow := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, 6*time.Second)
+	slow := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, time.Second)
 	for range 20 {
 		slow.heardAfter(400 * time.Millisecond)
 	}
@@ -342,7 +383,7 @@ func TestRetransmissionTimer(t *testing.T) {
 
 // TestOnce: no round trip is measured of what was sent again.
 func TestOnce(t *testing.T) {
-	s := newSender(100000, terms{block: 512, window: 4, timeout: time.Second}, 6*time.Second)
+	s := newSender(100000, terms{block: 512, window: 4, timeout: time.Second}, time.Second)
 	for i, step := range []struct {
 		do   func()
 		want bool

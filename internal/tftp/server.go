@@ -1,6 +1,7 @@
 package tftp
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,10 @@ const (
 // attempt, and not the last one come twice: ROMs ask from a fixed port again after a reset.
 const abandonedAfter = time.Second
 
+// unheardFor is how long a client may leave our answer unanswered before its place goes to others, if all are taken: by
+// then the answer was sent twice.
+const unheardFor = 2 * time.Second
+
 // maxThreads is up to how many transfers may each have a thread of their own.
 const maxThreads = 8
 
@@ -34,6 +39,13 @@ const internalError = "internal error, try again"
 
 // errAbsorbed says that a request came again while it is being answered. The client just has not heard us yet.
 var errAbsorbed = errors.New("request came again")
+
+// errSoon says that all places are taken, but one of them so far by nobody that was heard: when the client repeats its
+// request there may be room. An ERROR would end its boot.
+var errSoon = errors.New("all places are taken, and one may be free soon")
+
+// errNoRoom ends a transfer that nobody answers, because another one needs its place.
+var errNoRoom = errors.New("no answer from the client, and others need the place")
 
 // Server is a TFTP server with its socket open. [Server.Run] serves and, at its end, closes the socket.
 type Server struct {
@@ -45,8 +57,9 @@ type Server struct {
 
 	mu      sync.Mutex // guards what follows
 	active  map[slot]*transfer
-	clients map[netip.Addr]int // transfers of each client address
-	desks   map[netip.AddrPort]*desk
+	clients map[netip.Addr]int           // transfers of each client address
+	asked   map[netip.AddrPort]*transfer // by the port of the client, its newest; of a single port only
+	unheard list.List                    // transfers that were begun, the oldest first; who has answered since is taken out when come across
 	stats   Stats
 }
 
@@ -71,13 +84,13 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := openListener(cfg.Addr)
+	conn, err := openListener(cfg.Addr, cfg.SinglePort)
 	if err != nil {
 		return nil, err
 	}
 	return &Server{
 		cfg: cfg, conn: conn,
-		names: map[int]string{}, active: map[slot]*transfer{}, clients: map[netip.Addr]int{}, desks: map[netip.AddrPort]*desk{},
+		names: map[int]string{}, active: map[slot]*transfer{}, clients: map[netip.Addr]int{}, asked: map[netip.AddrPort]*transfer{},
 	}, nil
 }
 
@@ -159,11 +172,16 @@ func (s *Server) handle(ctx context.Context, b []byte, at udp.Arrival, from neti
 		return
 	}
 	t.end(err)
-	if !errors.Is(err, errAbsorbed) {
-		s.cfg.Log.Debug("tftp: busy", "client", from, "why", err)
-		s.reply(from, at, &Error{CodeUndefined, "busy, try again"})
+	if errors.Is(err, errAbsorbed) {
+		return
+	}
+	s.cfg.Log.Debug("tftp: busy", "client", from, "why", err)
+	if !errors.Is(err, errSoon) {
+		s.reply(from, at, busy())
 	}
 }
+
+func busy() *Error { return &Error{CodeUndefined, "busy, try again"} }
 
 // request returns the name that a packet asks for, or what to answer a packet that is no good request. malformed is what
 // parse said about it.
@@ -193,15 +211,19 @@ func (s *Server) admit(t *transfer) error {
 	case s.active[key] != nil && !s.active[key].abandoned(s.cfg.Now()):
 		s.stats.Duplicates++
 		return errAbsorbed
-	case s.stats.Active >= s.cfg.MaxTransfers:
-		s.stats.Busy++
-		return fmt.Errorf("%d transfers are open", s.stats.Active)
 	case s.clients[client] >= s.cfg.MaxPerClient:
 		s.stats.Busy++
 		return fmt.Errorf("%d transfers of this client are open", s.clients[client])
 	}
+	if err := s.makeRoom(); err != nil {
+		s.stats.Busy++
+		return err
+	}
 	if old := s.active[key]; old != nil {
 		old.end(errMovedOn)
+	}
+	if s.cfg.SinglePort {
+		s.succeed(t)
 	}
 	s.active[key] = t
 	s.clients[client]++
@@ -209,16 +231,65 @@ func (s *Server) admit(t *transfer) error {
 	return nil
 }
 
-// release gives the place of a transfer back.
+// succeed ends what the client asked for before from the same port, also what is still being opened: whatever we say from
+// our one port is to the client about what it asked for last.
+func (s *Server) succeed(t *transfer) {
+	if old := s.asked[t.report.Client]; old != nil {
+		old.end(errMovedOn)
+		if old.desk != nil {
+			_ = old.desk.Close()
+		}
+		if key := (slot{t.report.Client, old.report.Name}); s.active[key] == old {
+			delete(s.active, key) // should the client come back to it, it is asked for anew
+		}
+	}
+	s.asked[t.report.Client] = t
+}
+
+// makeRoom sees to it that there is a place. Requests are forged easily, from any address, and take every place; but
+// nobody answers what they are answered. So the oldest transfer that nobody has ever answered has to go.
+func (s *Server) makeRoom() error {
+	if s.stats.Active < s.cfg.MaxTransfers {
+		return nil
+	}
+	for e := s.unheard.Front(); e != nil; e = s.unheard.Front() {
+		t := e.Value.(*transfer)
+		switch {
+		case t.heard.Load() != 0:
+			s.unheard.Remove(e)
+		case s.cfg.Now().Sub(t.begun) < unheardFor:
+			return errSoon
+		default:
+			s.vacate(t)
+			t.end(errNoRoom)
+			return nil
+		}
+	}
+	return fmt.Errorf("%d transfers are open", s.stats.Active)
+}
+
+// release ends what the server knows of a transfer.
 func (s *Server) release(t *transfer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.asked[t.report.Client] == t {
+		delete(s.asked, t.report.Client)
+	}
+	s.vacate(t)
+}
+
+// vacate gives the place of a transfer back, unless it has none any more.
+func (s *Server) vacate(t *transfer) {
+	if t.vacated {
+		return
+	}
+	t.vacated = true
 	client := t.report.Client.Addr()
 	if key := (slot{t.report.Client, t.report.Name}); s.active[key] == t {
 		delete(s.active, key)
 	}
-	if d := s.desks[t.report.Client]; d != nil && t.conn == socket(d) {
-		delete(s.desks, t.report.Client)
+	if t.waits != nil {
+		s.unheard.Remove(t.waits)
 	}
 	if s.clients[client]--; s.clients[client] == 0 {
 		delete(s.clients, client)
@@ -232,7 +303,10 @@ func (s *Server) serve(ctx context.Context, t *transfer) {
 	if p := s.guard(func() { err = s.send(ctx, t) }); p != nil {
 		err = p
 	}
-	if err != nil {
+	switch moved := errors.Is(context.Cause(ctx), errMovedOn); {
+	case err != nil && moved:
+		t.report.Err = errMovedOn // an ERROR would be taken for one about the newer request
+	case err != nil:
 		t.report.Err = err
 		s.reply(t.report.Client, t.at, refusal(err))
 	}
@@ -262,9 +336,11 @@ func (s *Server) send(ctx context.Context, t *transfer) error {
 	t.content = content
 	defer content.Close()
 	if t.netascii {
-		if t.content, err = toNetascii(content); err != nil {
+		text, err := toNetascii(content)
+		if err != nil {
 			return err
 		}
+		t.content = text
 	}
 	t.report.Size = t.content.Size()
 	if err := s.open(t); err != nil {
@@ -279,11 +355,17 @@ func (s *Server) send(ctx context.Context, t *transfer) error {
 	if sg, ok := t.conn.(segmenter); ok && t.terms.window > 1 && t.terms.block >= leastSegment && sg.segment(headerSize+t.terms.block) == nil {
 		t.segmenter = sg
 	}
-	// Above five seconds, the usual timeout of clients: some (atftp) start theirs anew at every packet that is of no use
-	// to them, and send a lost ACK again only after a silence that is longer.
-	t.sender = newSender(t.report.Size, t.terms, 6*s.cfg.Timeout)
+	t.sender = newSender(t.report.Size, t.terms, s.cfg.Timeout)
+	s.begin(t)
 	t.run(ctx)
 	return nil
+}
+
+// begin notes that a client is about to be answered for the first time.
+func (s *Server) begin(t *transfer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.begun, t.waits = s.cfg.Now(), s.unheard.PushBack(t)
 }
 
 // open opens what a transfer speaks through.
@@ -300,14 +382,13 @@ func (s *Server) open(t *transfer) error {
 		t.conn, err = newThreaded(conn, t.report.Client)
 		return err
 	}
-	d := newDesk(t.report.Client, s.conn, t.at)
-	t.conn = d
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.desks[d.client]; old != nil {
-		_ = old.Close() // the client went on to another file: what it sends from now on is about that one
+	if s.asked[t.report.Client] != t {
+		return errMovedOn // to another file, while this one was opened
 	}
-	s.desks[d.client] = d
+	t.desk = newDesk(t.report.Client, s.conn, t.at)
+	t.conn = t.desk
 	return nil
 }
 
@@ -318,7 +399,10 @@ func (s *Server) deskOf(from netip.AddrPort, op uint16) *desk {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.desks[from]
+	if t := s.asked[from]; t != nil {
+		return t.desk
+	}
+	return nil
 }
 
 // reply sends an ERROR from the listening socket, from the address that was asked. No socket of its own is worth it:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -565,6 +566,8 @@ func manyAsk(t *testing.T) {
 		c.ask(request("size-1000", "octet"))
 		switch got := c.next().String(); got {
 		case "DATA 1 (512)":
+			c.ack(1)
+			c.want("second", "DATA 2 (488)")
 			started = append(started, c)
 		case "ERROR 0 busy, try again":
 			busy++
@@ -582,19 +585,21 @@ func manyAsk(t *testing.T) {
 	for i := range 9 {
 		c := newClient(t, "127.0.0.3", to)
 		c.ask(request("size-1000", "octet"))
-		want := "DATA 1 (512)"
 		if i == 8 {
-			want = "ERROR 0 busy, try again"
+			c.want("total", "ERROR 0 busy, try again")
+			break
 		}
-		c.want("total", want)
+		c.want("total", "DATA 1 (512)")
+		c.ack(1)
+		c.want("total", "DATA 2 (488)")
 	}
 	if got := h.Stats(); got.Active != 40 || got.Busy != 469 {
 		t.Errorf("stats %+v", got)
 	}
-	started[0].ack(1)
-	started[0].want("others are unaffected", "DATA 2 (488)")
-	started[0].ack(2)
-	h.ended()
+	started[0].ack(2) // others are unaffected
+	if tr := h.ended(); tr.Outcome != OutcomeComplete {
+		t.Errorf("%+v", tr)
+	}
 	got, _ = newClient(t, "127.0.0.1", to).get("size-1000")
 	same(t, got, 1000)
 	h.stop()
@@ -604,6 +609,97 @@ func manyAsk(t *testing.T) {
 	}
 	if h.clients[to.Addr()] != 0 || len(h.active)+len(h.clients) != 0 {
 		t.Errorf("left over: %v, %v", h.active, h.clients)
+	}
+}
+
+// TestForgedRequests: they take every place, and nobody answers what they are answered.
+func TestForgedRequests(t *testing.T) {
+	var later atomic.Int64
+	h := serve(t, func(c *Config) {
+		c.MaxTransfers = 3
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	})
+	honest, forged, next, fourth := h.client(), h.client(), h.client(), h.client()
+	ask := func(c *client) { c.ask(request("size-1000", "octet", "tsize", "0")) }
+	ask(honest)
+	honest.want("honest", "OACK tsize=1000")
+	honest.ack(0)
+	honest.want("honest", "DATA 1 (512)")
+	ask(forged)
+	forged.want("forged", "OACK tsize=1000")
+	later.Add(int64(unheardFor))
+	ask(fourth)
+	fourth.want("the last place", "OACK tsize=1000")
+	ask(next)
+	next.want("the place of the oldest that nobody answered", "OACK tsize=1000")
+	forged.want("in case that somebody is there", "ERROR 0 busy, try again")
+	if tr := h.ended(); tr.Client.Port() != uint16(forged.conn.LocalAddr().(*net.UDPAddr).Port) || tr.Outcome != OutcomeAborted {
+		t.Errorf("%+v", tr)
+	}
+	late := h.client()
+	ask(late)
+	late.ask("\x00\x09") // answered behind the request
+	late.want("nothing to a request that comes again", "ERROR 4 unknown operation")
+	late.tid = netip.AddrPort{}
+	for _, c := range []*client{fourth, next} {
+		c.ack(0)
+		c.want("in time", "DATA 1 (512)")
+	}
+	later.Add(int64(unheardFor))
+	ask(late)
+	late.want("whoever has answered stays", "ERROR 0 busy, try again")
+	if got := h.Stats(); got.Active != 3 || got.Busy != 2 {
+		t.Errorf("stats %+v", got)
+	}
+	honest.ack(1)
+	honest.want("all the time", "DATA 2 (488)")
+	honest.ack(2)
+	if tr := h.ended(); tr.Outcome != OutcomeComplete {
+		t.Errorf("%+v", tr)
+	}
+	ask(late)
+	late.want("a place is free", "OACK tsize=1000")
+	later.Add(int64(unheardFor))
+	h.mu.Lock()
+	err := h.makeRoom()
+	if err != nil || h.stats.Active != 2 {
+		t.Errorf("%d transfers beside the new one, %v", h.stats.Active, err) // one place for one request
+	}
+	h.mu.Unlock()
+	h.stop()
+	if h.unheard.Len()+len(h.clients)+len(h.active) != 0 {
+		t.Errorf("left over: %d, %v, %v", h.unheard.Len(), h.clients, h.active)
+	}
+}
+
+// lone is a socket whose peer acknowledges whatever is read next.
+type lone struct {
+	client netip.AddrPort
+	acked  uint16
+	looks  func()
+}
+
+func (l *lone) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	l.looks()
+	n := copy(b, []byte{0, 4, byte(l.acked >> 8), byte(l.acked)})
+	l.acked++
+	return n, l.client, nil
+}
+
+func (l *lone) WriteToUDPAddrPort(b []byte, _ netip.AddrPort) (int, error) { return len(b), nil }
+func (l *lone) SetReadDeadline(time.Time) error                            { return nil }
+func (l *lone) Close() error                                               { return nil }
+
+// TestNoBufferUnheard: a window may have 4 MiB, and 2,000 forged requests ask for one each.
+func TestNoBufferUnheard(t *testing.T) {
+	var had []int
+	tr := &transfer{now: hourly(), content: file{bytes.NewReader(pattern(100))}, terms: terms{block: 65464, window: 64, timeout: time.Hour, oack: []byte("oack")}}
+	tr.report.Size = 100
+	tr.conn = &lone{client: tr.report.Client, looks: func() { had = append(had, len(tr.buf)) }}
+	tr.sender = newSender(100, tr.terms, time.Hour)
+	tr.run(t.Context())
+	if len(had) != 2 || had[0] != 0 || had[1] == 0 || tr.report.Outcome != OutcomeComplete {
+		t.Errorf("%v bytes when the client was listened to, %+v", had, tr.report)
 	}
 }
 

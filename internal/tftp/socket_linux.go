@@ -15,9 +15,9 @@ import (
 
 const fallbackMTU = 1500 // when the kernel cannot say
 
-// openListener opens the socket on the well-known port.
-func openListener(addr string) (*udp.Conn, error) {
-	conn, err := udp.Listen(context.Background(), "udp", addr, udp.Options{})
+// openListener opens the socket on the well-known port. whole: files are sent from it, too.
+func openListener(addr string, whole bool) (*udp.Conn, error) {
+	conn, err := udp.Listen(context.Background(), "udp", addr, udp.Options{Whole: whole})
 	if err == nil {
 		return conn, nil
 	}

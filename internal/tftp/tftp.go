@@ -102,7 +102,7 @@ type Config struct {
 	Now    func() time.Time // the clock, for the times in Transfer; timeouts do not use it
 	Log    *slog.Logger     // nil is silence
 
-	MaxTransfers int           // at the same time; 0 is 2000
+	MaxTransfers int           // at the same time; 0 is 2000. When all go on, those that nobody has answered give way
 	MaxPerClient int           // at the same time for one client address; 0 is 32
 	MaxWindow    int           // the largest windowsize agreed to, 1 to 1024; 0 is 64, and 1 declines the option
 	MaxBlock     int           // the largest blksize agreed to, from 512; 0: what the way to the client takes unfragmented

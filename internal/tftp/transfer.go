@@ -1,6 +1,7 @@
 package tftp
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,12 @@ type transfer struct {
 	options []option
 	report  Transfer
 
+	// Guarded by Server.mu.
+	begun   time.Time     // when it was answered first
+	waits   *list.Element // of Server.unheard
+	vacated bool          // another one has its place
+	desk    *desk         // its share of the single port, once it is open
+
 	content Content
 	conn    socket
 	alarm   *alarm
@@ -36,7 +43,7 @@ type transfer struct {
 	end     context.CancelCauseFunc
 	heard   atomic.Int64 // when the client answered last, in nanoseconds after report.Started; 0 before it did
 	asked   time.Time    // when something was sent to which the next ACK can only be the answer; zero once it was sent again
-	buf     []byte       // the packets of one window
+	buf     []byte       // the packets of one window; nil as long as nobody answers what comes before the first one
 	in      [headerSize + maxTextSize + 1]byte
 	told    int  // strangers told off
 	refused bool // the client's port was closed when everything had been sent; its last ACK may still be on its way
@@ -51,7 +58,6 @@ func (t *transfer) run(ctx context.Context) {
 	defer stop()
 	t.alarm = newAlarm(t.conn)
 	defer t.alarm.stop()
-	t.buf = make([]byte, headerSize*int64(t.terms.window)+min(int64(t.terms.block)*int64(t.terms.window), t.report.Size))
 	next := t.sender.start()
 	for {
 		err := t.perform(next)
@@ -97,6 +103,9 @@ func (t *transfer) perform(s step) error {
 // sendBlocks reads a window in one go, to the end of the buffer, and moves each block forward behind its header.
 func (t *transfer) sendBlocks(from, to int64) error {
 	block := int64(t.terms.block)
+	if t.buf == nil {
+		t.buf = make([]byte, headerSize*int64(t.terms.window)+min(block*int64(t.terms.window), t.report.Size))
+	}
 	offset := (from - 1) * block
 	headers, length := headerSize*(to-from+1), min((to-from+1)*block, t.report.Size-offset)
 	packets, payload := t.buf[:headers+length], t.buf[headers:headers+length]
@@ -183,6 +192,9 @@ func (t *transfer) interrupted(cause error) step {
 	if errors.Is(cause, errMovedOn) {
 		t.report.Err = cause
 		return step{end: OutcomeAborted}
+	}
+	if errors.Is(cause, errNoRoom) {
+		return t.fail(busy())
 	}
 	return t.fail(&Error{CodeUndefined, "server is stopping, try again"})
 }

@@ -1,6 +1,8 @@
 package turn
 
 import (
+	"runtime"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -26,6 +28,39 @@ func TestTurns(t *testing.T) {
 	}
 }
 
+// untilOneWaits returns when somebody waits for the key's turn.
+func untilOneWaits(l *Line[string], k string) {
+	for waits := false; !waits; runtime.Gosched() {
+		l.mu.Lock()
+		waits = l.busy[k] != nil
+		l.mu.Unlock()
+	}
+}
+
+// TestWhoWaitsIsNext: nobody comes in between, and so there is never more than one who waits.
+func TestWhoWaitsIsNext(t *testing.T) {
+	for range 100 {
+		var l Line[string]
+		var order []string
+		first, _ := l.Take("a")
+		go func() {
+			if done, ok := l.Take("a"); ok {
+				order = append(order, "who waits")
+				done()
+			}
+		}()
+		untilOneWaits(&l, "a")
+		first()
+		if done, ok := l.Take("a"); ok {
+			order = append(order, "who comes")
+			done()
+		}
+		if !slices.Equal(order, []string{"who waits", "who comes"}) {
+			t.Fatalf("served: %v", order)
+		}
+	}
+}
+
 func TestOneWaits(t *testing.T) {
 	var l Line[string]
 	first, _ := l.Take("a")
@@ -40,11 +75,7 @@ func TestOneWaits(t *testing.T) {
 		second <- ok
 		done()
 	}()
-	for waits := false; !waits; {
-		l.mu.Lock()
-		waits = l.busy["a"].waiting
-		l.mu.Unlock()
-	}
+	untilOneWaits(&l, "a")
 	if _, ok := l.Take("a"); ok {
 		t.Error("a second one waits")
 	}

@@ -26,6 +26,7 @@ const receiveBuffer = 32 << 20
 type Options struct {
 	Device    string // bind to this interface, for receiving and sending; "" is every one
 	Broadcast bool   // may send to a broadcast address
+	Whole     bool   // sends nothing in fragments: what is too long for the way is an error, EMSGSIZE
 }
 
 // Conn is an open socket. One goroutine may receive, any number may send.
@@ -65,12 +66,15 @@ func prepare(fd int, o Options) error {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1) // only a figure is missing without it
-	var device, broadcast error
+	var device, broadcast, whole error
 	if o.Device != "" {
 		device = unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, o.Device)
 	}
 	if o.Broadcast {
 		broadcast = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+	}
+	if o.Whole {
+		whole = sendWhole(fd)
 	}
 	// An IPv6 socket that serves IPv4 too takes both. x/net/ipv4 reads no more than the
 	// destination out of IP_PKTINFO, while ipi_spec_dst next to it is what tells a broadcast.
@@ -79,7 +83,17 @@ func prepare(fd int, o Options) error {
 		info = nil
 	}
 	// Without SO_REUSEADDR: two servers on one port would each get half of the unicasts.
-	return errors.Join(device, broadcast, info, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0))
+	return errors.Join(device, broadcast, whole, info, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0))
+}
+
+// sendWhole makes the kernel refuse what would need fragments. An IPv6 socket may send IPv4 too, and is told both.
+func sendWhole(fd int) error {
+	four := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+	six := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO)
+	if errors.Is(six, unix.ENOPROTOOPT) { // an IPv4 socket
+		six = nil
+	}
+	return errors.Join(four, six)
 }
 
 // Receive reads one datagram into b. An IPv4 address is never in its mapped form. The
