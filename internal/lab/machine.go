@@ -31,6 +31,7 @@ type Machine struct {
 	Boot     Way // how it boots by network
 	Board    Board
 	Loader   string // that its record asks for; empty: the first
+	Typed    string // at its console, from the switch on
 
 	lab    *Lab
 	number int
@@ -90,6 +91,9 @@ func madeMAC(n int) lane.MAC {
 	return lane.MAC(fmt.Sprintf("52:54:00:1a:%02x:%02x", 0xb0+n>>8&0x0f, n&0xff))
 }
 
+// startsWithin is how long an emulator takes to find that it cannot do what it is told.
+const startsWithin = 300 * time.Millisecond
+
 // start makes the machine's disks if need be, and powers it on. Waits look at the serial
 // line from here on.
 func (m *Machine) start(ctx context.Context) error {
@@ -100,9 +104,14 @@ func (m *Machine) start(ctx context.Context) error {
 	}
 	m.mark = len(m.serial())
 	command := slices.Concat(m.place.inside, []string{m.hardware().program}, m.arguments())
-	p, err := m.lab.spawn(m.file("qemu.log"), command[0], command[1:]...)
+	p, err := m.lab.spawnTyped(m.Typed, m.file("qemu.log"), command[0], command[1:]...)
 	if err != nil {
 		return err
+	}
+	select {
+	case <-p.done: // of a wrong argument: nothing of the machine would ever be heard
+		return fmt.Errorf("%s did not come up: %s", m.Name, tail(m.file("qemu.log")))
+	case <-time.After(startsWithin):
 	}
 	if m.proc = p; m.on.IsZero() {
 		m.on, m.peers = m.lab.now(), maps.Clone(m.lab.peers)
@@ -143,9 +152,13 @@ func (m *Machine) arguments() []string {
 	if m.Serial != "" {
 		smbios += ",serial=" + escape(m.Serial)
 	}
+	console := "file,id=serial,append=on,path=" + escape(m.file("serial.log"))
+	if m.Typed != "" { // it is the emulator's standard input
+		console = "stdio,id=serial,signal=off,logappend=on,logfile=" + escape(m.file("serial.log"))
+	}
 	hw := m.hardware()
 	args := append(hw.options, "-name", m.Name, "-smp", "1", "-m", "1024", "-display", "none", "-no-user-config", "-nodefaults",
-		"-chardev", "file,id=serial,append=on,path="+escape(m.file("serial.log")), "-serial", "chardev:serial",
+		"-chardev", console, "-serial", "chardev:serial",
 		"-uuid", string(m.UUID), "-smbios", smbios)
 	if m.Asset != "" {
 		args = append(args, "-smbios", "type=3,asset="+escape(m.Asset))
@@ -158,7 +171,7 @@ func (m *Machine) arguments() []string {
 		}
 	}
 	for i, mac := range m.MACs {
-		nic := fmt.Sprintf("virtio-net-pci,netdev=net%d,mac=%s", i, mac)
+		nic := fmt.Sprintf("%s,netdev=net%d,mac=%s", m.nic(), i, mac)
 		if i == 0 {
 			nic += ",bootindex=1"
 		}
@@ -230,12 +243,17 @@ type process struct {
 // ends it, not a context: after Ctrl-C and after a deadline the server must still
 // say what happened. For the same reason a terminal's Ctrl-C reaches only us.
 func (l *Lab) spawn(log, name string, args ...string) (*process, error) {
+	return l.spawnTyped("", log, name, args...)
+}
+
+// spawnTyped is the same with something to read on its standard input.
+func (l *Lab) spawnTyped(typed, log, name string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", log, err)
 	}
 	cmd := exec.Command(name, args...)
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(typed), out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), out.Close())

@@ -48,3 +48,41 @@ func (l *Lab) configured(ctx context.Context, m *Machine) error {
 	}
 	return nil
 }
+
+// uboot boots a machine whose firmware is U-Boot, by the commands that its users have in
+// their boot script: the configuration, kernel and initrd all come by TFTP.
+func uboot(ctx context.Context, l *Lab) error {
+	m := l.machine("node-q", lane.UEFI, Disk{Serial: "SYSTEM-Q", Bytes: gigabyte})
+	m.Board = UBoot
+	// One line: what is typed while a command runs is lost.
+	m.Typed = "\nsetenv autoload no; dhcp; pxe get; pxe boot\n"
+	dir, err := l.armBundle(ctx)
+	if err != nil {
+		return err
+	}
+	b, err := l.client.ImportBundle(ctx, lane.BundleImport{Dir: dir})
+	if err != nil {
+		return err
+	}
+	// U-Boot hands no SMBIOS to the kernel: with a UUID in its record the machine would be
+	// refused by the identity gate.
+	s := m.spec(b.Ref())
+	s.Identity = lane.Identity{MACs: m.MACs}
+	if err := l.enrol(ctx, s); err != nil {
+		return err
+	}
+	if err := l.reachesAgent(ctx, m); err != nil {
+		return err
+	}
+	l.expect(true, "%s came by U-Boot and the installer's kernel to the identity gate", m.Name)
+	events, err := l.client.Events(ctx, m.Name, 0, 5000)
+	if err != nil {
+		return err
+	}
+	for _, file := range []string{"linux", "initrd.gz"} {
+		l.expect(slices.ContainsFunc(events, func(e lane.Event) bool {
+			return e.Kind == lane.KindServed && e.Name == file && e.Surface == lane.SurfaceTFTP
+		}), "%s was served by TFTP", file)
+	}
+	return l.configured(ctx, m)
+}

@@ -45,6 +45,7 @@ func Scenarios() []Scenario {
 		{"i", "UEFI of 32 bits: an unknown machine is held, and SYSLINUX tells it why", ia32, ownDHCP + efi32Loaders, true, []string{ia32Code, efi32Loader, efi32Rest}},
 		{"r", "behind a router and a relay agent, UEFI: as far as the agent's first report", relayed, relayedDHCP, true, []string{"dhcrelay"}},
 		{"p", "SYSLINUX in place of iPXE, UEFI: as far as the agent's first report", syslinux, ownDHCP + efi64Loaders, true, []string{efi64Loader, efi64Rest}},
+		{"q", "U-Boot on arm64: configuration, kernel and initrd by TFTP, as far as the identity gate of the Debian installer", uboot, "", true, []string{"qemu-system-aarch64", ubootCode, armLoader}},
 		{"s", "the main job with Secure Boot enforced, Microsoft's keys: signed by network and from the disk; then held", secureJob, ownDHCP + ipv6Keys + secureLoaders, true, []string{secureCode}},
 		{"t", "the Debian installer with Secure Boot enforced: shim, GRUB, kernel; own seed, identity gate", secureInstaller, ownDHCP + secureLoaders, true, []string{secureCode}},
 		{"u", "Secure Boot, chains that cannot hold: refused beforehand; forced, refused by the firmware and by shim; GRUB by HTTP Boot", brokenChains, ownDHCP + secureLoaders, true, []string{secureCode}},

@@ -19,6 +19,7 @@ const (
 	UEFIPXE  Speaker = "UEFI PXE"
 	HTTPBoot Speaker = "UEFI HTTP Boot"
 	IPXE     Speaker = "iPXE"
+	UBoot    Speaker = "U-Boot"
 	System   Speaker = "operating system"
 )
 

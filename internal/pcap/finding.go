@@ -313,7 +313,7 @@ func (a Attempt) files() []Finding {
 	var out []Finding
 	boots := a.boots()
 	file := a.BootFile()
-	if len(a.Asked) > 0 && a.Speaker != System {
+	if len(a.Asked) > 0 && a.Speaker != System && a.Speaker != UBoot {
 		if n, ok := a.Asked[0].architecture(); ok {
 			if why := misfit(n, file); why != "" {
 				out = append(out, found(WrongArch, boots.Packet, "%s (%s) is told to boot %q, which is %s", a.Speaker, archName(n), file, why))

@@ -279,6 +279,8 @@ func (m Message) speaker() Speaker {
 		return UEFIPXE
 	case strings.HasPrefix(m.Class, "PXEClient"):
 		return BIOSPXE
+	case strings.HasPrefix(m.Class, "U-Boot"):
+		return UBoot
 	}
 	return System
 }
