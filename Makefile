@@ -27,7 +27,7 @@ lab-full: build ## every scenario, the slow ones too; writes the table of docs/f
 	bin/bootlane lab --full $(LABBUNDLES) --out lab-out
 	go test ./internal/lab -run FirmwarePage -table ../../lab-out/firmware.md
 
-lab-secureboot: setup build ## the scenarios of Secure Boot, firmware that enforces it
+lab-secureboot: setup build ## of these, the scenarios of Secure Boot: firmware that enforces it
 	scripts/lab-bundles $(CACHE)/lab
 	bin/bootlane lab $(LABBUNDLES) --out lab-out s t u o
 

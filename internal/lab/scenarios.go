@@ -30,11 +30,15 @@ func Scenarios() []Scenario {
 	return []Scenario{
 		{"c", "the Debian installer, UEFI and BIOS: own seed, identity gate, report; then the deadline", installer, "", false, nil},
 		{"a", "the main job, UEFI: blank disk to installed, and two more power cycles", mainJob, ownDHCP + ipv6Keys, false, nil},
+		{"s", "the main job with Secure Boot enforced, Microsoft's keys: signed by network and from the disk; then held", secureJob, ownDHCP + ipv6Keys + secureLoaders, false, []string{secureCode}},
 		{"g", "the server is killed twice on the way; the run goes on", killed, "", false, nil},
+		{"t", "the Debian installer with Secure Boot enforced: shim, GRUB, kernel; own seed, identity gate", secureInstaller, ownDHCP + secureLoaders, false, []string{secureCode}},
 		{"b", "the main job, legacy BIOS", legacy, "", false, nil},
 		{"e", "registered MAC, foreign UUID: quarantine, accept, and on", foreign, "", false, nil},
+		{"o", "Secure Boot with the owner's keys, UEFI: iPXE and kernel signed by them run, as far as the agent's first report; unsigned iPXE does not", ownKeys, "", false, []string{secureCode, plainIPXE}},
 		{"f", "a disk of the wrong serial, and one of the wrong size: nothing is written", wrongDisk, "", false, nil},
 		{"h", "proxyDHCP beside a site's own DHCP server, UEFI and BIOS", beside, proxyDHCP, false, []string{"dnsmasq"}},
+		{"u", "Secure Boot, chains that cannot hold: refused beforehand; forced, refused by the firmware and by shim; GRUB by HTTP Boot", brokenChains, ownDHCP + secureLoaders, false, []string{secureCode}},
 		{"k", "proxyDHCP beside Kea on another computer, as exported: PXE by UEFI and BIOS, HTTP Boot", besideKea, proxyDHCP, true, []string{"kea-dhcp4"}},
 		{"l", "proxyDHCP on Kea's own computer, as exported: port 4011 alone, UEFI and BIOS", withKea, proxyDHCP + "\n    only4011: true", true, []string{"kea-dhcp4"}},
 		{"v", "PXE over IPv6 alone, UEFI: as far as the agent's first report, then to its disk", pxe6, onlyIPv6, true, []string{"radvd"}},
@@ -46,10 +50,6 @@ func Scenarios() []Scenario {
 		{"r", "behind a router and a relay agent, UEFI: as far as the agent's first report", relayed, relayedDHCP, true, []string{"dhcrelay"}},
 		{"p", "SYSLINUX in place of iPXE, UEFI: as far as the agent's first report", syslinux, ownDHCP + efi64Loaders, true, []string{efi64Loader, efi64Rest}},
 		{"q", "U-Boot on arm64: configuration, kernel and initrd by TFTP, as far as the identity gate of the Debian installer", uboot, "", true, []string{"qemu-system-aarch64", ubootCode, armLoader}},
-		{"s", "the main job with Secure Boot enforced, Microsoft's keys: signed by network and from the disk; then held", secureJob, ownDHCP + ipv6Keys + secureLoaders, true, []string{secureCode}},
-		{"t", "the Debian installer with Secure Boot enforced: shim, GRUB, kernel; own seed, identity gate", secureInstaller, ownDHCP + secureLoaders, true, []string{secureCode}},
-		{"u", "Secure Boot, chains that cannot hold: refused beforehand; forced, refused by the firmware and by shim; GRUB by HTTP Boot", brokenChains, ownDHCP + secureLoaders, true, []string{secureCode}},
-		{"o", "Secure Boot with the owner's keys, UEFI: iPXE and kernel signed by them run, as far as the agent's first report; unsigned iPXE does not", ownKeys, "", true, []string{secureCode, plainIPXE}},
 		{"d", "an unknown machine: held, and told why", unknown, "", false, nil},
 	}
 }
