@@ -1,10 +1,12 @@
 package dhcp
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -50,11 +52,13 @@ func (s *Server) openProber(n *scope, ifi *net.Interface) error {
 	if n.Proxy || !n.ConflictProbe {
 		return nil
 	}
-	open := openARP
+	var w wire
+	var err error
 	if n.relayed() {
-		open = openEcho
+		w, err = openEcho(n.Server, s.cfg.Rand)
+	} else {
+		w, err = openARP(ifi)
 	}
-	w, err := open(n.Network, ifi)
 	if err != nil {
 		return &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("open a socket on %s to look for addresses in use: bootlane needs root or CAP_NET_RAW; or set networks[].conflictProbe: false", n.Interface), Err: err}
 	}
@@ -78,11 +82,18 @@ func (s *Server) unsure(n *scope, a netip.Addr, now time.Time) {
 
 // conflict sets an address aside that somebody uses without a lease.
 func (s *Server) conflict(n *scope, a netip.Addr, by lane.MAC) {
-	if !n.pool.answered(a, by, s.cfg.Now()) {
-		return // its own client
-	}
+	now := s.cfg.Now()
 	f := lane.Facts{Surface: lane.SurfaceDHCP, MAC: by, From: a.String(), Server: n.HTTPBase}
-	s.cfg.Evidence.Lease(f, "PROBE", fmt.Sprintf("%s is in use without a lease: it is set aside for %s; give that machine a reservation, or an address outside of networks[].range", a, declineHold))
+	switch is, holder := n.pool.answered(a, by, now); is {
+	case putAside:
+		s.cfg.Evidence.Lease(f, "PROBE", fmt.Sprintf("%s is in use without a lease: it is set aside for %s; give that machine a reservation, or an address outside of networks[].range", a, declineHold))
+	case disputed:
+		s.cfg.Evidence.Lease(f, "PROBE", fmt.Sprintf("two machines answer for %s, leased to %s: give the other one a reservation, or an address outside of networks[].range", a, holder))
+	case tooMany:
+		if everyMinute(&n.doubted, now) {
+			s.cfg.Log.Warn("a machine answers for more addresses than are set aside: a router that answers for everything (proxy ARP)? it is not believed", "network", n.Prefix, "address", a, "mac", by)
+		}
+	}
 }
 
 // run probes until ctx ends.
@@ -179,7 +190,7 @@ type arpWire struct {
 
 const etherTypeARP = 0x0806
 
-func openARP(_ Network, ifi *net.Interface) (wire, error) {
+func openARP(ifi *net.Interface) (wire, error) {
 	conn, err := packet.Listen(ifi, packet.Datagram, etherTypeARP, nil)
 	if err != nil {
 		return nil, err
@@ -222,15 +233,21 @@ func (w *arpWire) Close() error { return w.conn.Close() }
 // echoWire sends ICMP echo requests, RFC 792, to addresses behind a router.
 type echoWire struct {
 	net.PacketConn
-	buf [128]byte
+	mark [12]byte // identifier, sequence number and data of our requests, which a reply repeats
+	buf  [128]byte
 }
 
-func openEcho(n Network, _ *net.Interface) (wire, error) {
-	conn, err := net.ListenPacket("ip4:icmp", n.Server.String())
-	if err != nil {
+// openEcho makes a mark that nobody can guess: else whoever is not asked could answer.
+func openEcho(server netip.Addr, random io.Reader) (wire, error) {
+	w := &echoWire{}
+	if _, err := io.ReadFull(random, w.mark[:]); err != nil {
+		return nil, fmt.Errorf("read randomness: %w", err)
+	}
+	var err error
+	if w.PacketConn, err = net.ListenPacket("ip4:icmp", server.String()); err != nil {
 		return nil, err
 	}
-	return &echoWire{PacketConn: conn}, nil
+	return w, nil
 }
 
 const (
@@ -239,12 +256,15 @@ const (
 )
 
 func (w *echoWire) ask(a netip.Addr) error {
-	b := []byte{icmpEcho, 0, 0, 0, 'b', 'l', 0, 1}
+	b := append([]byte{icmpEcho, 0, 0, 0}, w.mark[:]...)
 	sum := uint32(0)
 	for i := 0; i < len(b); i += 2 {
 		sum += uint32(b[i])<<8 | uint32(b[i+1])
 	}
-	binary.BigEndian.PutUint16(b[2:], ^uint16(sum+sum>>16))
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	binary.BigEndian.PutUint16(b[2:], ^uint16(sum))
 	_, err := w.WriteTo(b, &net.IPAddr{IP: a.AsSlice()})
 	return err
 }
@@ -256,7 +276,10 @@ func (w *echoWire) hear() (netip.Addr, lane.MAC, error) {
 			return netip.Addr{}, "", err
 		}
 		ip, ok := from.(*net.IPAddr)
-		if a, valid := netip.AddrFromSlice(ip.IP); ok && valid && n >= 8 && w.buf[0] == icmpEchoReply {
+		if !ok || n < 4 || w.buf[0] != icmpEchoReply || !bytes.Equal(w.buf[4:n], w.mark[:]) {
+			continue // also the answers to what others on this machine ask
+		}
+		if a, valid := netip.AddrFromSlice(ip.IP); valid {
 			return a.Unmap(), "", nil
 		}
 	}

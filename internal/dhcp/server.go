@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -60,6 +61,7 @@ type Config struct {
 	Asker    Asker
 	Evidence Evidence
 	Now      func() time.Time
+	Rand     io.Reader // for what must not be guessed: networks behind relay agents with ConflictProbe need it
 	Log      *slog.Logger
 	// For networks that we own; a proxy needs neither.
 	Leases       Leases
