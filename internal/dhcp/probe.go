@@ -7,15 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/packet"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/udp"
 )
 
 // prober asks whether somebody already uses the addresses that a network will give
@@ -37,6 +40,7 @@ type prober struct {
 // wire asks about addresses, and hears who answers. by is empty where a router hides it.
 type wire interface {
 	ask(a netip.Addr) error
+	follow(ctx context.Context)                   // stays with the interface, until ctx ends
 	hear() (a netip.Addr, by lane.MAC, err error) // blocks; an answer to anybody's question
 	Close() error
 }
@@ -57,7 +61,7 @@ func (s *Server) openProber(n *scope, ifi *net.Interface) error {
 	if n.relayed() {
 		w, err = openEcho(n.Server, s.cfg.Rand)
 	} else {
-		w, err = openARP(ifi)
+		w, err = openARP(ifi, s.cfg.Log)
 	}
 	if err != nil {
 		return &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("open a socket on %s to look for addresses in use: bootlane needs root or CAP_NET_RAW; or set networks[].conflictProbe: false", n.Interface), Err: err}
@@ -100,6 +104,9 @@ func (s *Server) conflict(n *scope, a netip.Addr, by lane.MAC) {
 func (p *prober) run(ctx context.Context) error {
 	heard := make(chan error, 1)
 	go func() { heard <- p.listen(ctx) }()
+	following, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go p.wire.follow(following)
 	t := time.NewTicker(probeEvery)
 	defer t.Stop()
 	for {
@@ -184,29 +191,46 @@ func (p *prober) listen(ctx context.Context) error {
 // arpWire speaks ARP for IPv4 on Ethernet, RFC 826.
 type arpWire struct {
 	conn *packet.Conn
-	own  net.HardwareAddr
+	ifi  *net.Interface // as it was at the start
+	own  atomic.Pointer[net.HardwareAddr]
+	log  *slog.Logger
 	buf  [128]byte
 }
 
-const etherTypeARP = 0x0806
+const (
+	etherTypeARP = 0x0806
+	etherHeader  = 14
+)
 
-func openARP(ifi *net.Interface) (wire, error) {
-	conn, err := packet.Listen(ifi, packet.Datagram, etherTypeARP, nil)
+func openARP(ifi *net.Interface, log *slog.Logger) (wire, error) {
+	conn, err := packet.Listen(ifi, packet.Raw, etherTypeARP, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &arpWire{conn: conn, own: ifi.HardwareAddr}, nil
+	w := &arpWire{conn: conn, ifi: ifi, log: log}
+	w.own.Store(&ifi.HardwareAddr)
+	return w, nil
+}
+
+func (w *arpWire) follow(ctx context.Context) {
+	udp.Follow(ctx, w.conn, w.ifi.Name, w.ifi.Index, w.log, func(fd, index int) error {
+		own, err := udp.TieFrames(fd, index, etherTypeARP)
+		if err == nil {
+			w.own.Store(&own)
+		}
+		return err
+	})
 }
 
 // ask sends an ARP probe: its sender address is 0.0.0.0, so that it fills nobody's
 // cache with an address that is not ours. RFC 5227 section 2.1.1.
 func (w *arpWire) ask(a netip.Addr) error {
-	b := []byte{0, 1, 8, 0, 6, 4, 0, 1}
-	b = append(b, w.own...)
+	own := *w.own.Load()
+	b := append([]byte{255, 255, 255, 255, 255, 255}, own...)
+	b = append(b, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)
+	b = append(b, own...)
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	b = append(b, a.AsSlice()...)
-	_, err := w.conn.WriteTo(b, &packet.Addr{HardwareAddr: net.HardwareAddr{255, 255, 255, 255, 255, 255}})
-	return err
+	return udp.SendFrame(w.conn, append(b, a.AsSlice()...))
 }
 
 func (w *arpWire) hear() (netip.Addr, lane.MAC, error) {
@@ -215,8 +239,8 @@ func (w *arpWire) hear() (netip.Addr, lane.MAC, error) {
 		if err != nil {
 			return netip.Addr{}, "", err
 		}
-		b := w.buf[:n]
-		if n < 28 || binary.BigEndian.Uint64(b)>>16 != 0x000108000604 {
+		b := w.buf[min(n, etherHeader):n]
+		if len(b) < 28 || binary.BigEndian.Uint64(b)>>16 != 0x000108000604 {
 			continue
 		}
 		mac, err := lane.MACFromBytes(b[8:14])
@@ -249,6 +273,9 @@ func openEcho(server netip.Addr, random io.Reader) (wire, error) {
 	}
 	return w, nil
 }
+
+// follow has nothing to do: the socket is tied to an address, not to an interface.
+func (w *echoWire) follow(context.Context) {}
 
 const (
 	icmpEchoReply = 0

@@ -1,22 +1,40 @@
 package dhcp
 
 import (
-	"bytes"
 	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"bootlane/internal/lane"
 )
 
+// diary is a log that can be read while it is written.
+type diary struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (d *diary) Write(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.text.Write(p)
+}
+
+func (d *diary) String() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.text.String()
+}
+
 // told has the rig's log written to what it returns.
-func (r *rig) told() *bytes.Buffer {
-	var log bytes.Buffer
-	r.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
-	return &log
+func (r *rig) told() *diary {
+	d := &diary{}
+	r.cfg.Log = slog.New(slog.NewTextHandler(d, nil))
+	return d
 }
 
 // TestAnswersForEverything: one machine that answers whatever is asked about, as a router

@@ -163,7 +163,7 @@ func (s *Server) open(ctx context.Context) error {
 				continue
 			}
 			open[key] = true
-			conn, err := listen(ctx, n.Interface, number)
+			conn, err := s.listen(ctx, n.Interface, number)
 			if err != nil {
 				return err
 			}
@@ -192,8 +192,8 @@ func interfaceAddresses(ifi *net.Interface) ([]netip.Addr, error) {
 
 // listen ties the socket to the interface: a broadcast would else leave by the default
 // route, and another DHCP server may serve the other interfaces.
-func listen(ctx context.Context, iface string, number int) (*udp.Conn, error) {
-	conn, err := udp.Listen(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", number), udp.Options{Device: iface, Broadcast: true})
+func (s *Server) listen(ctx context.Context, iface string, number int) (*udp.Conn, error) {
+	conn, err := udp.Listen(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", number), udp.Options{Device: iface, Broadcast: true, Log: s.cfg.Log})
 	if err == nil {
 		return conn, nil
 	}

@@ -123,7 +123,7 @@ func (s *Server) open(ctx context.Context) error {
 			return &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("find the DHCPv6 interface %q: set networks[].interface to one that `ip -br link` shows", n.Interface), Err: err}
 		}
 		// Tied to the interface: another DHCPv6 server may serve the others.
-		conn, err := udp.Listen(ctx, "udp6", fmt.Sprintf("[::]:%d", serverPort), udp.Options{Device: n.Interface})
+		conn, err := udp.Listen(ctx, "udp6", fmt.Sprintf("[::]:%d", serverPort), udp.Options{Device: n.Interface, Log: s.cfg.Log})
 		if err != nil {
 			return &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("open DHCPv6 port %d on %s: is another DHCPv6 server running? `ss -lunp sport = :%d` shows it", serverPort, n.Interface, serverPort), Err: err}
 		}
