@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -235,8 +236,12 @@ func TestInterfaceMadeAnew(t *testing.T) {
 		t.Errorf("lease %+v", l)
 	}
 	seg.run(t, "iproute2", "ip", "address", "add", "192.168.77.101/24", "dev", "cli0")
-	ahead.Store(int64(checkHolds + time.Minute)) // the address may have been found free before
-	nettest.Eventually(t, "the squatter is found", func() bool { return srv.scopes[0].pool.usage(r.cfg.Now()).Aside > 0 })
+	nettest.Eventually(t, "the squatter is found", func() bool {
+		ahead.Add(int64(2 * checkHolds)) // the address may have been found free before it was there
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return slices.ContainsFunc(r.notes, func(n string) bool { return strings.HasPrefix(n, "192.168.77.101 is in use") })
+	})
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
