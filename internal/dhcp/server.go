@@ -133,8 +133,8 @@ const (
 	bootServerPort = 4011
 )
 
-// open opens the sockets. Port 4011 is opened even where no client is sent there: some
-// firmware asks it anyway.
+// open opens the sockets. A proxy has port 4011 too, even where it sends no client there:
+// some firmware asks it anyway.
 func (s *Server) open(ctx context.Context) error {
 	open := map[string]bool{}
 	for _, n := range s.scopes {
