@@ -43,11 +43,17 @@ func TestFullIsTold(t *testing.T) {
 	}
 	r.expect(nth(101), nth(101).build(solicit, na(1)), "ADVERTISE NoAddrsAvail")
 	told(2)
+	r.now = r.now.Add(time.Minute)
+	for i := range size {
+		r.say(nth(byte(i+1)).build(solicit, na(1)), nth(byte(i+1)).from)
+	}
+	r.expect(nth(103), nth(103).build(renew, na(1)), "REPLY NoAddrsAvail")
+	told(3)
 	r.networks[0].First, r.networks[0].Last = netip.Addr{}, netip.Addr{}
 	r.restart()
 	r.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 	r.expect(nth(102), nth(102).build(solicit, na(1)), "ADVERTISE NoAddrsAvail")
-	told(2)
+	told(3)
 }
 
 // TestUnopened: what may not be opened has another cause than what is taken.
