@@ -129,7 +129,7 @@ func (a *App) listen(ctx context.Context, networks []dhcp.Network, bundles *bund
 	if err != nil {
 		return err
 	}
-	addresses, err := dhcp.New(ctx, dhcp.Config{Networks: networks, Asker: a.control, Leases: a.store, Reservations: a.control, Evidence: a.control, Now: time.Now, Log: a.log})
+	addresses, err := dhcp.New(ctx, dhcp.Config{Networks: networks, Asker: a.control, Leases: a.store, Reservations: a.control, Evidence: a.control, Now: time.Now, Rand: rand.Reader, Log: a.log})
 	if err != nil {
 		return err
 	}

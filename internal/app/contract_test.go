@@ -45,6 +45,7 @@ type world struct {
 	dir    string
 	client *api.Client
 	conn   net.PacketConn
+	told   []string // scripts and documents that machines were given
 }
 
 func newWorld(t *testing.T, extra string, network ...string) *world {
@@ -317,6 +318,24 @@ func TestContract(t *testing.T) {
 		_, err = w.client.Act(t.Context(), string(h.ID), "cancel", "next seed")
 		must(t, err)
 	}
+	t.Run("HB-14 what is secret stands in the path", func(t *testing.T) {
+		// shim takes everything up to the last slash of the whole URI, the query included.
+		text, secrets := strings.Join(w.told, "\n"), map[string]int{}
+		for _, m := range regexp.MustCompile(`/run/([a-z0-9]{20,})`).FindAllStringSubmatch(text, -1) {
+			secrets[m[1]]++
+		}
+		if len(secrets) != len(lane.Seeds()) {
+			t.Errorf("%d runs are told of, want %d", len(secrets), len(lane.Seeds()))
+		}
+		for secret, n := range secrets {
+			if all := strings.Count(text, secret); all != n || n < 3 {
+				t.Errorf("%s is told %d times, %d of them as an element of a path", secret, all, n)
+			}
+			if m := regexp.MustCompile(`\S*/run/` + secret + `[^\s"']*[?#]\S*`).FindString(text); m != "" {
+				t.Errorf("%s has a query", m)
+			}
+		}
+	})
 }
 
 var (
@@ -333,6 +352,7 @@ func (w *world) scripts(name string, entry []byte, want lane.Action) {
 	if m == nil || !bytes.HasPrefix(entry, []byte("#!ipxe\n")) {
 		w.Fatalf("%s is no entry script:\n%s", name, entry)
 	}
+	w.told = append(w.told, string(entry))
 	url := string(m[1])
 	for setting, value := range map[string]string{"uuid": string(uuid), "netX/mac:hexhyp": mac.Hyphens(), "net0/mac:hexhyp": mac.Hyphens(), "serial:uristring": "S1",
 		"bl-arch": "x86_64", "platform": map[bool]string{true: "efi", false: "pcbios"}[strings.Contains(name, "uefi")]} {
@@ -343,6 +363,7 @@ func (w *world) scripts(name string, entry []byte, want lane.Action) {
 	if status != http.StatusOK {
 		w.Fatalf("script: %d %s", status, body)
 	}
+	w.told = append(w.told, string(body))
 	files := fileURL.FindAllSubmatch(body, -1)
 	if (len(files) > 0) != (want == lane.Install) {
 		w.Fatalf("%d files in the script of %s:\n%s", len(files), want, body)
@@ -413,6 +434,7 @@ func (w *world) documents(base string, names ...string) {
 		if status != http.StatusOK {
 			w.Errorf("document %s: %d %s", name, status, body)
 		}
+		w.told = append(w.told, string(body))
 		for _, m := range seedName.FindAllSubmatch(body, -1) {
 			names = append(names, string(m[1]))
 		}

@@ -32,7 +32,8 @@ type result struct {
 	Note    string  `json:"note,omitempty"`
 	Command string  `json:"command"`
 
-	lost float64 // per cent
+	lost float64       // per cent
+	took time.Duration // what the load took
 }
 
 // options are the command line's.

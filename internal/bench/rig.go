@@ -98,8 +98,9 @@ func (r *rig) close() error {
 
 // server is a running server.
 type server struct {
-	name string
-	cmd  *exec.Cmd
+	name  string
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when it has: until somebody waits for it, an ended child looks alive in /proc
 }
 
 // file writes a file of a server's, and returns its path.
@@ -130,27 +131,33 @@ func (r *rig) start(ctx context.Context, name string, args ...string) (*server, 
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	s := &server{name, cmd}
+	s := &server{name, cmd, make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // how it ended stands in its log
+		close(s.ended)
+	}()
 	select {
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), s.stop())
-	case <-time.After(settle):
-	}
-	if _, err := s.cpu(); err != nil {
+	case <-s.ended:
 		return nil, fmt.Errorf("%s ended at once: see %s", name, log.Name())
+	case <-time.After(settle):
 	}
 	return s, nil
 }
 
-// stop ends the server.
+// stop ends the server; none is none to end.
 func (s *server) stop() error {
+	if s == nil {
+		return nil
+	}
 	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	done := make(chan struct{})
-	go func() { _ = s.cmd.Wait(); close(done) }()
 	select {
-	case <-done:
+	case <-s.ended:
 	case <-time.After(5 * time.Second):
-		return s.cmd.Process.Kill()
+		err := s.cmd.Process.Kill()
+		<-s.ended // its port is the next one's
+		return err
 	}
 	return nil
 }
@@ -172,6 +179,11 @@ func (s *server) memory() (int64, error) {
 
 // cpu returns the processor time that the server and its children have used so far.
 func (s *server) cpu() (time.Duration, error) {
+	select {
+	case <-s.ended:
+		return 0, fmt.Errorf("%s has ended", s.name)
+	default:
+	}
 	return s.cpuOf(s.cmd.Process.Pid)
 }
 

@@ -314,7 +314,7 @@ func (r *rig) kill(ctx context.Context, d dhcpServer) (_ result, err error) {
 	if err := c.play(ctx, c.join(1, 4*d.rate), interval, 2500*time.Millisecond); err != nil {
 		return result{}, err
 	}
-	_ = s.cmd.Wait() // it was killed
+	<-s.ended // it was killed
 	had := map[netip.Addr]*machine{}
 	for _, m := range c.machines {
 		if m.leased.IsValid() {

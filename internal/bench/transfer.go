@@ -90,7 +90,7 @@ func tftp(ctx context.Context, r *rig) ([]result, error) {
 		{"1468, 64 clients", small, megabyte, 1, 64}, {"1468, 1,000 clients", small, megabyte, 1, 1000},
 	} {
 		for _, s := range r.tftpServers(l.file) {
-			got, err := r.transfers(ctx, s.start, l.atOnce, l.size, atftp(l.window, s.path, "/dev/null")...)
+			got, err := r.transfers(ctx, s.start, atMost, l.atOnce, l.size, atftp(l.window, s.path, "/dev/null")...)
 			if err != nil {
 				return out, fmt.Errorf("%s, %s: %w", s.name, l.label, err)
 			}
@@ -102,38 +102,18 @@ func tftp(ctx context.Context, r *rig) ([]result, error) {
 	return out, nil
 }
 
-// lossy measures one transfer over a cable that loses one frame in a hundred. One that
-// does not end in time counts as far as it came.
+// lossy measures one transfer over a cable that loses one frame in a hundred.
 func lossy(ctx context.Context, r *rig) ([]result, error) {
-	const limit = 45 * time.Second
 	file, err := r.payload("lossy.efi", 4*megabyte)
 	if err != nil {
 		return nil, err
 	}
-	local := filepath.Join(r.dir, "received")
 	var out []result
 	for _, window := range []int{1, 16, 64} {
 		for _, s := range r.tftpServers(file) {
-			_ = os.Remove(local) // the one before may have got none
-			bounded, cancel := context.WithTimeout(ctx, limit)
-			began := time.Now()
-			got, err := r.transfers(bounded, s.start, 1, 4*megabyte, atftp(window, s.path, local)...)
-			took := min(time.Since(began)-settle, limit)
-			cancel()
-			if err != nil && bounded.Err() == nil {
-				return out, err
-			}
-			got.Bench, got.Server, got.Load, got.Unit, got.PerWhat = "tftp", s.name, fmt.Sprintf("1 %% loss, 100 us, window %d", window), "kB/s", "MB"
-			st, err := os.Stat(local)
+			got, err := r.oneLossy(ctx, s, window, 45*time.Second)
 			if err != nil {
-				st = nil
-			}
-			got.Note = "whole"
-			if got.Rate = 0; st != nil {
-				got.Rate = float64(st.Size()) / 1e3 / took.Seconds()
-			}
-			if st == nil || st.Size() != 4*megabyte {
-				got.Note = "gave up, or not done in 45 s"
+				return out, err
 			}
 			fmt.Printf("tftp %-10s %-28s %6.0f kB/s %s\n", s.name, got.Load, got.Rate, got.Note)
 			out = append(out, got)
@@ -141,6 +121,30 @@ func lossy(ctx context.Context, r *rig) ([]result, error) {
 	}
 	return out, nil
 }
+
+// oneLossy measures a transfer of 4 MiB. One that does not end in time counts as far as
+// it came.
+func (r *rig) oneLossy(ctx context.Context, s fileServer, window int, limit time.Duration) (result, error) {
+	local := filepath.Join(r.dir, "received")
+	_ = os.Remove(local) // the one before may have got none
+	got, err := r.transfers(ctx, s.start, limit, 1, 4*megabyte, atftp(window, s.path, local)...)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return result{}, err
+	}
+	got.Bench, got.Server, got.Load, got.Unit, got.PerWhat = "tftp", s.name, fmt.Sprintf("1 %% loss, 100 us, window %d", window), "kB/s", "MB"
+	size := int64(0)
+	if st, err := os.Stat(local); err == nil {
+		size = st.Size()
+	}
+	got.Rate, got.Note = float64(size)/1e3/got.took.Seconds(), "whole"
+	if size != 4*megabyte {
+		got.Note = fmt.Sprintf("gave up, or not done in %s", limit)
+	}
+	return got, nil
+}
+
+// atMost is how long a transfer may take.
+const atMost = 2 * time.Minute
 
 // http measures a large file from the page cache.
 func http(ctx context.Context, r *rig) ([]result, error) {
@@ -180,7 +184,7 @@ func http(ctx context.Context, r *rig) ([]result, error) {
 				return up, crawl(ctx, url, l.slow)
 			}
 			bounded, cancel := context.WithCancel(ctx)
-			got, err := r.transfers(bounded, start, l.n, l.size, slices.Concat([]string{"curl", "-fsS", "-o", "/dev/null"}, l.args, []string{url})...)
+			got, err := r.transfers(bounded, start, atMost, l.n, l.size, slices.Concat([]string{"curl", "-fsS", "-o", "/dev/null"}, l.args, []string{url})...)
 			cancel()
 			if err != nil {
 				return out, fmt.Errorf("%s, %s: %w", s.name, l.label, err)
@@ -223,14 +227,14 @@ func crawl(ctx context.Context, url string, n int) error {
 	})
 }
 
-// transfers has n clients fetch a file at the same time.
-func (r *rig) transfers(ctx context.Context, start func(context.Context) (*server, error), n int, size int64, args ...string) (_ result, err error) {
+// transfers has n clients fetch a file at the same time, each for at most so long.
+func (r *rig) transfers(ctx context.Context, start func(context.Context) (*server, error), limit time.Duration, n int, size int64, args ...string) (_ result, err error) {
 	s, err := start(ctx)
 	if err != nil {
 		return result{}, err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	before, err := s.cpu()
 	if err != nil {
@@ -255,11 +259,11 @@ func (r *rig) transfers(ctx context.Context, start func(context.Context) (*serve
 	took := time.Since(began)
 	after, err := s.cpu()
 	if err != nil {
-		return result{}, err
+		return result{}, fmt.Errorf("under load: %w", err)
 	}
 	failed = slices.DeleteFunc(failed, func(f string) bool { return f == "" })
 	megabytes := float64(size*int64(n-len(failed))) / 1e6
-	out := result{Rate: megabytes / took.Seconds(), Unit: "MB/s", CPU: float64((after - before).Microseconds()) / max(megabytes, 1), PerWhat: "MB", Command: strings.Join(args, " ")}
+	out := result{Rate: megabytes / took.Seconds(), Unit: "MB/s", CPU: float64((after - before).Microseconds()) / max(megabytes, 1), PerWhat: "MB", Command: strings.Join(args, " "), took: took}
 	if len(failed) > 0 {
 		out.Note = fmt.Sprintf("%d FAILED: %s", len(failed), failed[0][strings.LastIndexByte(failed[0], '\n')+1:])
 	}

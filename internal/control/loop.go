@@ -58,7 +58,8 @@ func (l *loops) looping(m lane.MAC, now time.Time) bool {
 	return len(times) >= loopLoads && now.Sub(times[len(times)-loopLoads]) <= loopWindow
 }
 
-// Loaded takes note that a boot file was fetched to its end; p is what was asked for.
+// Loaded takes note that a machine has confirmed all of a boot file; p is what was asked
+// for. Only loaders count: a script or a configuration is read by one that runs already.
 func (c *Control) Loaded(p lane.BootPath) {
 	if p.MAC != "" && p.File != lane.EntryScript && p.File != lane.PXELinuxConfig && p.File != lane.GRUBConfig {
 		c.loops.loaded(p.MAC, c.Now())

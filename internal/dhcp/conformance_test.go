@@ -11,6 +11,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/udp"
 )
 
 // The captured packets that the cases are played with.
@@ -301,14 +302,6 @@ func TestReplySizes(t *testing.T) {
 		}
 		return r
 	}
-	size := func(b ...byte) func(t *testing.T) {
-		return func(t *testing.T) {
-			out, _ := large(t).raw(instead(t, capture(t, ovmfDiscover), 57, b...))
-			if len(out) > 1472 || len(out) < 300 {
-				t.Errorf("%d bytes", len(out))
-			}
-		}
-	}
 	play(t, []conformance{
 		{"D4-37 option 57 is obeyed", func(t *testing.T) {
 			for _, n := range []int{576, 700, 1472} {
@@ -317,7 +310,22 @@ func TestReplySizes(t *testing.T) {
 				}
 			}
 		}},
-		{"D4-38 EDK2 asks for 65280, and takes 1472", size(0xff, 0)},
+		{"D4-38 EDK2 asks for 65280, and takes 1472", func(t *testing.T) {
+			r := large(t)
+			r.NTP, r.Routers = r.DNS, r.DNS
+			ask := with(instead(t, capture(t, ovmfDiscover), 57, 0xff, 0), slices.Concat([]byte{61, 255}, bytes.Repeat([]byte{1}, 255), []byte{82, 255, 1, 253}, make([]byte, 253))...)
+			if out, _ := r.raw(ask); len(out) > 1472 || len(out) < 1000 {
+				t.Errorf("%d bytes", len(out))
+			}
+			q, err := parse(ask)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.maxSize = 65280
+			if out := r.lease(q, offering, netip.MustParseAddr("192.168.77.100"), lane.Decision{Action: lane.Install}).marshal(q); len(out) <= 1472 {
+				t.Errorf("all that there is to say has %d bytes: nothing is tested", len(out))
+			}
+		}},
 		{"D4-39 without option 57 what a boot needs is kept", func(t *testing.T) {
 			q, err := parse(capture(t, ovmfDiscover))
 			if err != nil {
@@ -363,8 +371,8 @@ func TestReplySizes(t *testing.T) {
 		}},
 		{"D4-44 options in file and sname", func(t *testing.T) {
 			b := build(discover, mac(1), func(b []byte) {
-				copy(b[108:], append([]byte{60, 9}, append([]byte("PXEClient"), 255)...))
-				copy(b[44:], []byte{93, 2, 0, 7, 255})
+				copy(b[108:], append([]byte{60, 4}, append([]byte("PXEC"), 255)...))
+				copy(b[44:], slices.Concat([]byte{93, 2, 0, 7, 60, 5}, []byte("lient"), []byte{255})) // the file field comes first
 			}, 52, 1, 3)
 			if q, err := parse(b); err != nil || q.class != pxe || q.platform.String() != "x86_64-uefi" {
 				t.Errorf("%+v, %v", q, err)
@@ -376,6 +384,11 @@ func TestReplySizes(t *testing.T) {
 				"hlen 17": append([]byte{1, 1, 17}, good[3:]...), "pads": append(bytes.Clone(good[:240]), make([]byte, 65000)...)} {
 				if _, err := parse(b); err == nil {
 					t.Errorf("%s is taken", name)
+				}
+				r := newRig(t)
+				r.Server.serve(t.Context(), datagram{&port{iface: "test", number: serverPort}, udp.Datagram{Data: b, From: netip.MustParseAddrPort("0.0.0.0:68")}})
+				if got := r.Stats(); got.Dropped != 1 || got.Failed != 0 {
+					t.Errorf("%s: counted as %+v", name, got)
 				}
 			}
 		}},

@@ -8,6 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/nettest"
 )
 
 // invented returns the hardware address of one machine of many.
@@ -197,5 +201,52 @@ func TestInterfaceFlaps(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestInterfaceMadeAnew: an interface that is deleted and made anew under its name, as
+// those of VLANs and containers are, is heard and spoken to again, and so are those who
+// use addresses there without a lease.
+func TestInterfaceMadeAnew(t *testing.T) {
+	seg := newSegment(t)
+	n := network()
+	n.Interface, n.ConflictProbe = "srv0", true
+	r := newRig(t)
+	log := r.told()
+	var ahead atomic.Int64
+	r.cfg.Networks, r.cfg.Now = []Network{n}, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	srv, err := New(t.Context(), r.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	link, err := netlink.LinkByName("srv0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkDel(link); err != nil {
+		t.Fatal(err)
+	}
+	nettest.Eventually(t, "it is told that it is gone", func() bool { return strings.Contains(log.String(), "the interface is gone") })
+	plug(t, seg.client)
+	seg.run(t, "udhcpc", "udhcpc", "-i", "cli0", "-n", "-q", "-f", "-t", "10", "-T", "1", "-s", "/bin/true")
+	if l, ok := srv.scopes[0].pool.leaseOf(mac(1)); !ok || l.Address.String() != "192.168.77.100" {
+		t.Errorf("lease %+v", l)
+	}
+	seg.run(t, "iproute2", "ip", "address", "add", "192.168.77.101/24", "dev", "cli0")
+	nettest.Eventually(t, "the squatter is found", func() bool {
+		ahead.Add(int64(2 * checkHolds)) // the address may have been found free before it was there
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return slices.ContainsFunc(r.notes, func(n string) bool { return strings.HasPrefix(n, "192.168.77.101 is in use") })
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "made anew"); n != 2 || strings.Contains(log.String(), "ERROR") {
+		t.Errorf("the server's socket and the prober's are said to be back %d times: %s", n, log)
 	}
 }

@@ -138,7 +138,7 @@ func (s *Server) choose(ctx context.Context, n *scope, q query, known bool) (net
 		s.without(q, n.pool.why(reserved, now))
 	default:
 		s.without(q, fmt.Sprintf("no address of %s is free for it: its ranges are leased, reserved or on offer; enlarge networks[].range", n.Prefix))
-		if last := n.warned.Load(); now.Unix()-last >= 60 && n.warned.CompareAndSwap(last, now.Unix()) {
+		if everyMinute(&n.warned, now) {
 			s.cfg.Log.Warn("no address is free: `bootlane dhcp networks` shows how full it is", "network", n.Prefix, "mac", q.mac)
 		}
 	}

@@ -15,10 +15,10 @@ func TestExpiredHolderAnswers(t *testing.T) {
 	p := newPool(ranged("10.0.0.10", "10.0.0.10"), nil)
 	p.take(t, applicant{mac: nth(1)}, noon)
 	a, later := netip.MustParseAddr("10.0.0.10"), noon.Add(2*time.Hour)
-	if p.answered(a, nth(1), noon.Add(time.Minute)) {
+	if is, _ := p.answered(a, nth(1), noon.Add(time.Minute)); is != expected {
 		t.Error("a client with a lease is news")
 	}
-	if !p.answered(a, nth(1), later) {
+	if is, _ := p.answered(a, nth(1), later); is != putAside {
 		t.Error("a client whose lease has expired is none")
 	}
 	if got := p.take(t, applicant{mac: nth(2)}, later); got != "" {

@@ -48,6 +48,13 @@ func newSegment(t *testing.T) segment {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close(); _ = server.Close() }) // the namespaces go with their last user
+	plug(t, client)
+	return segment{client, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(client))}
+}
+
+// plug lays the cable from the thread's namespace to the clients'.
+func plug(t *testing.T, client netns.NsHandle) {
+	t.Helper()
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "srv0"}, PeerName: "cli0", PeerHardwareAddr: []byte{0x52, 0x54, 0, 0, 0, 1}}
 	if err := netlink.LinkAdd(veth); err != nil {
 		t.Fatal(err)
@@ -77,7 +84,6 @@ func newSegment(t *testing.T) segment {
 	if err := h.LinkSetUp(peer); err != nil {
 		t.Fatal(err)
 	}
-	return segment{client, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(client))}
 }
 
 // run runs a program in the clients' namespace.

@@ -99,9 +99,17 @@ func (n Network) relayed() bool { return len(n.Relays) > 0 }
 type scope struct {
 	Network
 	now    func() time.Time
-	pool   *pool        // nil of a proxy
-	prober *prober      // nil where nobody is asked
-	warned atomic.Int64 // when the log last said that no address is free, Unix seconds
+	pool   *pool   // nil of a proxy
+	prober *prober // nil where nobody is asked
+	// When the log last said that no address is free, and that whoever answers for too many
+	// is not doubted, Unix seconds.
+	warned, doubted atomic.Int64
+}
+
+// everyMinute reports whether something may be said again that was last said then.
+func everyMinute(last *atomic.Int64, now time.Time) bool {
+	then := last.Load()
+	return now.Unix()-then >= 60 && last.CompareAndSwap(then, now.Unix())
 }
 
 // scopeOf finds the network of a client, RFC 2131 4.3.1: that of the agent, or the one

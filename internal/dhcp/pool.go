@@ -86,8 +86,8 @@ const (
 	checkHolds  = 10 * time.Minute // so long an address that nobody answered for counts as free
 )
 
-// asideShare is the part of a range that DECLINEs may set aside: invented clients can
-// decline as many addresses as they are offered.
+// asideShare is the part of a range that may be set aside: invented clients can decline
+// as many addresses as they are offered, and answer for as many as are asked about.
 const asideShare = 4
 
 func newPool(ranges []Range, leases []lane.Lease) *pool {
@@ -677,27 +677,46 @@ func (p *pool) verified(a netip.Addr, now time.Time) bool {
 	return ok && now.Sub(t) <= checkHolds
 }
 
-// answered notes that somebody uses an address: it is set aside for all others. It
-// reports false when that is whom it was leased or offered to, or it was known.
-func (p *pool) answered(a netip.Addr, by lane.MAC, now time.Time) bool {
+// outcome is what comes of a machine's answering for an address.
+type outcome int
+
+const (
+	expected outcome = iota // it is whom the address was leased or offered to, or it was known
+	putAside                // nobody else is given it for a while
+	disputed                // it is leased to another
+	tooMany                 // the range has its share set aside already
+)
+
+// answered notes that somebody uses an address: it is set aside for all others, within
+// the bound that DECLINEs have. One machine that answers for everything, be it a proxy
+// ARP or a forger, must not take the range. holder is whom a disputed one is leased to.
+func (p *pool) answered(a netip.Addr, by lane.MAC, now time.Time) (is outcome, holder lane.MAC) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n, m := number(a), hardware(by)
 	if by == "" {
 		m = hw{}
 	}
-	if l, ok := p.byAddr[n]; ok && l.mac == m && l.live(now) || p.offered[n] == m && m != (hw{}) {
-		return false // a client whose lease has expired still answers there: it never renews
+	l, leased := p.byAddr[n]
+	leased = leased && l.live(now)
+	if leased && l.mac == m || p.offered[n] == m && m != (hw{}) {
+		return expected, "" // a client whose lease has expired still answers there: it never renews
 	}
-	if s, ok := p.aside[n]; ok && now.Before(s.until) && s.user == m {
-		return false
-	}
-	if l, ok := p.byAddr[n]; ok && l.live(now) {
-		return true // it stays its holder's: the other one has no right to it
+	s, known := p.aside[n]
+	known = known && now.Before(s.until)
+	switch {
+	case known && s.user == m:
+		return expected, ""
+	case leased && m == (hw{}):
+		return expected, "" // behind a router nobody can tell that it is another than the holder
+	case leased:
+		return disputed, l.mac.mac() // it stays its holder's: the other one has no right to it
+	case !known && p.asideOf(n, now):
+		return tooMany, ""
 	}
 	if o, ok := p.offered[n]; ok {
 		p.forget(o) // its REQUEST will find the address gone
 	}
 	p.setAside(n, aside{until: now.Add(declineHold), user: m})
-	return true
+	return putAside, ""
 }

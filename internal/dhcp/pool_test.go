@@ -109,8 +109,10 @@ func TestAddressInUse(t *testing.T) {
 		if got := p.upcoming(8, noon); len(got) != 3 || got[0] != a {
 			t.Fatalf("to be asked about: %v", got)
 		}
-		if !p.answered(a, nth(7), noon) || p.answered(a, nth(7), noon) {
-			t.Error("it is news once")
+		for _, want := range []outcome{putAside, expected} {
+			if is, _ := p.answered(a, nth(7), noon); is != want {
+				t.Errorf("outcome %d, want %d: it is news once", is, want)
+			}
 		}
 		p.silent(netip.MustParseAddr("10.0.0.11"), noon)
 		if got := p.upcoming(8, noon); len(got) != 1 || got[0].String() != "10.0.0.12" {
@@ -142,7 +144,16 @@ func TestAddressInUse(t *testing.T) {
 	t.Run("a lease stays its holder's", func(t *testing.T) {
 		p := newPool(ranged("10.0.0.10", "10.0.0.12"), nil)
 		a := netip.MustParseAddr(p.take(t, applicant{mac: nth(1)}, noon))
-		if p.answered(a, nth(1), noon) || !p.answered(a, nth(7), noon) || !p.available(nth(1), a, noon) {
+		for _, c := range []struct {
+			by     lane.MAC
+			is     outcome
+			holder lane.MAC
+		}{{nth(1), expected, ""}, {nth(7), disputed, nth(1)}, {"", expected, ""}} {
+			if is, holder := p.answered(a, c.by, noon); is != c.is || holder != c.holder {
+				t.Errorf("%q answers: outcome %d, leased to %q; want %d, %q", c.by, is, holder, c.is, c.holder)
+			}
+		}
+		if !p.available(nth(1), a, noon) {
 			t.Error("a squatter takes it away")
 		}
 	})

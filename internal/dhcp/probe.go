@@ -1,19 +1,24 @@
 package dhcp
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/packet"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/udp"
 )
 
 // prober asks whether somebody already uses the addresses that a network will give
@@ -35,6 +40,7 @@ type prober struct {
 // wire asks about addresses, and hears who answers. by is empty where a router hides it.
 type wire interface {
 	ask(a netip.Addr) error
+	follow(ctx context.Context)                   // stays with the interface, until ctx ends
 	hear() (a netip.Addr, by lane.MAC, err error) // blocks; an answer to anybody's question
 	Close() error
 }
@@ -50,11 +56,13 @@ func (s *Server) openProber(n *scope, ifi *net.Interface) error {
 	if n.Proxy || !n.ConflictProbe {
 		return nil
 	}
-	open := openARP
+	var w wire
+	var err error
 	if n.relayed() {
-		open = openEcho
+		w, err = openEcho(n.Server, s.cfg.Rand)
+	} else {
+		w, err = openARP(ifi, s.cfg.Log)
 	}
-	w, err := open(n.Network, ifi)
 	if err != nil {
 		return &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("open a socket on %s to look for addresses in use: bootlane needs root or CAP_NET_RAW; or set networks[].conflictProbe: false", n.Interface), Err: err}
 	}
@@ -78,17 +86,27 @@ func (s *Server) unsure(n *scope, a netip.Addr, now time.Time) {
 
 // conflict sets an address aside that somebody uses without a lease.
 func (s *Server) conflict(n *scope, a netip.Addr, by lane.MAC) {
-	if !n.pool.answered(a, by, s.cfg.Now()) {
-		return // its own client
-	}
+	now := s.cfg.Now()
 	f := lane.Facts{Surface: lane.SurfaceDHCP, MAC: by, From: a.String(), Server: n.HTTPBase}
-	s.cfg.Evidence.Lease(f, "PROBE", fmt.Sprintf("%s is in use without a lease: it is set aside for %s; give that machine a reservation, or an address outside of networks[].range", a, declineHold))
+	switch is, holder := n.pool.answered(a, by, now); is {
+	case putAside:
+		s.cfg.Evidence.Lease(f, "PROBE", fmt.Sprintf("%s is in use without a lease: it is set aside for %s; give that machine a reservation, or an address outside of networks[].range", a, declineHold))
+	case disputed:
+		s.cfg.Evidence.Lease(f, "PROBE", fmt.Sprintf("two machines answer for %s, leased to %s: give the other one a reservation, or an address outside of networks[].range", a, holder))
+	case tooMany:
+		if everyMinute(&n.doubted, now) {
+			s.cfg.Log.Warn("a machine answers for more addresses than are set aside: a router that answers for everything (proxy ARP)? it is not believed", "network", n.Prefix, "address", a, "mac", by)
+		}
+	}
 }
 
 // run probes until ctx ends.
 func (p *prober) run(ctx context.Context) error {
 	heard := make(chan error, 1)
 	go func() { heard <- p.listen(ctx) }()
+	following, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go p.wire.follow(following)
 	t := time.NewTicker(probeEvery)
 	defer t.Stop()
 	for {
@@ -173,29 +191,46 @@ func (p *prober) listen(ctx context.Context) error {
 // arpWire speaks ARP for IPv4 on Ethernet, RFC 826.
 type arpWire struct {
 	conn *packet.Conn
-	own  net.HardwareAddr
+	ifi  *net.Interface // as it was at the start
+	own  atomic.Pointer[net.HardwareAddr]
+	log  *slog.Logger
 	buf  [128]byte
 }
 
-const etherTypeARP = 0x0806
+const (
+	etherTypeARP = 0x0806
+	etherHeader  = 14
+)
 
-func openARP(_ Network, ifi *net.Interface) (wire, error) {
-	conn, err := packet.Listen(ifi, packet.Datagram, etherTypeARP, nil)
+func openARP(ifi *net.Interface, log *slog.Logger) (wire, error) {
+	conn, err := packet.Listen(ifi, packet.Raw, etherTypeARP, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &arpWire{conn: conn, own: ifi.HardwareAddr}, nil
+	w := &arpWire{conn: conn, ifi: ifi, log: log}
+	w.own.Store(&ifi.HardwareAddr)
+	return w, nil
+}
+
+func (w *arpWire) follow(ctx context.Context) {
+	udp.Follow(ctx, w.conn, w.ifi.Name, w.ifi.Index, w.log, func(fd, index int) error {
+		own, err := udp.TieFrames(fd, index, etherTypeARP)
+		if err == nil {
+			w.own.Store(&own)
+		}
+		return err
+	})
 }
 
 // ask sends an ARP probe: its sender address is 0.0.0.0, so that it fills nobody's
 // cache with an address that is not ours. RFC 5227 section 2.1.1.
 func (w *arpWire) ask(a netip.Addr) error {
-	b := []byte{0, 1, 8, 0, 6, 4, 0, 1}
-	b = append(b, w.own...)
+	own := *w.own.Load()
+	b := append([]byte{255, 255, 255, 255, 255, 255}, own...)
+	b = append(b, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)
+	b = append(b, own...)
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	b = append(b, a.AsSlice()...)
-	_, err := w.conn.WriteTo(b, &packet.Addr{HardwareAddr: net.HardwareAddr{255, 255, 255, 255, 255, 255}})
-	return err
+	return udp.SendFrame(w.conn, append(b, a.AsSlice()...))
 }
 
 func (w *arpWire) hear() (netip.Addr, lane.MAC, error) {
@@ -204,8 +239,8 @@ func (w *arpWire) hear() (netip.Addr, lane.MAC, error) {
 		if err != nil {
 			return netip.Addr{}, "", err
 		}
-		b := w.buf[:n]
-		if n < 28 || binary.BigEndian.Uint64(b)>>16 != 0x000108000604 {
+		b := w.buf[min(n, etherHeader):n]
+		if len(b) < 28 || binary.BigEndian.Uint64(b)>>16 != 0x000108000604 {
 			continue
 		}
 		mac, err := lane.MACFromBytes(b[8:14])
@@ -222,16 +257,25 @@ func (w *arpWire) Close() error { return w.conn.Close() }
 // echoWire sends ICMP echo requests, RFC 792, to addresses behind a router.
 type echoWire struct {
 	net.PacketConn
-	buf [128]byte
+	mark [12]byte // identifier, sequence number and data of our requests, which a reply repeats
+	buf  [128]byte
 }
 
-func openEcho(n Network, _ *net.Interface) (wire, error) {
-	conn, err := net.ListenPacket("ip4:icmp", n.Server.String())
-	if err != nil {
+// openEcho makes a mark that nobody can guess: else whoever is not asked could answer.
+func openEcho(server netip.Addr, random io.Reader) (wire, error) {
+	w := &echoWire{}
+	if _, err := io.ReadFull(random, w.mark[:]); err != nil {
+		return nil, fmt.Errorf("read randomness: %w", err)
+	}
+	var err error
+	if w.PacketConn, err = net.ListenPacket("ip4:icmp", server.String()); err != nil {
 		return nil, err
 	}
-	return &echoWire{PacketConn: conn}, nil
+	return w, nil
 }
+
+// follow has nothing to do: the socket is tied to an address, not to an interface.
+func (w *echoWire) follow(context.Context) {}
 
 const (
 	icmpEchoReply = 0
@@ -239,12 +283,15 @@ const (
 )
 
 func (w *echoWire) ask(a netip.Addr) error {
-	b := []byte{icmpEcho, 0, 0, 0, 'b', 'l', 0, 1}
+	b := append([]byte{icmpEcho, 0, 0, 0}, w.mark[:]...)
 	sum := uint32(0)
 	for i := 0; i < len(b); i += 2 {
 		sum += uint32(b[i])<<8 | uint32(b[i+1])
 	}
-	binary.BigEndian.PutUint16(b[2:], ^uint16(sum+sum>>16))
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	binary.BigEndian.PutUint16(b[2:], ^uint16(sum))
 	_, err := w.WriteTo(b, &net.IPAddr{IP: a.AsSlice()})
 	return err
 }
@@ -256,7 +303,10 @@ func (w *echoWire) hear() (netip.Addr, lane.MAC, error) {
 			return netip.Addr{}, "", err
 		}
 		ip, ok := from.(*net.IPAddr)
-		if a, valid := netip.AddrFromSlice(ip.IP); ok && valid && n >= 8 && w.buf[0] == icmpEchoReply {
+		if !ok || n < 4 || w.buf[0] != icmpEchoReply || !bytes.Equal(w.buf[4:n], w.mark[:]) {
+			continue // also the answers to what others on this machine ask
+		}
+		if a, valid := netip.AddrFromSlice(ip.IP); valid {
 			return a.Unmap(), "", nil
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -60,6 +61,7 @@ type Config struct {
 	Asker    Asker
 	Evidence Evidence
 	Now      func() time.Time
+	Rand     io.Reader // for what must not be guessed: networks behind relay agents with ConflictProbe need it
 	Log      *slog.Logger
 	// For networks that we own; a proxy needs neither.
 	Leases       Leases
@@ -131,8 +133,8 @@ const (
 	bootServerPort = 4011
 )
 
-// open opens the sockets. Port 4011 is opened even where no client is sent there: some
-// firmware asks it anyway.
+// open opens the sockets. A proxy has port 4011 too, even where it sends no client there:
+// some firmware asks it anyway.
 func (s *Server) open(ctx context.Context) error {
 	open := map[string]bool{}
 	for _, n := range s.scopes {
@@ -161,7 +163,7 @@ func (s *Server) open(ctx context.Context) error {
 				continue
 			}
 			open[key] = true
-			conn, err := listen(ctx, n.Interface, number)
+			conn, err := s.listen(ctx, n.Interface, number)
 			if err != nil {
 				return err
 			}
@@ -190,8 +192,8 @@ func interfaceAddresses(ifi *net.Interface) ([]netip.Addr, error) {
 
 // listen ties the socket to the interface: a broadcast would else leave by the default
 // route, and another DHCP server may serve the other interfaces.
-func listen(ctx context.Context, iface string, number int) (*udp.Conn, error) {
-	conn, err := udp.Listen(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", number), udp.Options{Device: iface, Broadcast: true})
+func (s *Server) listen(ctx context.Context, iface string, number int) (*udp.Conn, error) {
+	conn, err := udp.Listen(ctx, "udp4", fmt.Sprintf("0.0.0.0:%d", number), udp.Options{Device: iface, Broadcast: true, Log: s.cfg.Log})
 	if err == nil {
 		return conn, nil
 	}

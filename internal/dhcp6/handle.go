@@ -162,11 +162,11 @@ func (s *Server) assign(ctx context.Context, n *scope, q query, known bool) ([]b
 		if ok || err != nil {
 			return binding{ia: ia, addr: a}, err
 		}
-		why := fmt.Sprintf("no address of %s is free for it: its range is leased, reserved or on offer; enlarge networks[].ipv6.range", n.Prefix)
 		if c.reserved.IsValid() {
-			why = n.pool.why(c.reserved, s.cfg.Now())
+			s.without(q, n.pool.why(c.reserved, s.cfg.Now()))
+		} else {
+			s.full(n, q)
 		}
-		s.without(q, why)
 		return binding{ia: ia, status: statusNoAddrsAvail, text: "no address is free"}, nil
 	})
 }
@@ -186,6 +186,9 @@ func (s *Server) extend(ctx context.Context, n *scope, q query) (reply, error) {
 		case ok || err != nil:
 			return binding{ia: ia, addr: a, gone: without(slices.Clone(ia.addrs), a)}, err
 		case len(ia.addrs) == 0:
+			if !c.reserved.IsValid() {
+				s.full(n, q)
+			}
 			return binding{ia: ia, status: statusNoAddrsAvail, text: "no address is free"}, nil
 		case q.msg == dhcpv6.MessageTypeRenew:
 			return binding{ia: ia, status: statusNoBinding, text: "this client has no lease of it"}, nil
@@ -454,4 +457,14 @@ func (s *Server) note(q query, text string) {
 // without puts on record why a machine gets no address.
 func (s *Server) without(q query, text string) {
 	s.cfg.Evidence.NoLease(q.facts, q.msg.String(), text)
+}
+
+// full puts on record that the range is used up, and tells the log once a minute. Where
+// there is no range, strangers get no address by intent.
+func (s *Server) full(n *scope, q query) {
+	s.without(q, fmt.Sprintf("no address of %s is free for it: its range is leased, reserved or on offer; enlarge networks[].ipv6.range", n.Prefix))
+	now := s.cfg.Now().Unix()
+	if last := n.warned.Load(); n.First.IsValid() && now-last >= 60 && n.warned.CompareAndSwap(last, now) {
+		s.cfg.Log.Warn("no address is free: `bootlane dhcp networks` shows how full it is", "network", n.Prefix, "mac", q.facts.MAC)
+	}
 }

@@ -104,11 +104,16 @@ func (p place) start(pkg, name string, args ...string) {
 // leaves the thread in the server's.
 func wired(t *testing.T) (client, server place) {
 	client, server = newPlace(t), newPlace(t)
+	plug(client, server)
+	return client, server
+}
+
+// plug lays the cable.
+func plug(client, server place) {
 	server.ip("link add srv0 type veth peer name cli0 address 52:54:00:00:00:01 netns "+client.path,
 		"address add fd77::1/64 dev srv0 nodad", "link set srv0 up")
 	client.ip("link set cli0 up")
 	client.settle("cli0")
-	return client, server
 }
 
 // serve runs a server on its real port until the test ends.
@@ -204,5 +209,19 @@ func TestRealRelay(t *testing.T) {
 	}
 	if l, ok := s.scopes[0].pool.at(netip.MustParseAddr("fd88::100")); !ok || l.Client != "52:54:00:00:00:02" {
 		t.Errorf("lease %+v", l)
+	}
+}
+
+// TestInterfaceMadeAnew: also the groups that clients send to belong to an interface's
+// index, and go with it.
+func TestInterfaceMadeAnew(t *testing.T) {
+	client, server := wired(t)
+	n := network()
+	n.Interface = "srv0"
+	serve(t, newRig(t), n)
+	server.ip("link delete srv0")
+	plug(client, server)
+	if out := dhclient(t, client, "cli0"); !strings.Contains(out, "new_ip6_address=fd77::50") {
+		t.Errorf("dhclient was given\n%s", out)
 	}
 }

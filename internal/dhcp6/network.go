@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"bootlane/internal/lane"
@@ -48,7 +49,8 @@ func (n Network) relayed() bool { return len(n.Relays) > 0 }
 // scope is a network with its addresses.
 type scope struct {
 	Network
-	pool *pool
+	pool   *pool
+	warned atomic.Int64 // when the log last said that no address is free, Unix seconds
 }
 
 func newScope(n Network, leases []lane.Lease6) *scope {
@@ -58,7 +60,7 @@ func newScope(n Network, leases []lane.Lease6) *scope {
 			mine = append(mine, l)
 		}
 	}
-	return &scope{n, newPool(n.First, n.Last, mine)}
+	return &scope{Network: n, pool: newPool(n.First, n.Last, mine)}
 }
 
 // scopeOf finds the network of a client, RFC 8415 13.1: the one that a relay agent

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -123,9 +124,9 @@ func (s *Server) open(ctx context.Context) error {
 			return &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("find the DHCPv6 interface %q: set networks[].interface to one that `ip -br link` shows", n.Interface), Err: err}
 		}
 		// Tied to the interface: another DHCPv6 server may serve the others.
-		conn, err := udp.Listen(ctx, "udp6", fmt.Sprintf("[::]:%d", serverPort), udp.Options{Device: n.Interface})
+		conn, err := udp.Listen(ctx, "udp6", fmt.Sprintf("[::]:%d", serverPort), udp.Options{Device: n.Interface, Log: s.cfg.Log})
 		if err != nil {
-			return &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("open DHCPv6 port %d on %s: is another DHCPv6 server running? `ss -lunp sport = :%d` shows it", serverPort, n.Interface, serverPort), Err: err}
+			return unopened(n.Interface, err)
 		}
 		s.ports = append(s.ports, &port{conn, n.Interface})
 		for _, group := range []string{allAgentsAndServers, allServers} {
@@ -135,6 +136,15 @@ func (s *Server) open(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unopened says why a socket may not be had.
+func unopened(iface string, err error) error {
+	hint := fmt.Sprintf("is another DHCPv6 server running? `ss -lunp sport = :%d` shows it", serverPort)
+	if errors.Is(err, fs.ErrPermission) {
+		hint = "bootlane needs root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW"
+	}
+	return &lane.Error{Code: lane.Unavailable, Message: fmt.Sprintf("open DHCPv6 port %d on %s: %s", serverPort, iface, hint), Err: err}
 }
 
 // State tells how full every network is, and what became of the packets since the start.

@@ -42,7 +42,7 @@ type BootFile interface {
 type Boots interface {
 	Boot(ctx context.Context, p lane.BootPath, f lane.Facts) (BootFile, error)
 	Script(ctx context.Context, f lane.Facts, failed bool) ([]byte, lane.Decision, error)
-	Loaded(p lane.BootPath)
+	Loaded(p lane.BootPath) // a whole file, that the machine has acknowledged
 }
 
 // Runs answers what is fetched under a run's capability.
@@ -239,10 +239,17 @@ func (s *Server) boot(w http.ResponseWriter, r *http.Request, f lane.Facts) {
 		return
 	}
 	defer s.closing(file)
+	size, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	s.deadline(w, size)
+	before := acknowledged(connOf(r))
 	w.Header().Set("Content-Type", mediaType(p.File))
 	w.Header().Set("Cache-Control", "no-store")
 	http.ServeContent(w, r, "", time.Time{}, unwrap(file))
-	if r.Method == http.MethodGet && r.Header.Get("Range") == "" {
+	if r.Method == http.MethodGet && r.Header.Get("Range") == "" && received(w, r, before+size) {
 		s.cfg.Boots.Loaded(p)
 	}
 }

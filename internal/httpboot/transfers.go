@@ -2,11 +2,13 @@ package httpboot
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,14 +34,23 @@ type connKey struct{}
 
 // withConn is for http.Server.ConnContext.
 func withConn(ctx context.Context, c net.Conn) context.Context {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
 	return context.WithValue(ctx, connKey{}, c)
+}
+
+// connOf returns the connection of a request; nil in a test without one.
+func connOf(r *http.Request) *net.TCPConn {
+	c, _ := r.Context().Value(connKey{}).(*net.TCPConn)
+	return c
 }
 
 // begin notes a whole file's transfer and returns what ends it. A part of a file
 // is not noted: it says nothing about the whole.
 func (t *transfers) begin(r *http.Request, p lane.RunPath, total int64) (end func()) {
-	conn, ok := r.Context().Value(connKey{}).(*net.TCPConn)
-	if !ok || r.Method != http.MethodGet || r.Header.Get("Range") != "" {
+	conn := connOf(r)
+	if conn == nil || r.Method != http.MethodGet || r.Header.Get("Range") != "" {
 		return func() {}
 	}
 	one := &transfer{capability: p.Capability, name: p.Name, conn: conn, before: acknowledged(conn), total: total}
@@ -68,9 +79,43 @@ func (s *Server) Transfers(capability string) []lane.Transfer {
 	return out
 }
 
+// received waits until the other side has confirmed so many bytes of its connection, and
+// reports whether it has. That they were sent says nothing: the kernel takes a whole boot
+// loader at once, and a client that goes then has none of it. Nor does it say anything
+// that the client is gone: firmware resets the connection when it has the file. An answer
+// is longer than its file by its header, which is not counted: it tells nothing more.
+func received(w http.ResponseWriter, r *http.Request, bytes int64) bool {
+	if http.NewResponseController(w).Flush() != nil {
+		return false
+	}
+	conn := connOf(r)
+	for pause := time.Millisecond; pause < lastAck; pause *= 2 {
+		if acknowledged(conn) >= bytes {
+			return true
+		}
+		select {
+		case <-r.Context().Done():
+			return acknowledged(conn) >= bytes-delayed
+		case <-time.After(pause):
+		}
+	}
+	return false
+}
+
+// delayed is how much a client may have without having confirmed it, when it resets the
+// connection: two segments, RFC 1122 4.2.3.2.
+const delayed = 2 * 1460
+
+// lastAck bounds the pauses, and with them the time for which an answer's last bytes are
+// waited for: twice as long.
+const lastAck = time.Minute
+
 // acknowledged returns how many bytes the other side has confirmed, or zero when
 // the connection is gone.
 func acknowledged(c *net.TCPConn) int64 {
+	if c == nil {
+		return 0
+	}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0

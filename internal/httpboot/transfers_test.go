@@ -2,9 +2,11 @@ package httpboot
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,11 +41,21 @@ func (o oneFile) Open(lane.BundleFile) (*os.File, error) { return os.Open(o.path
 // A transfer can be watched by its own run, from the first byte that arrives to
 // the last, and is gone after it.
 func TestTransfers(t *testing.T) {
+	issuer := httptest.NewTLSServer(nil) // it has a certificate, and a client that trusts it
+	defer issuer.Close()
 	file := oneFile{filepath.Join(t.TempDir(), "initrd")}
 	if err := os.WriteFile(file.path, make([]byte, oneFileSize), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(t.Context(), Config{Listeners: []Listener{{Addr: "127.0.0.1:0", BaseURL: func(string) string { return "" }}}, Runs: file, Files: file, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	for scheme, secure := range map[string]*tls.Config{"http": nil, "https": {Certificates: issuer.TLS.Certificates}} {
+		t.Run(scheme, func(t *testing.T) {
+			watch(t, file, scheme, secure, issuer.Client())
+		})
+	}
+}
+
+func watch(t *testing.T, file oneFile, scheme string, secure *tls.Config, client *http.Client) {
+	s, err := New(t.Context(), Config{Listeners: []Listener{{Addr: "127.0.0.1:0", BaseURL: func(string) string { return "" }, TLS: secure}}, Runs: file, Files: file, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +70,7 @@ func TestTransfers(t *testing.T) {
 	}()
 	capability := strings.Repeat("a", 32)
 	p := lane.RunPath{Capability: capability, Asset: lane.AssetFile, Digest: lane.Digest("sha256:" + strings.Repeat("0", 64)), Name: "initrd"}
-	res, err := http.Get("http://" + s.Addr() + p.String())
+	res, err := client.Get(scheme + "://" + s.Addr() + p.String())
 	if err != nil || res.StatusCode != http.StatusOK {
 		t.Fatalf("%v, %v", res, err)
 	}

@@ -207,7 +207,8 @@ func blankHash(n int64) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// lineWriter keeps the lines of several writers whole.
+// lineWriter has several writers write one after the other. A line stays whole that is
+// written at once: what programs say comes as it is read from a pipe.
 type lineWriter struct {
 	mu sync.Mutex
 	w  io.Writer

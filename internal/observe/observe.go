@@ -22,6 +22,7 @@ import (
 
 	"bootlane/internal/lane"
 	"bootlane/internal/pcap"
+	"bootlane/internal/udp"
 )
 
 // Evidence takes what was heard.
@@ -71,12 +72,13 @@ type Observer struct {
 // link is one interface.
 type link struct {
 	Interface
-	index   int
 	conn    net.PacketConn
+	socket  syscall.Conn // conn's
 	cfg     *Config
 	probing sync.Mutex // one probe at a time
 
 	mu         sync.Mutex
+	index      int
 	mac        lane.MAC
 	own        []netip.Addr
 	ring       ring
@@ -142,7 +144,7 @@ func open(cfg *Config, i Interface) (*link, error) {
 	if err != nil {
 		return nil, fail(err)
 	}
-	l := &link{Interface: i, index: ifi.Index, conn: conn, cfg: cfg, ring: ring{limit: cmp.Or(cfg.Buffer, defaultBuffer)},
+	l := &link{Interface: i, index: ifi.Index, conn: conn, socket: conn, cfg: cfg, ring: ring{limit: cmp.Or(cfg.Buffer, defaultBuffer)},
 		responders: map[key]*responder{}, lost: map[lane.MAC]time.Time{}, waiting: map[uint32][]key{}}
 	if err := l.refresh(); err != nil {
 		return nil, errors.Join(fail(err), conn.Close())
@@ -152,7 +154,10 @@ func open(cfg *Config, i Interface) (*link, error) {
 
 // refresh reads what is ours of the interface: it may change while we run.
 func (l *link) refresh() error {
-	ifi, err := net.InterfaceByIndex(l.index)
+	l.mu.Lock()
+	index := l.index
+	l.mu.Unlock()
+	ifi, err := net.InterfaceByIndex(index)
 	if err != nil {
 		return fmt.Errorf("read the interface: %w", err)
 	}
@@ -188,12 +193,26 @@ func (o *Observer) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, l := range o.links {
 		wg.Go(func() { l.receive(ctx) })
+		wg.Go(func() { l.follow(ctx) })
 		if o.cfg.Every > 0 {
 			wg.Go(func() { o.repeat(ctx, l) })
 		}
 	}
 	wg.Wait()
 	return nil
+}
+
+// follow stays with the interface when it is made anew, until ctx ends.
+func (l *link) follow(ctx context.Context) {
+	udp.Follow(ctx, l.socket, l.Name, l.index, l.cfg.Log, func(fd, index int) error {
+		if _, err := udp.TieFrames(fd, index, allProtocols); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.index = index
+		l.mu.Unlock()
+		return l.refresh()
+	})
 }
 
 // receive reads one interface until ctx ends. An interface that goes down must not

@@ -55,9 +55,23 @@ func newSegment(t *testing.T) segment {
 	must(t, err)
 	must(t, netns.Set(here))
 	must(t, here.Close())
+	t.Cleanup(func() { unplug(t); must(t, other.Close()) })
+	plug(t, other)
+	return segment{other, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(other))}
+}
+
+func unplug(t *testing.T) {
+	t.Helper()
+	veth, err := netlink.LinkByName("obs0")
+	must(t, err)
+	must(t, netlink.LinkDel(veth))
+}
+
+// plug lays the cable.
+func plug(t *testing.T, other netns.NsHandle) {
+	t.Helper()
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "obs0"}, PeerName: "nbr0", PeerHardwareAddr: []byte{0x52, 0x54, 0, 0, 0, 0x77}}
 	must(t, netlink.LinkAdd(veth))
-	t.Cleanup(func() { must(t, netlink.LinkDel(veth)); must(t, other.Close()) })
 	addr, err := netlink.ParseAddr("192.168.78.1/24")
 	must(t, err)
 	peer, err := netlink.LinkByName("nbr0")
@@ -75,19 +89,20 @@ func newSegment(t *testing.T) segment {
 	for _, err := range []error{h.AddrAdd(peer, addr), h.LinkSetUp(peer)} {
 		must(t, err)
 	}
-	return segment{other, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(other))}
 }
 
-// dnsmasq runs a DHCP server of the neighbour's until the test ends.
-func (s segment) dnsmasq(t *testing.T, args ...string) {
+// dnsmasq runs a DHCP server of the neighbour's until the test ends, and returns the file
+// of its leases.
+func (s segment) dnsmasq(t *testing.T, args ...string) (leases string) {
 	t.Helper()
 	if _, err := exec.LookPath("dnsmasq"); err != nil {
 		t.Fatal("dnsmasq is missing: apt-get install dnsmasq-base")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var said lockedBuffer
+	leases = filepath.Join(t.TempDir(), "leases")
 	args = append([]string{"--net=" + s.path, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-", "--log-dhcp", "--port=0", "--interface=nbr0", "--bind-dynamic", "--no-ping",
-		"--user=root", "--pid-file=", "--dhcp-leasefile=" + filepath.Join(t.TempDir(), "leases")}, args...)
+		"--user=root", "--pid-file=", "--dhcp-leasefile=" + leases}, args...)
 	cmd := exec.CommandContext(ctx, "nsenter", args...)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -102,6 +117,7 @@ func (s segment) dnsmasq(t *testing.T, args ...string) {
 	nettest.Eventually(t, "dnsmasq listens", func() bool {
 		return strings.Contains(said.String(), "sockets bound exclusively") || strings.Contains(said.String(), "DHCP, ")
 	})
+	return leases
 }
 
 type lockedBuffer struct {
@@ -189,7 +205,7 @@ func (s segment) send(t *testing.T, frame []byte) {
 // TestProbe asks a real dnsmasq that is a server of addresses and of PXE.
 func TestProbe(t *testing.T) {
 	s := newSegment(t)
-	s.dnsmasq(t, "--dhcp-range=192.168.78.100,192.168.78.110", "--dhcp-option=vendor:PXEClient,6,8", "--dhcp-boot=stray.efi", "--dhcp-option-force=60,PXEClient")
+	leases := s.dnsmasq(t, "--dhcp-range=192.168.78.100,192.168.78.110", "--dhcp-option=vendor:PXEClient,6,8", "--dhcp-boot=stray.efi", "--dhcp-option-force=60,PXEClient", "--dhcp-rapid-commit")
 	o, w := start(t, Config{})
 	p, err := o.Probe(t.Context(), "obs0")
 	must(t, err)
@@ -213,8 +229,8 @@ func TestProbe(t *testing.T) {
 	if list := o.Responders(); len(list) != 1 || list[0].Count != 4 {
 		t.Errorf("%+v", list)
 	}
-	if leases, err := os.ReadFile("/proc/net/arp"); err != nil || strings.Contains(string(leases), "192.168.78.10") {
-		t.Errorf("an address was taken: %s %v", leases, err)
+	if taken, err := os.ReadFile(leases); err != nil || len(taken) > 0 {
+		t.Errorf("an address was taken: %s %v", taken, err)
 	}
 	var b bytes.Buffer
 	must(t, o.Export(&b, "obs0", nil))
@@ -297,6 +313,33 @@ func request(t *testing.T, server string) []byte {
 	copy(frame[end:], []byte{54, 4, a, b, c, d, 255})
 	frame[14+20+6], frame[14+20+7] = 0, 0 // no checksum: it is optional in IPv4
 	return frame
+}
+
+// TestMadeAnew: an interface that is deleted and made anew under its name is heard again,
+// and probed.
+func TestMadeAnew(t *testing.T) {
+	s := newSegment(t)
+	o, w := start(t, Config{})
+	unplug(t)
+	plug(t, s.neighbour)
+	nettest.Eventually(t, "a machine is heard", func() bool {
+		s.send(t, request(t, "192.168.78.2"))
+		_, lost := w.told()
+		return len(lost) > 0
+	})
+	ifi, err := net.InterfaceByName("obs0")
+	must(t, err)
+	nettest.Eventually(t, "its address now is ours", func() bool {
+		o.links[0].mu.Lock()
+		defer o.links[0].mu.Unlock()
+		return string(o.links[0].mac) == ifi.HardwareAddr.String()
+	})
+	s.dnsmasq(t, "--dhcp-range=192.168.78.100,192.168.78.110")
+	p, err := o.Probe(t.Context(), "obs0")
+	must(t, err)
+	if len(p.Foreign) != 1 {
+		t.Errorf("%+v", p)
+	}
 }
 
 // TestProxyMode: beside a site's own server, whoever takes its address is not lost.

@@ -5,15 +5,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/mdlayher/packet"
-
 	"bootlane/internal/lane"
 	"bootlane/internal/pcap"
+	"bootlane/internal/udp"
 )
 
 // listening is how long a probe waits. dnsmasq, as it is installed, pings an address for
@@ -81,7 +79,7 @@ func (l *link) probe(ctx context.Context) ([]lane.Responder, error) {
 			return nil, err
 		}
 		l.take(frame) // a packet socket hears what others send, not what itself does
-		if _, err := l.conn.WriteTo(frame, &packet.Addr{HardwareAddr: net.HardwareAddr{255, 255, 255, 255, 255, 255}}); err != nil {
+		if err := udp.SendFrame(l.socket, frame); err != nil {
 			return nil, &lane.Error{Code: lane.Unavailable, Message: "probe " + l.Name + ": is its link up (`ip -br link`)?", Err: err}
 		}
 	}

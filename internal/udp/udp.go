@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
@@ -24,16 +25,20 @@ const receiveBuffer = 32 << 20
 
 // Options says how to open a socket.
 type Options struct {
-	Device    string // bind to this interface, for receiving and sending; "" is every one
-	Broadcast bool   // may send to a broadcast address
-	Whole     bool   // sends nothing in fragments: what is too long for the way is an error, EMSGSIZE
+	Device    string       // bind to this interface, for receiving and sending; "" is every one
+	Broadcast bool         // may send to a broadcast address
+	Whole     bool         // sends nothing in fragments: what is too long for the way is an error, EMSGSIZE
+	Log       *slog.Logger // of a socket with a Device: told when that is gone, and made anew
 }
 
 // Conn is an open socket. One goroutine may receive, any number may send.
 type Conn struct {
 	*net.UDPConn
-	oob  [256]byte
-	lost atomic.Uint32
+	oob     [256]byte
+	lost    atomic.Uint32
+	options Options
+	index   int // of Device, when it was opened
+	groups  []unix.IPv6Mreq
 }
 
 // Arrival is where a datagram came in.
@@ -47,16 +52,17 @@ type Arrival struct {
 // udp4 or udp6. A socket for broadcasts must listen on the wildcard address: one that
 // is bound to a unicast address gets none.
 func Listen(ctx context.Context, network, addr string, o Options) (*Conn, error) {
+	index := 0
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var set error
-		err := c.Control(func(fd uintptr) { set = prepare(int(fd), o) })
+		err := c.Control(func(fd uintptr) { set, index = prepare(int(fd), o), indexOf(int(fd), o.Device) })
 		return errors.Join(err, set)
 	}}
 	pc, err := lc.ListenPacket(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{UDPConn: pc.(*net.UDPConn)}, nil
+	return &Conn{UDPConn: pc.(*net.UDPConn), options: o, index: index}, nil
 }
 
 func prepare(fd int, o Options) error {
@@ -120,10 +126,14 @@ type Datagram struct {
 // maxDatagram is in bytes: more than any message of a boot protocol. The rest of a longer one is lost.
 const maxDatagram = 8192
 
-// Each passes every datagram on, until ctx ends; then it closes the socket.
+// Each passes every datagram on, until ctx ends; then it closes the socket. It stays with
+// its interface: see Follow.
 func (c *Conn) Each(ctx context.Context, pass func(Datagram)) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // ends the read below
 	defer stop()
+	following, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go c.follow(following)
 	buf := make([]byte, maxDatagram)
 	for {
 		n, from, at, err := c.Receive(buf)
@@ -144,9 +154,11 @@ func (c *Conn) Join(group netip.Addr, iface int) error {
 		return err
 	}
 	var join error
+	g := unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(iface)}
 	err = raw.Control(func(fd uintptr) {
-		join = unix.SetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(iface)})
+		join = unix.SetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &g)
 	})
+	c.groups = append(c.groups, g)
 	return errors.Join(err, join)
 }
 
