@@ -8,6 +8,7 @@ import (
 	neturl "net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,8 +38,9 @@ func (r *rig) payload(name string, size int) (string, error) {
 // client is another machine, firstMAC and on: to one that loads its loader over and over
 // it is refused.
 const (
-	firstMAC = "52-54-00-00-00-00"
-	bootPath = "boot/" + firstMAC + "/x86_64-uefi/"
+	firstMAC    = "52-54-00-00-00-00"
+	machineUUID = "6b0f3c00-52d1-4c8e-9a77-0242ac110001" // of the one that is installed
+	bootPath    = "boot/" + firstMAC + "/x86_64-uefi/"
 )
 
 // fileServer is a server under test with a file, and the file's name there.
@@ -90,7 +92,7 @@ func tftp(ctx context.Context, r *rig) ([]result, error) {
 		{"1468, 64 clients", small, megabyte, 1, 64}, {"1468, 1,000 clients", small, megabyte, 1, 1000},
 	} {
 		for _, s := range r.tftpServers(l.file) {
-			got, err := r.transfers(ctx, s.start, atMost, l.atOnce, l.size, atftp(l.window, s.path, "/dev/null")...)
+			got, err := r.transfers(ctx, s.start, atMost, l.atOnce, l.size, func() []string { return atftp(l.window, s.path, "/dev/null") })
 			if err != nil {
 				return out, fmt.Errorf("%s, %s: %w", s.name, l.label, err)
 			}
@@ -127,7 +129,7 @@ func lossy(ctx context.Context, r *rig) ([]result, error) {
 func (r *rig) oneLossy(ctx context.Context, s fileServer, window int, limit time.Duration) (result, error) {
 	local := filepath.Join(r.dir, "received")
 	_ = os.Remove(local) // the one before may have got none
-	got, err := r.transfers(ctx, s.start, limit, 1, 4*megabyte, atftp(window, s.path, local)...)
+	got, err := r.transfers(ctx, s.start, limit, 1, 4*megabyte, func() []string { return atftp(window, s.path, local) })
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return result{}, err
 	}
@@ -146,6 +148,52 @@ func (r *rig) oneLossy(ctx context.Context, s fileServer, window int, limit time
 // atMost is how long a transfer may take.
 const atMost = 2 * time.Minute
 
+// install has Bootlane serve a file as what it serves to a machine that is installed: the
+// kernel of a verified bundle, under the capability of a run. It returns the file's URL.
+func (r *rig) install(ctx context.Context, file string) (*server, string, error) {
+	dir, err := r.fresh("bundle")
+	if err != nil {
+		return nil, "", err
+	}
+	name := filepath.Base(file)
+	if err := errors.Join(os.Link(file, filepath.Join(dir, name)), os.WriteFile(filepath.Join(dir, "initrd"), []byte("i"), 0o644),
+		os.WriteFile(filepath.Join(dir, "bundle.yaml"), []byte("name: bench\nversion: 1\nos: linux\narch: x86_64\nseed: nocloud/1\nkernel: "+name+"\ninitrd: initrd\n"), 0o644)); err != nil {
+		return nil, "", err
+	}
+	host, err := r.file("host.yaml", "hosts: [{id: bench, identity: {uuid: "+machineUUID+", macs: [\"52:54:00:00:00:00\"]}, bundle: bench-1, disk: {serial: S}}]\n")
+	if err != nil {
+		return nil, "", err
+	}
+	s, err := r.serve(ctx, "")
+	if err != nil {
+		return nil, "", err
+	}
+	token := []string{"--token-file", filepath.Join(r.dir, "bootlane-data", "operator.token")}
+	for _, verb := range [][]string{{"bundle", "build", dir}, append([]string{"bundle", "import", dir}, token...), append([]string{"host", "import", host}, token...), append([]string{"provision", "bench"}, token...)} {
+		out, err := r.exec(ctx, serverNS, append([]string{r.bootlane}, verb...)...)
+		if err != nil || out.failed != nil {
+			return nil, "", errors.Join(fmt.Errorf("%s: %s", strings.Join(verb[:2], " "), out.text), err, s.stop())
+		}
+	}
+	script, err := r.client(ctx, "curl", "-fsS", "http://"+serverIP+":8080/boot/script?uuid="+machineUUID+"&mac="+firstMAC+"&buildarch=x86_64&platform=efi")
+	if err != nil {
+		return nil, "", errors.Join(err, s.stop())
+	}
+	m := kernelLine.FindStringSubmatch(script.text)
+	if m == nil {
+		return nil, "", errors.Join(fmt.Errorf("the boot script has no kernel:\n%s", script.text), s.stop())
+	}
+	return s, m[1], nil
+}
+
+var kernelLine = regexp.MustCompile(`(?m)^kernel (http://\S+)`)
+
+// webServer is a server under test, which tells under which URL it has a file.
+type webServer struct {
+	name  string
+	start func(context.Context) (*server, string, error)
+}
+
 // http measures a large file from the page cache.
 func http(ctx context.Context, r *rig) ([]result, error) {
 	const size = 256 * megabyte
@@ -159,42 +207,61 @@ func http(ctx context.Context, r *rig) ([]result, error) {
 		return nil, err
 	}
 	var out []result
-	for _, s := range []fileServer{
-		{"bootlane", bootPath + "large.efi", func(ctx context.Context) (*server, error) { return r.serve(ctx, file) }},
-		{"nginx", "large.efi", func(ctx context.Context) (*server, error) { return r.start(ctx, "nginx", "nginx", "-c", config) }},
+	for _, s := range []webServer{
+		{"bootlane", func(ctx context.Context) (*server, string, error) { return r.install(ctx, file) }},
+		{"nginx", func(ctx context.Context) (*server, string, error) {
+			up, err := r.start(ctx, "nginx", "nginx", "-c", config)
+			return up, "http://" + serverIP + ":8080/large.efi", err
+		}},
 	} {
-		url := "http://" + serverIP + ":8080/" + s.path
-		for _, l := range []struct {
-			label string
-			n     int
-			size  int64
-			args  []string
-			slow  int
-		}{
-			{"256 MiB, 1 connection", 1, size, nil, 0},
-			{"256 MiB, 16 connections", 16, size, nil, 0},
-			{"8 MiB each, 256 connections", 256, 8 * megabyte, []string{"--range", "0-8388607"}, 0},
-			{"256 MiB beside 1,000 slow ones", 1, size, nil, 1000},
+		for _, l := range []webLoad{
+			{"8 times 256 MiB, 1 connection", 1, 8 * size, nil, eightTimes, 0},
+			{"256 MiB, 16 connections", 16, size, nil, "", 0},
+			{"8 MiB each, 256 connections", 256, 8 * megabyte, []string{"--range", "0-8388607"}, "", 0},
+			{"256 MiB beside 1,000 slow ones", 1, size, nil, "", 1000},
 		} {
-			start := func(ctx context.Context) (*server, error) {
-				up, err := s.start(ctx)
-				if err != nil || l.slow == 0 {
-					return up, err
-				}
-				return up, crawl(ctx, url, l.slow)
-			}
-			bounded, cancel := context.WithCancel(ctx)
-			got, err := r.transfers(bounded, start, atMost, l.n, l.size, slices.Concat([]string{"curl", "-fsS", "-o", "/dev/null"}, l.args, []string{url})...)
-			cancel()
+			got, err := r.download(ctx, s, l)
 			if err != nil {
 				return out, fmt.Errorf("%s, %s: %w", s.name, l.label, err)
 			}
-			got.Bench, got.Server, got.Load = "http", s.name, l.label
 			fmt.Printf("http %-10s %-32s %6.0f MB/s, %.0f us CPU/MB %s\n", s.name, got.Load, got.Rate, got.CPU, got.Note)
 			out = append(out, got)
 		}
 	}
 	return out, nil
+}
+
+// webLoad is how many clients fetch how much, beside how many slow ones.
+type webLoad struct {
+	label string
+	n     int
+	size  int64
+	args  []string // of curl
+	times string   // behind the URL
+	slow  int
+}
+
+// eightTimes has curl ask for a URL that often, one after the other: one download is over
+// before there is much to measure.
+const eightTimes = "?[1-8]"
+
+// download measures one load.
+func (r *rig) download(ctx context.Context, s webServer, l webLoad) (result, error) {
+	ctx, cancel := context.WithCancel(ctx) // ends the slow ones
+	defer cancel()
+	var url string
+	start := func(ctx context.Context) (up *server, err error) {
+		up, url, err = s.start(ctx)
+		if err != nil || l.slow == 0 {
+			return up, err
+		}
+		return up, crawl(ctx, url, l.slow)
+	}
+	got, err := r.transfers(ctx, start, atMost, l.n, l.size, func() []string {
+		return slices.Concat([]string{"curl", "-fsS", "-o", "/dev/null"}, l.args, []string{url + l.times})
+	})
+	got.Bench, got.Server, got.Load = "http", s.name, l.label
+	return got, err
 }
 
 // crawl opens connections that ask for a file and read a little of it every second, until
@@ -227,12 +294,14 @@ func crawl(ctx context.Context, url string, n int) error {
 	})
 }
 
-// transfers has n clients fetch a file at the same time, each for at most so long.
-func (r *rig) transfers(ctx context.Context, start func(context.Context) (*server, error), limit time.Duration, n int, size int64, args ...string) (_ result, err error) {
+// transfers has n clients fetch a file at the same time, each for at most so long. What a
+// client is told is asked for once the server is up.
+func (r *rig) transfers(ctx context.Context, start func(context.Context) (*server, error), limit time.Duration, n int, size int64, command func() []string) (_ result, err error) {
 	s, err := start(ctx)
 	if err != nil {
 		return result{}, err
 	}
+	args := command()
 	defer func() { err = errors.Join(err, s.stop()) }()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
