@@ -174,13 +174,22 @@ func (a *app) hostShowCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.show(h, func(w io.Writer) { showHost(w, h) })
+		return a.show(h, func(w io.Writer) {
+			showHost(w, h)
+			if h.Run.ID == "" {
+				return
+			}
+			if ch, err := c.Chain(cmd.Context(), string(h.ID)); err == nil { // none without a bundle
+				showServed(w, ch)
+			}
+		})
 	}}
 	cmd.Flags().BoolVar(&chain, "chain", false, "what the machine starts by network: as it is proven now, and as it was served in its last run")
 	return cmd
 }
 
-const hostShowLong = `Show one machine's record, by its name or by a MAC.
+const hostShowLong = `Show one machine's record, by its name or by a MAC, and with their SHA-256 the files that
+it was served in its last run.
 
 With --chain: the boot loaders and the kernel with their SHA-256, whether firmware with
 Secure Boot starts them (where boot.secureBoot says whom it trusts), and which bytes were
@@ -222,6 +231,28 @@ func showChain(w io.Writer, ch lane.BootChain) {
 		}
 		fmt.Fprintf(w, "   %s  %s  %s, %s by %s\n", when(f.At), lane.Clean(f.Name, 200), f.Digest, size(f.Bytes), f.By)
 	}
+}
+
+// showServed lists what the machine last got under each name in its run.
+func showServed(w io.Writer, ch lane.BootChain) {
+	last, names := map[string]lane.Fetch{}, []string{}
+	all := slices.Clone(ch.Others)
+	for _, l := range ch.Links {
+		all = append(all, l.Fetched...)
+	}
+	slices.SortStableFunc(all, func(x, y lane.Fetch) int { return x.At.Compare(y.At) })
+	for _, f := range all {
+		if _, ok := last[f.Name]; !ok {
+			names = append(names, f.Name)
+		}
+		last[f.Name] = f
+	}
+	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+	for _, n := range names {
+		f := last[n]
+		fmt.Fprintf(t, "  served\t%s  %s  %s by %s\n", lane.Clean(n, 200), f.Digest, size(f.Bytes), f.By)
+	}
+	_ = t.Flush() // writes to the terminal; its error shows there
 }
 
 func showHost(w io.Writer, h lane.Host) {
