@@ -114,12 +114,12 @@ func (v IPv6) check(f *findings) {
 }
 
 func (v IPv6) checkRange(f *findings, inside func(field, text string) netip.Addr) {
-	a, b, found := strings.Cut(v.Range, "-")
+	a, b, found := ends(v.Range)
 	if !found {
 		f.bad("range", "%q is not FIRST-LAST, like fd00:20::1000-fd00:20::1fff: for machines without a reservation", v.Range)
 		return
 	}
-	first, last := inside("range", strings.TrimSpace(a)), inside("range", strings.TrimSpace(b))
+	first, last := inside("range", a), inside("range", b)
 	if !first.IsValid() || !last.IsValid() {
 		return
 	}
@@ -172,12 +172,12 @@ func (c Config) networks6() ([]dhcp6.Network, error) {
 		if err != nil {
 			return nil, err
 		}
-		first, last, _ := strings.Cut(n.IPv6.Range, "-")
-		ends, err := parseAddrs([]string{strings.TrimSpace(first), strings.TrimSpace(last)})
+		first, last, _ := ends(n.IPv6.Range)
+		both, err := parseAddrs([]string{first, last})
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, dhcp6.Network{Subnet: s, Interface: n.Interface, First: ends[0], Last: ends[1], Domain: n.IPv6.Domain, Lease: n.IPv6.Lease,
+		out = append(out, dhcp6.Network{Subnet: s, Interface: n.Interface, First: both[0], Last: both[1], Domain: n.IPv6.Domain, Lease: n.IPv6.Lease,
 			HTTPBase: c.BaseURL(n.IPv6.Server), TLSBase: c.TLSBaseURL(n.IPv6.Server), HTTPBootTLS: c.Policy.HTTPBootTLS,
 			Loaders: loaders, HoldScreen: *c.Policy.Held.Screen, FastLocalBoot: c.Policy.LocalBoot == "fast"})
 	}

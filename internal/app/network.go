@@ -225,12 +225,12 @@ func (n Network) checkAddresses(f *findings) {
 	}
 	var seen []dhcp.Range
 	for field, text := range n.ranges() {
-		first, last, found := strings.Cut(text, "-")
+		first, last, found := ends(text)
 		if !found {
 			f.bad(field, "%q is not FIRST-LAST, like 10.0.0.100-10.0.0.199", text)
 			continue
 		}
-		r := dhcp.Range{First: inside(field, strings.TrimSpace(first)), Last: inside(field, strings.TrimSpace(last))}
+		r := dhcp.Range{First: inside(field, first), Last: inside(field, last)}
 		if !r.First.IsValid() || !r.Last.IsValid() {
 			continue
 		}
@@ -350,15 +350,21 @@ func (c Config) networks() ([]dhcp.Network, error) {
 	return out, nil
 }
 
+// ends cuts FIRST-LAST.
+func ends(text string) (first, last string, found bool) {
+	first, last, found = strings.Cut(text, "-")
+	return strings.TrimSpace(first), strings.TrimSpace(last), found
+}
+
 func (n Network) parseRanges() ([]dhcp.Range, error) {
 	var out []dhcp.Range
 	for field, text := range n.ranges() {
-		first, last, _ := strings.Cut(text, "-")
-		ends, err := parseAddrs([]string{strings.TrimSpace(first), strings.TrimSpace(last)})
+		first, last, _ := ends(text)
+		both, err := parseAddrs([]string{first, last})
 		if err != nil {
 			return nil, err
 		}
-		r := dhcp.Range{First: ends[0], Last: ends[1]}
+		r := dhcp.Range{First: both[0], Last: both[1]}
 		for i, p := range n.Pools {
 			if field == fmt.Sprintf("pools[%d].range", i) {
 				r.Class = p.Class

@@ -2,11 +2,9 @@ package dhcp
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -109,11 +107,7 @@ func (a ip4) addr() netip.Addr {
 	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(a))))
 }
 
-func hardware(m lane.MAC) (h hw) {
-	// Each MAC of ours is in canonical form; of any other nothing would be decoded.
-	_, _ = hex.Decode(h[:], []byte(strings.ReplaceAll(string(m), ":", "")))
-	return h
-}
+func hardware(m lane.MAC) hw { return m.Bytes() }
 
 func (h hw) mac() lane.MAC {
 	m, err := lane.MACFromBytes(h[:])

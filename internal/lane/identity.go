@@ -45,21 +45,38 @@ func ParseMAC(s string) (MAC, error) {
 	return m, nil
 }
 
+const hexDigits = "0123456789abcdef"
+
 // MACFromBytes returns the canonical form of a 6-byte hardware address. It is called for
 // every packet of a boot storm.
 func MACFromBytes(b []byte) (MAC, error) {
 	if len(b) != 6 || b[0]&1 != 0 || string(b) == "\x00\x00\x00\x00\x00\x00" {
 		return "", Errorf(Invalid, "%x is not the address of one NIC (zero, broadcast or multicast)", b)
 	}
-	const digits = "0123456789abcdef"
 	out := make([]byte, 0, 17)
 	for i, v := range b {
 		if i > 0 {
 			out = append(out, ':')
 		}
-		out = append(out, digits[v>>4], digits[v&15])
+		out = append(out, hexDigits[v>>4], hexDigits[v&15])
 	}
 	return MAC(out), nil
+}
+
+// Bytes returns the six bytes. Each MAC of ours is in canonical form; of anything else it
+// returns zeros, which are nobody's address. It is called for every packet of a boot storm.
+func (m MAC) Bytes() (b [6]byte) {
+	if len(m) != 17 {
+		return b
+	}
+	for i := range b {
+		high, low := strings.IndexByte(hexDigits, m[3*i]), strings.IndexByte(hexDigits, m[3*i+1])
+		if high < 0 || low < 0 {
+			return [6]byte{}
+		}
+		b[i] = byte(high<<4 | low)
+	}
+	return b
 }
 
 // Hyphens returns 52-54-00-12-34-56, the form used in paths and by iPXE's hexhyp.

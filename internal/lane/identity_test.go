@@ -267,3 +267,18 @@ func TestUUIDInEitherOrder(t *testing.T) {
 		}
 	})
 }
+
+// TestMACBytes: there and back, and zeros of what is no MAC.
+func TestMACBytes(t *testing.T) {
+	for _, b := range [][6]byte{{0x52, 0x54, 0, 0x12, 0x34, 0x56}, {0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54}} {
+		m, err := MACFromBytes(b[:])
+		if got := m.Bytes(); err != nil || got != b {
+			t.Errorf("%x becomes %s, and that %x; %v", b, m, got, err)
+		}
+	}
+	for _, m := range []MAC{"", "52:54:00:12:34", "52:54:00:12:34:5g", "52:54:00:12:34:56:"} {
+		if got := m.Bytes(); got != ([6]byte{}) {
+			t.Errorf("%q becomes %x", m, got)
+		}
+	}
+}

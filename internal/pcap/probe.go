@@ -2,10 +2,8 @@ package pcap
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -18,19 +16,12 @@ import (
 // our port for another; the client it names is asked, with the broadcast bit. With pxe,
 // it is UEFI firmware's. Nobody must send a REQUEST after it.
 func Discover(from, client lane.MAC, xid uint32, pxe bool) ([]byte, error) {
-	src, err := hex.DecodeString(strings.ReplaceAll(string(from), ":", ""))
-	if err != nil {
-		return nil, fmt.Errorf("read the interface's MAC: %w", err)
-	}
-	asks, err := hex.DecodeString(strings.ReplaceAll(string(client), ":", ""))
-	if err != nil {
-		return nil, fmt.Errorf("read the client's MAC: %w", err)
-	}
+	src, asks := from.Bytes(), client.Bytes()
 	m := make([]byte, 240, 300)
 	m[0], m[1], m[2] = 1, 1, 6
 	binary.BigEndian.PutUint32(m[4:], xid)
 	m[10] = 0x80
-	copy(m[28:44], asks)
+	copy(m[28:44], asks[:])
 	binary.BigEndian.PutUint32(m[236:], 0x63825363)
 	put := func(code byte, data string) { m = append(append(m, code, byte(len(data))), data...) }
 	put(53, "\x01")
@@ -50,8 +41,8 @@ func Discover(from, client lane.MAC, xid uint32, pxe bool) ([]byte, error) {
 		return nil, fmt.Errorf("make a DISCOVER: %w", err)
 	}
 	b := gopacket.NewSerializeBuffer()
-	err = gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		&layers.Ethernet{SrcMAC: src, DstMAC: []byte{255, 255, 255, 255, 255, 255}, EthernetType: layers.EthernetTypeIPv4}, ip, udp, gopacket.Payload(m))
+	err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		&layers.Ethernet{SrcMAC: src[:], DstMAC: []byte{255, 255, 255, 255, 255, 255}, EthernetType: layers.EthernetTypeIPv4}, ip, udp, gopacket.Payload(m))
 	if err != nil {
 		return nil, fmt.Errorf("make a DISCOVER: %w", err)
 	}
