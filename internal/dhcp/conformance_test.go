@@ -386,7 +386,7 @@ func TestReplySizes(t *testing.T) {
 					t.Errorf("%s is taken", name)
 				}
 				r := newRig(t)
-				r.Server.serve(t.Context(), datagram{&port{iface: "test", number: serverPort}, udp.Datagram{Data: b, From: netip.MustParseAddrPort("0.0.0.0:68")}})
+				r.Server.serve(t.Context(), &port{iface: "test", number: serverPort}, udp.Datagram{Data: b, From: netip.MustParseAddrPort("0.0.0.0:68")})
 				if got := r.Stats(); got.Dropped != 1 || got.Failed != 0 {
 					t.Errorf("%s: counted as %+v", name, got)
 				}

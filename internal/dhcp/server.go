@@ -17,7 +17,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -220,48 +219,16 @@ func (s *Server) State() lane.DHCPState {
 
 // Run answers until ctx ends, then closes the sockets.
 func (s *Server) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	// The same goroutines for all packets: a new one would grow its stack anew each time.
-	work := make(chan datagram)
-	var workers sync.WaitGroup
-	for range inFlight {
-		workers.Go(func() {
-			for d := range work {
-				s.serve(ctx, d)
-			}
-		})
-	}
-	errs := make(chan error, len(s.ports)+len(s.probers))
-	for _, p := range s.ports {
-		go func() {
-			errs <- p.Each(ctx, func(d udp.Datagram) {
-				s.stats.received.Add(1)
-				work <- datagram{p, d}
-			})
-		}()
-	}
+	var probers []func(context.Context) error
 	for _, p := range s.probers {
-		go func() { errs <- p.run(ctx) }()
+		probers = append(probers, p.run)
 	}
-	var err error
-	for range cap(errs) {
-		err = errors.Join(err, <-errs)
-		cancel() // one part that fails ends the others
-	}
-	close(work)
-	workers.Wait()
-	return err
-}
-
-// datagram is a message on its way from a socket to whoever handles it.
-type datagram struct {
-	port *port
-	udp.Datagram
+	return udp.Serve(ctx, s.ports, inFlight, s.serve, probers...)
 }
 
 // serve handles one datagram. A panic costs that datagram, not the server.
-func (s *Server) serve(ctx context.Context, d datagram) {
+func (s *Server) serve(ctx context.Context, p *port, d udp.Datagram) {
+	s.stats.received.Add(1)
 	defer func() {
 		if v := recover(); v != nil {
 			s.stats.failed.Add(1)
@@ -274,7 +241,7 @@ func (s *Server) serve(ctx context.Context, d datagram) {
 		s.cfg.Log.Debug("DHCP packet dropped", "why", err, "from", d.From)
 		return
 	}
-	q.facts.From, q.iface, q.unicast, q.bootServer = d.From.Addr().String(), d.port.iface, !d.At.Broadcast, d.port.number == bootServerPort
+	q.facts.From, q.iface, q.unicast, q.bootServer = d.From.Addr().String(), p.iface, !d.At.Broadcast, p.number == bootServerPort
 	a, err := s.handle(ctx, q)
 	switch {
 	case err != nil:
@@ -287,7 +254,7 @@ func (s *Server) serve(ctx context.Context, d datagram) {
 		if at.Broadcast { // the address that its reply names; another one may be the interface's first
 			at.Local = a.server
 		}
-		if err := d.port.Send(a.msg.marshal(q), at, to); err != nil {
+		if err := p.Send(a.msg.marshal(q), at, to); err != nil {
 			s.stats.failed.Add(1)
 			s.cfg.Log.Error("DHCP reply not sent", "mac", q.mac, "to", to, "err", err)
 			return

@@ -337,9 +337,9 @@ func TestOperatorsRelease(t *testing.T) {
 func TestPanicCostsOnePacket(t *testing.T) {
 	r := newRig(t)
 	r.cfg.Asker = nil
-	d := datagram{&port{iface: "test"}, udp.Datagram{Data: capture(t, "dhcp6-pxe-solicit"), From: netip.MustParseAddrPort("[" + firmware + "]:546")}}
+	p, d := &port{iface: "test"}, udp.Datagram{Data: capture(t, "dhcp6-pxe-solicit"), From: netip.MustParseAddrPort("[" + firmware + "]:546")}
 	d.At.Broadcast = true
-	r.serve(t.Context(), d)
+	r.serve(t.Context(), p, d)
 	if s := r.State().Counters; s.Failed != 1 {
 		t.Errorf("%+v", s)
 	}

@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -159,44 +158,12 @@ func (s *Server) State() lane.DHCPState {
 
 // Run answers until ctx ends, then closes the sockets.
 func (s *Server) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	work := make(chan datagram)
-	var workers sync.WaitGroup
-	for range inFlight {
-		workers.Go(func() {
-			for d := range work {
-				s.serve(ctx, d)
-			}
-		})
-	}
-	errs := make(chan error, len(s.ports))
-	for _, p := range s.ports {
-		go func() {
-			errs <- p.Each(ctx, func(d udp.Datagram) {
-				s.stats.received.Add(1)
-				work <- datagram{p, d}
-			})
-		}()
-	}
-	var err error
-	for range s.ports {
-		err = errors.Join(err, <-errs)
-		cancel() // one socket that fails ends the others
-	}
-	close(work)
-	workers.Wait()
-	return err
-}
-
-// datagram is a message on its way from a socket to whoever handles it.
-type datagram struct {
-	port *port
-	udp.Datagram
+	return udp.Serve(ctx, s.ports, inFlight, s.serve)
 }
 
 // serve handles one datagram. A panic costs that datagram, not the server.
-func (s *Server) serve(ctx context.Context, d datagram) {
+func (s *Server) serve(ctx context.Context, p *port, d udp.Datagram) {
+	s.stats.received.Add(1)
 	defer func() {
 		if v := recover(); v != nil {
 			s.stats.failed.Add(1)
@@ -209,7 +176,7 @@ func (s *Server) serve(ctx context.Context, d datagram) {
 		s.cfg.Log.Debug("DHCPv6 packet dropped", "why", err, "from", d.From)
 		return
 	}
-	q.iface, q.unicast = d.port.iface, !d.At.Broadcast
+	q.iface, q.unicast = p.iface, !d.At.Broadcast
 	r, err := s.handle(ctx, q)
 	switch {
 	case err != nil:
@@ -218,7 +185,7 @@ func (s *Server) serve(ctx context.Context, d datagram) {
 	case r.kind == 0:
 		s.stats.silent.Add(1)
 	default:
-		if err := d.port.Send(r.marshal(q), d.At, destination(q)); err != nil {
+		if err := p.Send(r.marshal(q), d.At, destination(q)); err != nil {
 			s.stats.failed.Add(1)
 			s.cfg.Log.Error("DHCPv6 reply not sent", "client", q.client, "to", destination(q), "err", err)
 			return
