@@ -74,7 +74,7 @@ func (c Config) here() []lane.Problem {
 // no way back to the machines; a service address beside it may well be a /32.
 func stands(ifi *net.Interface, server, network string, relayed bool) string {
 	subnet, err := netip.ParsePrefix(network)
-	if err != nil {
+	if _, bad := netip.ParseAddr(server); err != nil || bad != nil {
 		return "" // check says so
 	}
 	addrs, err := ifi.Addrs()

@@ -55,7 +55,7 @@ func newWorld(t *testing.T, extra string, network ...string) *world {
 	if !strings.Contains(extra, "listen:") {
 		extra += "listen: {operators: \"127.0.0.1:8070\"}\n"
 	}
-	text := fmt.Sprintf("data: %s/data\nsite: {sshKeys: [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB ops@example.org\"]}\nnetworks: [{interface: %s, server: %s, subnet: 192.168.77.0/24, range: 192.168.77.100-192.168.77.199, dns: [192.168.77.1]%s}]\n%s",
+	text := fmt.Sprintf("data: %s/data\nsite: {sshKeys: [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ops@example.org\"]}\nnetworks: [{interface: %s, server: %s, subnet: 192.168.77.0/24, range: 192.168.77.100-192.168.77.199, dns: [192.168.77.1]%s}]\n%s",
 		w.dir, nettest.ServerInterface, nettest.Server, strings.Join(network, ""), extra)
 	must(t, os.WriteFile(config, []byte(text), 0o600))
 	w.start()

@@ -212,7 +212,12 @@ func (n Network) checkAddresses(f *findings) {
 	if a, err := netip.ParseAddr(n.Server); len(n.Relays) == 0 {
 		inside("server", n.Server)
 	} else if err != nil || !a.Is4() { // machines behind a relay agent reach it through their router
-		f.bad("server", "%q is not an IPv4 address", n.Server)
+		address, _, prefix := strings.Cut(n.Server, "/")
+		if prefix {
+			f.bad("server", "%q has a prefix length, which belongs to subnet: write %s", n.Server, address)
+		} else {
+			f.bad("server", "%q is not an IPv4 address", n.Server)
+		}
 	}
 	for i, r := range n.Routers {
 		inside(fmt.Sprintf("routers[%d]", i), r)

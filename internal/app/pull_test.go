@@ -156,7 +156,7 @@ func TestPullThrough(t *testing.T) {
 	at := server.Listener.Addr().String()
 	w := &world{T: t, dir: t.TempDir()}
 	must(t, os.WriteFile(filepath.Join(w.dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
-	must(t, os.WriteFile(filepath.Join(w.dir, "config.yaml"), fmt.Appendf(nil, "data: %s/data\nlisten: {operators: \"127.0.0.1:8070\"}\npolicy: {probeEvery: 0s}\nbundles: {registry: \"%s/lab\", registryCA: %s/ca.pem}\nsite: {sshKeys: [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB ops@example.org\"]}\nnetworks: [{interface: %s, server: %s, subnet: 192.168.77.0/24, range: 192.168.77.100-192.168.77.199, dns: [192.168.77.1]}]\n",
+	must(t, os.WriteFile(filepath.Join(w.dir, "config.yaml"), fmt.Appendf(nil, "data: %s/data\nlisten: {operators: \"127.0.0.1:8070\"}\npolicy: {probeEvery: 0s}\nbundles: {registry: \"%s/lab\", registryCA: %s/ca.pem}\nsite: {sshKeys: [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ops@example.org\"]}\nnetworks: [{interface: %s, server: %s, subnet: 192.168.77.0/24, range: 192.168.77.100-192.168.77.199, dns: [192.168.77.1]}]\n",
 		w.dir, at, w.dir, nettest.ServerInterface, nettest.Server), 0o600))
 	stop := w.start()
 	w.enrol("sys-1-a")

@@ -188,6 +188,12 @@ func check(b lane.Bundle) []lane.Problem {
 	if !slices.Contains(lane.Seeds(), b.Seed) {
 		bad("seed", "%q is not a seed template of this version: use one of %s", b.Seed, strings.Join(lane.Seeds(), ", "))
 	}
+	if b.Seed == lane.SeedPreseed && b.Mirror == "" {
+		bad("mirror", "is missing: the Debian installer takes its packages from a pinned mirror, http://HOST/DIRECTORY")
+	}
+	if b.Image != nil && b.Seed != lane.SeedImage {
+		bad("image", "is written by the seed %s alone, and this bundle's is %s", lane.SeedImage, b.Seed)
+	}
 	if strings.ContainsFunc(b.Args, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'$", r) }) {
 		bad("args", "kernel arguments are plain ASCII without quotes and $: the boot loaders do not quote alike")
 	}

@@ -182,6 +182,9 @@ func (f Folder) each(ctx context.Context, look func(name string, size int64, hav
 				err = look(name, size, have)
 			}
 		}
+		if slices.Contains(f.Bundle.ImageSignatures(), name) && errors.Is(err, errMissing) {
+			err = errors.New("is missing: imageTrust of a loader wants kernel and initrd signed, `bootlane bundle build --certificate FILE --key FILE DIR`")
+		}
 		if err == nil && name == f.Bundle.Tree {
 			err = readable(filepath.Join(f.Dir, name))
 		}
@@ -219,13 +222,15 @@ func (f Folder) unnamed() (out []string) {
 	return out
 }
 
+var errMissing = errors.New("is missing from the directory")
+
 // openFile opens a plain file of a bundle's directory: no link, which could lead anywhere,
 // and no device or pipe, which could block.
 func openFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errors.New("is missing from the directory")
+		return nil, errMissing
 	case errors.Is(err, syscall.ELOOP):
 		return nil, errors.New("is a symbolic link: put the file itself there")
 	case err != nil:

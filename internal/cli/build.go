@@ -109,8 +109,11 @@ func (a *app) buildFrom(ctx context.Context, b *buildFlags) error {
 	if err != nil {
 		return err
 	}
-	if r.Seed == "" {
-		return a.show(r, func(w io.Writer) { builtText(w, r) })
+	if len(r.Problems) > 0 { // signed and imported, it would use up its version
+		return a.show(r, func(w io.Writer) {
+			builtText(w, r)
+			fmt.Fprintf(w, "there is no %s yet: complete %s, then `bootlane bundle build %s`\n", bundle.CanonicalName, filepath.Join(b.Dir, bundle.ManifestName), b.Dir)
+		})
 	}
 	f, err := bundle.Build(ctx, b.Dir)
 	if err != nil {

@@ -363,6 +363,7 @@ func (a *app) hostAcceptCmd() *cobra.Command {
 // showAccepted says what is on record now, and which of it the machine did not show.
 func showAccepted(w io.Writer, h lane.Host, seen *lane.Facts) {
 	fmt.Fprintf(w, "accepted: %s; %s is %s\n", h.Identity, h.ID, stands(h.State))
+	showGrant(w, h)
 	if seen == nil {
 		return
 	}
@@ -390,5 +391,15 @@ func (a *app) act(cmd *cobra.Command, id, verb, why string) error {
 	if err != nil {
 		return err
 	}
-	return a.show(h, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", h.ID, stands(h.State)) })
+	return a.show(h, func(w io.Writer) {
+		fmt.Fprintf(w, "%s is %s\n", h.ID, stands(h.State))
+		showGrant(w, h)
+	})
+}
+
+// showGrant says of a machine that comes out of quarantine that it may be erased again.
+func showGrant(w io.Writer, h lane.Host) {
+	if h.State == lane.StateProvisioning && h.Run.Open {
+		fmt.Fprintf(w, "its run goes on: %s may be written to the disk %s until %s; `bootlane cancel %s` if that is not meant\n", h.Run.BundleName, h.Run.Disk, when(h.Run.Deadline), h.ID)
+	}
 }

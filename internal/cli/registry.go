@@ -140,8 +140,8 @@ func (a *app) pull(ctx context.Context, repo *registry.Repository, dir string) e
 func (a *app) showPinned(f bundle.Folder, ref, done string) error {
 	out := map[string]string{"dir": f.Dir, "bundle": f.Bundle.Ref(), "digest": string(f.Bundle.Digest), "reference": ref}
 	return a.show(out, func(w io.Writer) {
-		fmt.Fprintf(w, "%s is %s, with %s: %s\n", f.Bundle.Ref(), done, counted(len(f.Signatures), "signature"), f.Bundle.Digest)
-		fmt.Fprintln(w, ref)
+		fmt.Fprintf(w, "%s is %s, with %s\n", f.Bundle.Ref(), done, counted(len(f.Signatures), "signature"))
+		fmt.Fprintf(w, "bundle digest  %s\npull by        %s\n", f.Bundle.Digest, ref)
 	})
 }
 

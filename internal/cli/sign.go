@@ -221,6 +221,9 @@ func (a *app) bundleVerifyCmd() *cobra.Command {
 		if err := f.Verify(cmd.Context()); err != nil {
 			return err
 		}
+		if e := f.Bundle.Expires; !e.IsZero() && !a.Now().Before(e) {
+			return lane.Errorf(lane.Refused, "%s expired at %s: no server takes it; set `expires` in its bundle.yaml, build and sign it again", f.Bundle.Ref(), when(e))
+		}
 		status := lane.BundleStatus{Bundle: f.Bundle}
 		note := "its signatures were not looked at: give --trust FILE"
 		if file != "" {

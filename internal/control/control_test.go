@@ -72,7 +72,7 @@ func newRig(t *testing.T) *rig {
 	r.must(err)
 	loader := filepath.Join(r.dir, "snponly.efi")
 	r.must(os.WriteFile(loader, []byte("a loader"), 0o644))
-	r.Control = control.New(control.Config{Site: seed.Site{SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB ops@example.org"}}, Store: r.store, Bundles: bundles, Now: r.clock, Rand: &counter{}, BaseURL: "http://10.0.0.1:8080",
+	r.Control = control.New(control.Config{Site: seed.Site{SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ops@example.org"}}, Store: r.store, Bundles: bundles, Now: r.clock, Rand: &counter{}, BaseURL: "http://10.0.0.1:8080",
 		Hold: script.Hold{Wait: 30 * time.Second, Then: "local-boot"}, HoldScreen: true, Networks: []control.Network{{Interface: "eno2", BaseURL: "http://10.0.0.1:8080", Subnet: lane.Subnet{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Server: netip.MustParseAddr("10.0.0.1"),
 			Routers: []netip.Addr{netip.MustParseAddr("10.0.0.254")}, DNS: []netip.Addr{netip.MustParseAddr("10.0.0.53")}}}},
 		Loaders: map[lane.Platform][]string{

@@ -181,8 +181,11 @@ func MoveAlias(a BundleAlias, was, b Bundle, allow bool, by, why string, now tim
 
 // RollBackAlias points an alias at what it pointed at before.
 func RollBackAlias(a BundleAlias, by, why string, now time.Time) (BundleAlias, Event, error) {
-	if len(a.Before) == 0 {
-		return a, Event{}, Errorf(Refused, "the alias %s has pointed at %s only: there is nothing to go back to", a.Name, a.Target.Ref)
+	switch {
+	case a.Target.Bundle == "":
+		return a, Event{}, Errorf(NotFound, "no alias %q: `bootlane bundle alias` lists those that are", a.Name)
+	case len(a.Before) == 0:
+		return a, Event{}, Errorf(Refused, "the alias %s points at %s, and before that there is nothing to go back to; any other: `bootlane bundle alias %s BUNDLE`", a.Name, a.Target.Ref, a.Name)
 	}
 	last := len(a.Before) - 1
 	message := fmt.Sprintf("alias %s rolled back to %s, from %s", a.Name, a.Before[last].Ref, a.Target.Ref)

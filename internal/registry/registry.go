@@ -295,7 +295,7 @@ func explain(err error) error {
 	case lane.CodeOf(err) != "" || errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, http.ErrSchemeMismatch):
-		code, hint = lane.Invalid, "the registry speaks no TLS: --plain-http, or in the configuration registryPlainHTTP, if that is meant"
+		code, hint = lane.Unavailable, "the registry speaks no TLS: --plain-http, or in the configuration registryPlainHTTP, if that is meant"
 	case errors.Is(err, errdef.ErrNotFound):
 		code, hint = lane.NotFound, "the registry does not have it"
 	case errors.Is(err, content.ErrMismatchedDigest), errors.Is(err, content.ErrTrailingData), errors.Is(err, content.ErrInvalidDescriptorSize), errors.Is(err, errdef.ErrInvalidDigest):

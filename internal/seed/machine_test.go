@@ -779,7 +779,7 @@ func TestHostileValues(t *testing.T) {
 			t.Parallel()
 			m, in := newMachine(t), full(lane.SeedPreseed)
 			in.Host.Identity.Serial, in.Host.Run.Disk = s, lane.DiskSelector{Serial: s}
-			in.Site.SSHKeys = []string{"ssh-ed25519 AAAA " + s}
+			in.Site.SSHKeys = []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA " + s}
 			m.write("sys/class/dmi/id/product_serial", s+"\n")
 			m.disk("vda", map[string]string{"size": "1", "serial": s})
 			m.write("served/firstboot.sh", "")

@@ -27,7 +27,7 @@ func full(seed string) Input {
 			Run:      lane.Run{ID: "r-abc123", BundleName: "debian-12-1", Disk: lane.DiskSelector{ByID: "wwn-0x5002538e00000001", ByPath: "pci-0000:00:17.0-ata-1", WWN: "0x5002538e00000001", Serial: "S1", SizeGB: 480}}},
 		Bundle: lane.Bundle{Name: "debian-12", Version: "1", Seed: seed, Release: "bookworm", Args: "console=ttyS0,115200", Mirror: "http://mirror.example.org/debian/20261101T000000Z/",
 			Security: "http://mirror.example.org:8081/debian-security"},
-		Site: Site{Domain: "example.net", User: "admin1", PasswordHash: "$6$saltsalt$" + strings.Repeat("a", 86), SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB alice@example.org", "ssh-rsa AAAAB3NzaC1yc2EAAAADAQAB bob's key"},
+		Site: Site{Domain: "example.net", User: "admin1", PasswordHash: "$6$saltsalt$" + strings.Repeat("a", 86), SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA alice@example.org", "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAEQDBwcHBwcHBwcHBwcHBwcHB bob's key"},
 			Locale: "de_DE.UTF-8", Keyboard: "de", Timezone: "Europe/Berlin", NTP: []string{"10.0.0.2", "ntp.example.org"}},
 		Base: testBase,
 	}
@@ -174,6 +174,10 @@ func TestCheck(t *testing.T) {
 		{"weak hash", func(in *Input) { in.Site.PasswordHash = "$1$salt$" + strings.Repeat("a", 22) }, []string{"site.passwordHash"}},
 		{"key with options", func(in *Input) { in.Site.SSHKeys = []string{`command="sh" ssh-ed25519 AAAA x`} }, []string{"site.sshKeys[0]"}},
 		{"private key", func(in *Input) { in.Site.SSHKeys = []string{"-----BEGIN OPENSSH PRIVATE KEY-----"} }, []string{"site.sshKeys[0]"}},
+		{"key cut short", func(in *Input) { in.Site.SSHKeys = []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA x"} }, []string{"site.sshKeys[0]"}},
+		{"key of another type", func(in *Input) {
+			in.Site.SSHKeys = []string{"ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA x"}
+		}, []string{"site.sshKeys[0]"}},
 		{"two keys in one", func(in *Input) { in.Site.SSHKeys = []string{"ssh-ed25519 AAAA x\nssh-ed25519 AAAA y"} }, []string{"site.sshKeys", "site.sshKeys[0]"}},
 		{"time zone", func(in *Input) { in.Site.Timezone = "../etc" }, []string{"site.timezone"}},
 		{"locale", func(in *Input) { in.Site.Locale = "a b" }, []string{"site.locale"}},

@@ -1,10 +1,13 @@
 package seed
 
 import (
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 var (
@@ -43,8 +46,11 @@ func (s Site) Validate() []string {
 		bad("passwordHash", "is not a crypt hash of type $6$, $y$ or $5$: make one with `mkpasswd -m sha-512`, never put a password here")
 	}
 	for i, k := range s.SSHKeys {
-		if !sshKey.MatchString(k) {
+		switch {
+		case !sshKey.MatchString(k):
 			bad(fmt.Sprintf("sshKeys[%d]", i), "is not one public key line, TYPE BASE64 COMMENT, without options")
+		case !wholeKey(k):
+			bad(fmt.Sprintf("sshKeys[%d]", i), "is cut short, or is not of the type that it begins with: with it nobody could log in; copy the whole line of the .pub file")
 		}
 	}
 	if !zoneName.MatchString(s.Timezone) {
@@ -62,4 +68,24 @@ func (s Site) Validate() []string {
 		}
 	}
 	return out
+}
+
+// wholeKey reports whether the key of a public key line is whole, and of the line's type:
+// fields with their length in front, of which the first is the type (RFC 4253, 6.6).
+func wholeKey(line string) bool {
+	fields := strings.Fields(line)
+	b, err := base64.StdEncoding.DecodeString(fields[1])
+	for n := 0; err == nil && len(b) > 0; n++ {
+		if len(b) < 4 {
+			return false
+		}
+		size := uint64(binary.BigEndian.Uint32(b))
+		if size > uint64(len(b)-4) || n == 0 && string(b[4:4+size]) != fields[0] {
+			return false
+		}
+		if b = b[4+size:]; len(b) == 0 {
+			return n > 0
+		}
+	}
+	return false
 }

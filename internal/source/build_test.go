@@ -87,7 +87,8 @@ func TestLayouts(t *testing.T) {
 				t.Errorf("%s: the image in the bundle is another one", name)
 			}
 			// What a seed answers is a bundle as it is, or once it has a mirror.
-			if _, err := bundle.ReadManifest(r.Dir); (err == nil) != strings.Contains(want, "seed:") {
+			_, err = bundle.ReadManifest(r.Dir)
+			if preseed := strings.Contains(want, "debian-preseed"); preseed != strings.Contains(fmt.Sprint(err), "mirror: is missing") || !preseed && (err == nil) != strings.Contains(want, "seed:") {
 				t.Errorf("%s: %v\n%s", name, err, text)
 			}
 		}
@@ -108,6 +109,10 @@ func TestLoadersInElTorito(t *testing.T) {
 	}
 	tree["boot/efi.img"] = string(isotest.Read(t, isotest.FAT(t, "2000", "12", map[string]string{"EFI/BOOT/BOOTX64.EFI": "shim", "EFI/BOOT/grubx64.efi": "GRUB"})))
 	tree[".disk/info"] = `Ubuntu-Server 24.04.1 LTS "Noble Numbat" - Release amd64 (20240827)`
+	if r, err := build(t, source.Request{From: []string{"dir:" + isotest.Files(t, tree)}}); err != nil || !strings.Contains(string(isotest.Read(t, filepath.Join(r.Dir, "bundle.yaml"))), "arch: x86_64") {
+		t.Errorf("the architecture in the title: %v", err)
+	}
+	tree[".disk/info"] = `Ubuntu-Server 24.04.1 LTS "Noble Numbat"`
 	_, err := build(t, source.Request{From: []string{"iso:" + isotest.ISO(t, isotest.Files(t, tree))}})
 	if lane.CodeOf(err) != lane.Invalid || !strings.Contains(err.Error(), "does not tell its architecture") {
 		t.Errorf("without a catalog: %v", err)

@@ -3,6 +3,7 @@ package source
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
@@ -140,8 +141,11 @@ func (m Media) finish(fsys fs.FS) (Media, error) {
 			}
 		}
 	}
+	for _, word := range strings.Fields(m.Title) { // Release amd64 (20240827)
+		m.Arch = cmp.Or(m.Arch, architectures[word])
+	}
 	if m.Arch == "" {
-		return m, lane.Errorf(lane.Invalid, "%q does not tell its architecture", m.Title)
+		return m, lane.Errorf(lane.Invalid, "%q does not tell its architecture, by no path, boot loader or title: it cannot be what was published", m.Title)
 	}
 	s, beside := suffix[m.Arch], path.Dir(m.Kernel)+"/"
 	for _, c := range []struct {

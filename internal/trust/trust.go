@@ -247,8 +247,24 @@ func (p Policy) count(list []signed, now time.Time) Verdict {
 	if len(list) == 0 {
 		why = append(why, "it is not signed: `bootlane bundle sign DIR --key FILE`, and import it again")
 	}
-	v.Refusal = fmt.Sprintf("%d of the %d trusted signatures that it needs; %s", len(v.Signers), p.Threshold, strings.Join(why, "; "))
+	if len(v.Signers) > 0 {
+		why = append([]string{"signed by " + strings.Join(v.Signers, ", ")}, why...)
+		if others := p.others(v.Signers, now); len(others) > 0 {
+			why = append(why, "it needs one more of "+strings.Join(others, ", "))
+		}
+	}
+	v.Refusal = fmt.Sprintf("%d of the %d trusted signatures that it needs: %s", len(v.Signers), p.Threshold, strings.Join(why, "; "))
 	return v
+}
+
+// others returns the names of the keys in force that have not signed.
+func (p Policy) others(signers []string, now time.Time) (out []string) {
+	for _, k := range p.Keys {
+		if !slices.Contains(signers, k.Name) && p.unusable(k.Public, k.From, k.Until, now) == "" {
+			out = append(out, k.Name)
+		}
+	}
+	return out
 }
 
 // KeyID prints the number of a key as minisign does.

@@ -70,8 +70,8 @@ ln -sf /etc/systemd/system/bootlane-firstboot.service /target/etc/systemd/system
 home='/home/admin1'
 mkdir -p "/target$home/.ssh"
 cat > "/target$home/.ssh/authorized_keys" <<'END-OF-KEYS'
-ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB alice@example.org
-ssh-rsa AAAAB3NzaC1yc2EAAAADAQAB bob's key
+ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA alice@example.org
+ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAEQDBwcHBwcHBwcHBwcHBwcHB bob's key
 END-OF-KEYS
 chmod 0700 "/target$home/.ssh"
 chmod 0600 "/target$home/.ssh/authorized_keys"

@@ -137,8 +137,8 @@ account() {
 	home=$(getent passwd 'admin1' | cut -d: -f6)
 	mkdir -p "$home/.ssh" || return 1
 	cat > "$home/.ssh/authorized_keys" <<'END-OF-KEYS' || return 1
-ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB alice@example.org
-ssh-rsa AAAAB3NzaC1yc2EAAAADAQAB bob's key
+ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA alice@example.org
+ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAEQDBwcHBwcHBwcHBwcHBwcHB bob's key
 END-OF-KEYS
 	chmod 0700 "$home/.ssh" && chmod 0600 "$home/.ssh/authorized_keys" && chown -R 'admin1:' "$home/.ssh" || return 1
 }
