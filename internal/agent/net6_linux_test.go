@@ -208,7 +208,7 @@ func dnsmasq(s *site, mode string) {
 		s.t.Fatal("dnsmasq is missing: apt-get install dnsmasq-base")
 	}
 	var out screen
-	cmd := exec.Command("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--interface=server", "--bind-interfaces", "--log-facility=-", "--log-dhcp",
+	cmd := exec.Command("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--port=0", "--user=root", "--interface=server", "--bind-interfaces", "--log-facility=-", "--log-dhcp",
 		"--enable-ra", "--dhcp-range=fd77::1000,fd77::1fff,"+mode+"64,10m", "--dhcp-option=option6:dns-server,[fd77::35]", "--dhcp-leasefile="+filepath.Join(s.t.TempDir(), "leases"))
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = &out, &out, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
