@@ -468,9 +468,11 @@ func killed(ctx context.Context, l *Lab) error {
 	}
 	written := func() (bool, error) {
 		h, err := l.client.Host(ctx, m.Name)
-		return err == nil && h.Run.Stage == lane.StageInstaller && h.Run.Total > 0 && h.Run.Done >= h.Run.Total*9/10, nil
+		// Half: the agent tells every few seconds, and the next report may be that it is written.
+		half := h.Run.Stage == lane.StageInstaller && h.Run.Total > 0 && h.Run.Done >= h.Run.Total/2
+		return err == nil && (half || h.Run.Stage.AtLeast(lane.StageDiskWritten)), nil
 	}
-	if err := l.until(ctx, patience, "the image is nearly written", written); err != nil {
+	if err := l.until(ctx, patience, "half of the image is written", written); err != nil {
 		return err
 	}
 	if err := l.killServer(ctx, "between image and report"); err != nil {
