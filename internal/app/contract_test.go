@@ -490,7 +490,7 @@ func TestImageTrust(t *testing.T) {
 			t.Errorf("%s: %q", found[i][1], got)
 		}
 	}
-	if _, body := get(t, scriptURL(func(v url.Values) { v.Set("platform", "pcbios") })); bytes.Contains(body, []byte("img"+"verify")) || !bytes.Contains(body, []byte("kernel http")) {
+	if _, body := get(t, scriptURL(func(v url.Values) { v.Set("platform", "pcbios") })); bytes.Contains(body, []byte("imgverify")) || !bytes.Contains(body, []byte("kernel http")) {
 		t.Errorf("for a loader that cannot check:\n%s", body)
 	}
 }

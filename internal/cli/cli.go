@@ -126,12 +126,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 refused, 4 unreachable.`
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{Use: "bootlane", Short: "a provisioning lane for bare metal", Long: rootLong, SilenceErrors: true, SilenceUsage: true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return noCommand(cmd, args[0])
-			}
-			return nil
-		},
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	f := root.PersistentFlags()
 	f.StringVar(&a.server, "server", a.fromEnv("BOOTLANE_SERVER", "http://127.0.0.1:8070"), "operators' `URL` of the server (BOOTLANE_SERVER)")
@@ -162,10 +157,15 @@ func (a *app) fromEnv(name, unset string) string {
 	return unset
 }
 
-// args checks the number of arguments and calls it a usage error.
+// args checks the number of arguments and calls it a usage error; to a group of commands, an
+// argument is one that there is not.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, argv []string) error {
-		if err := check(cmd, argv); err != nil {
+		err := check(cmd, argv)
+		if err != nil && len(argv) > 0 && cmd.HasAvailableSubCommands() {
+			return noCommand(cmd, argv[0])
+		}
+		if err != nil {
 			return usageError{fmt.Errorf("%d arguments are given; usage: %s", len(argv), cmd.UseLine())}
 		}
 		return nil

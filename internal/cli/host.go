@@ -18,12 +18,7 @@ import (
 
 func (a *app) hostCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "host", Short: "the inventory: import, list, show, accept",
-		Args: func(cmd *cobra.Command, argv []string) error {
-			if len(argv) > 0 {
-				return noCommand(cmd, argv[0])
-			}
-			return nil
-		},
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(a.hostImportCmd(), a.hostListCmd(), a.onHost(a.hostShowCmd()), a.onHost(a.hostAcceptCmd()))
 	return cmd
