@@ -7,18 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,35 +24,6 @@ import (
 	"bootlane/internal/nettest"
 	"bootlane/internal/registry"
 )
-
-// distribution starts Debian's docker-registry on loopback, and returns its address.
-func distribution(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	addr := l.Addr().String()
-	must(t, l.Close())
-	dir := t.TempDir()
-	must(t, os.WriteFile(dir+"/config.yml", fmt.Appendf(nil, "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp:\n  addr: %s\n", dir, addr), 0o600))
-	cmd := exec.Command("docker-registry", "serve", dir+"/config.yml")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%v: install Debian's docker-registry (scripts/setup)", err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it is ours, and has no other end
-		_ = cmd.Wait()
-	})
-	for range 200 {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			_ = c.Close() // it listens
-			return addr
-		}
-		time.Sleep(50 * time.Millisecond) // another process starts: there is nothing to wait on
-	}
-	t.Fatal("docker-registry does not listen")
-	return ""
-}
 
 // line is the way to a registry, which may end in the middle of a large blob.
 type line struct {
@@ -136,7 +104,7 @@ func until(t *testing.T, what string, done func() bool) {
 // what was pushed; a file that rots is mended in mid-install.
 func TestPullThrough(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
-	addr := distribution(t)
+	addr := nettest.Registry(t, "")
 	dir := t.TempDir()
 	files := map[string]string{"linux": strings.Repeat("kernel", 50_000), "initrd": strings.Repeat("0123456789", 300_000)}
 	for name, text := range files {

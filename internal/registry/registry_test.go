@@ -1,7 +1,6 @@
 package registry_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,7 +18,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -27,6 +25,7 @@ import (
 	"time"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/nettest"
 	"bootlane/internal/registry"
 )
 
@@ -121,47 +120,6 @@ func whole(t testing.TB, dir string, blobs map[lane.Digest]string) {
 	}
 }
 
-// distribution starts Debian's docker-registry on loopback, and returns its address.
-func distribution(t testing.TB, more string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nhttp:\n  addr: %s\n%s", dir, addr, more)
-	if err := os.WriteFile(dir+"/config.yml", []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("docker-registry", "serve", dir+"/config.yml")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%v: install Debian's docker-registry (scripts/setup)", err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it is ours, and has no other end
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("docker-registry:\n%s", &log)
-		}
-	})
-	for range 200 {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			_ = c.Close() // it listens
-			return addr
-		}
-		time.Sleep(50 * time.Millisecond) // another process starts: there is nothing to wait on
-	}
-	t.Fatal("docker-registry does not listen")
-	return ""
-}
-
 func open(t testing.TB, ref string, o registry.Options) *registry.Repository {
 	t.Helper()
 	r, err := registry.Open(ref, o)
@@ -174,7 +132,7 @@ func open(t testing.TB, ref string, o registry.Options) *registry.Repository {
 // TestDistribution pushes to Debian's docker-registry and pulls again, by tag and by digest.
 func TestDistribution(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
-	ctx, addr := context.Background(), distribution(t, "")
+	ctx, addr := context.Background(), nettest.Registry(t, "")
 	manifest, blobs := artifact(usual())
 	from := t.TempDir()
 	source := layout(t, from, blobs)
@@ -269,7 +227,7 @@ func TestCredentials(t *testing.T) {
 	if err := os.WriteFile(dir+"/htpasswd", []byte("ops:"+bcryptOfHorse+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	addr := distribution(t, fmt.Sprintf("  tls: {certificate: %s, key: %s}\nauth: {htpasswd: {realm: lab, path: %s/htpasswd}}\n", cert, key, dir))
+	addr := nettest.Registry(t, fmt.Sprintf("  tls: {certificate: %s, key: %s}\nauth: {htpasswd: {realm: lab, path: %s/htpasswd}}\n", cert, key, dir))
 	manifest, blobs := artifact(usual())
 	source := layout(t, t.TempDir(), blobs)
 	ca, err := os.ReadFile(cert)
@@ -557,7 +515,7 @@ func TestFullDisk(t *testing.T) {
 func TestLayout(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
 	manifest, blobs := artifact(usual())
-	addr := distribution(t, "")
+	addr := nettest.Registry(t, "")
 	for name, damage := range map[string]func(dir string) error{
 		"a manifest": func(dir string) error { return os.WriteFile(blob(dir, manifest), []byte("{}"), 0o600) },
 		"a length":   func(dir string) error { return os.Truncate(blob(dir, digest([]byte(usual()["linux"]))), 1000) },
@@ -588,7 +546,7 @@ func TestLayout(t *testing.T) {
 // hash it, and the disk is as fast as it is.
 func BenchmarkDistribution(b *testing.B) {
 	b.Setenv("DOCKER_CONFIG", b.TempDir())
-	addr := distribution(b, "")
+	addr := nettest.Registry(b, "")
 	const size = 200_000_000
 	random := make([]byte, size)
 	if _, err := rand.Read(random); err != nil {
