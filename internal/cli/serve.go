@@ -53,7 +53,7 @@ func (a *app) serveCmd() *cobra.Command {
 		return nil
 	}}
 	cmd.Flags().StringVarP(&config, "config", "c", a.fromEnv("BOOTLANE_CONFIG", "/etc/bootlane/config.yaml"), "configuration `file` (BOOTLANE_CONFIG)")
-	cmd.Flags().BoolVar(&check, "check", false, "only say whether this configuration would serve")
+	cmd.Flags().BoolVar(&check, "check", false, "only look at the configuration, its files and the interfaces; whether the ports are free is not tried")
 	return cmd
 }
 
