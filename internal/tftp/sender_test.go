@@ -27,6 +27,9 @@ func patient(t *testing.T, size int64, timeout time.Duration) script {
 	return script{t, newSender(size, terms{block: 512, window: 1, timeout: timeout, oack: []byte("oack")}, time.Second)}
 }
 
+// ack takes an ACK of which nobody knows how long it took.
+func (s script) ack(wire uint16) step { return s.sender.ack(wire, 0) }
+
 func (s script) want(what string, got, want step) {
 	s.t.Helper()
 	if d := cmp.Diff(want, got, all()); d != "" {
@@ -351,8 +354,7 @@ func TestRetransmissionTimer(t *testing.T) {
 	if got := s.start(); got.wait != time.Second {
 		t.Fatalf("before anything is measured: %+v", got)
 	}
-	s.heardAfter(300 * time.Microsecond)
-	if got := s.ack(1); got.wait != leastRTO {
+	if got := s.ack(1, 300*time.Microsecond); got.wait != leastRTO {
 		t.Errorf("with a short round trip: %+v", got)
 	}
 	s.heardAfter(0) // a clock that stands still measures nothing
@@ -381,6 +383,28 @@ func TestRetransmissionTimer(t *testing.T) {
 	}
 }
 
+// TestEarlyTimer: where no window ever arrives whole and in order none is measured, and then a loss must not cost the whole
+// second that was agreed; but one packet's round trip does not tell how long a window takes.
+func TestEarlyTimer(t *testing.T) {
+	s := newSender(100000, terms{block: 512, window: 4, timeout: time.Second, oack: []byte("oack")}, time.Second)
+	s.start()
+	if got := s.ack(0, 300*time.Microsecond); got != blocks(1, 4).after(earlyRTO) {
+		t.Errorf("after the OACK: %+v", got)
+	}
+	s.expired()
+	if got := s.ack(2, 0); got != blocks(3, 6).after(earlyRTO) {
+		t.Errorf("after a window that was sent again: %+v", got)
+	}
+	if got := s.ack(6, 2*time.Millisecond); got != blocks(7, 10).after(leastRTO) {
+		t.Errorf("after a window: %+v", got)
+	}
+	slow := newSender(100000, terms{block: 512, window: 4, timeout: time.Second, oack: []byte("oack")}, time.Second)
+	slow.start()
+	if got := slow.ack(0, 2*time.Second); got != blocks(1, 4) {
+		t.Errorf("after an OACK that took longer than agreed: %+v", got)
+	}
+}
+
 // TestOnce: no round trip is measured of what was sent again.
 func TestOnce(t *testing.T) {
 	s := newSender(100000, terms{block: 512, window: 4, timeout: time.Second}, time.Second)
@@ -389,12 +413,12 @@ func TestOnce(t *testing.T) {
 		want bool
 	}{
 		{func() { s.start() }, true},
-		{func() { s.ack(4) }, true},
-		{func() { s.ack(6) }, false}, // of a window to 8: 7 is sent again
-		{func() { s.ack(10) }, true},
-		{func() { s.ack(10) }, false}, // a duplicate: the wait is shortened
+		{func() { s.ack(4, 0) }, true},
+		{func() { s.ack(6, 0) }, false}, // of a window to 8: 7 is sent again
+		{func() { s.ack(10, 0) }, true},
+		{func() { s.ack(10, 0) }, false}, // a duplicate: the wait is shortened
 		{func() { s.expired() }, false},
-		{func() { s.ack(14) }, true},
+		{func() { s.ack(14, 0) }, true},
 		{func() { s.expired() }, false},
 	} {
 		if step.do(); s.once() != step.want {

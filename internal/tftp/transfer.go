@@ -247,12 +247,12 @@ func (t *transfer) receive(b []byte, from netip.AddrPort) (next step, ok bool) {
 		}
 	case err != nil:
 	case p.op == opAck:
-		t.heard.Store(max(1, int64(t.now().Sub(t.report.Started))))
-		before := t.sender.acked
-		next = t.sender.ack(p.block)
-		if t.sender.acked > before && !t.asked.IsZero() {
-			t.sender.heardAfter(t.now().Sub(t.asked))
+		now, rtt := t.now(), time.Duration(0)
+		t.heard.Store(max(1, int64(now.Sub(t.report.Started))))
+		if !t.asked.IsZero() {
+			rtt = now.Sub(t.asked)
 		}
+		next = t.sender.ack(p.block, rtt)
 		return next, next != step{}
 	case p.op == opError:
 		next = t.sender.refused(p.err.Code)
