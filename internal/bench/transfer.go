@@ -201,7 +201,7 @@ func http(ctx context.Context, r *rig) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := r.file("nginx.conf", fmt.Sprintf("daemon off; user root; worker_processes auto; pid %s; error_log %s;\nevents {}\nhttp { access_log off; sendfile on; tcp_nopush on; server { listen 8080; root %s; } }\n",
+	config, err := r.file("nginx.conf", fmt.Sprintf("daemon off; user root; worker_processes auto; pid %s; error_log %s;\nevents { worker_connections 8192; }\nhttp { access_log off; sendfile on; tcp_nopush on; server { listen 8080; root %s; } }\n",
 		filepath.Join(r.dir, "nginx.pid"), filepath.Join(r.dir, "nginx.err"), filepath.Dir(file)))
 	if err != nil {
 		return nil, err

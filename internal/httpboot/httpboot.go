@@ -248,7 +248,7 @@ func (s *Server) boot(w http.ResponseWriter, r *http.Request, f lane.Facts) {
 	before := acknowledged(connOf(r))
 	w.Header().Set("Content-Type", mediaType(p.File))
 	w.Header().Set("Cache-Control", "no-store")
-	http.ServeContent(w, r, "", time.Time{}, unwrap(file))
+	content(w, r, unwrap(file))
 	if r.Method == http.MethodGet && r.Header.Get("Range") == "" && received(w, r, before+size) {
 		s.cfg.Boots.Loaded(p)
 	}
@@ -303,7 +303,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request, p lane.RunPath, f 
 	w.Header().Set("Content-Type", mediaType(p.Name))
 	w.Header().Set("ETag", `"`+string(bf.Digest)+`"`)
 	w.Header().Set("Cache-Control", "private, immutable")
-	http.ServeContent(w, r, "", time.Time{}, file)
+	content(w, r, file)
 }
 
 // tree serves a file out of an ISO image.
@@ -331,7 +331,7 @@ func (s *Server) tree(w http.ResponseWriter, r *http.Request, p lane.RunPath, f 
 	w.Header().Set("Content-Type", mediaType(p.Name))
 	w.Header().Set("ETag", `"`+string(bf.Digest)+"/"+url.PathEscape(p.Name)+`"`)
 	w.Header().Set("Cache-Control", "private, immutable")
-	http.ServeContent(w, r, "", time.Time{}, file)
+	content(w, r, file)
 }
 
 // within opens a plain file that lies in an ISO image.
@@ -355,6 +355,12 @@ func within(image io.ReaderAt, size int64, name string) (io.ReadSeeker, fs.FileI
 		return nil, nil, lane.Errorf(lane.NotFound, "%s is a directory of the installer tree: only its files are served", name)
 	}
 	return seeker, info, nil
+}
+
+// content answers with a file, or the part of it that is asked for.
+func content(w http.ResponseWriter, r *http.Request, file io.ReadSeeker) {
+	defer cork(connOf(r))()
+	http.ServeContent(w, r, "", time.Time{}, file)
 }
 
 func (s *Server) order(w http.ResponseWriter, r *http.Request, p lane.RunPath, f lane.Facts) {

@@ -131,3 +131,21 @@ func acknowledged(c *net.TCPConn) int64 {
 	}
 	return n
 }
+
+// cork makes the kernel gather full segments until pull is called (tcp(7), TCP_CORK). net/http sets TCP_NODELAY, and
+// with that each few pages of a file are a push of their own, which is most of what a large file costs.
+func cork(c *net.TCPConn) (pull func()) {
+	set := func(int) bool { return false }
+	if c != nil {
+		if raw, err := c.SyscallConn(); err == nil {
+			set = func(on int) (ok bool) {
+				err := raw.Control(func(fd uintptr) { ok = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, on) == nil })
+				return err == nil && ok // a connection that is gone has nothing to gather
+			}
+		}
+	}
+	if !set(1) {
+		return func() {}
+	}
+	return func() { set(0) }
+}

@@ -3,8 +3,10 @@ package httpboot
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"bootlane/internal/lane"
 	"bootlane/internal/nettest"
@@ -89,4 +93,57 @@ func watch(t *testing.T, file oneFile, scheme string, secure *tls.Config, client
 		t.Fatal(err)
 	}
 	nettest.Eventually(t, "an ended transfer is listed no more", func() bool { return len(s.Transfers(capability)) == 0 })
+}
+
+// TestCork: what was gathered goes out when the cork is pulled, and a connection without one is none of its business.
+func TestCork(t *testing.T) {
+	ours, theirs := connected(t)
+	corked := func() int {
+		raw, err := ours.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		on := -1
+		if err := raw.Control(func(fd uintptr) { on, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK) }); err != nil {
+			t.Fatal(err)
+		}
+		return on
+	}
+	pull := cork(ours)
+	if corked() != 1 {
+		t.Error("nothing is gathered")
+	}
+	if _, err := ours.Write([]byte("the rest")); err != nil {
+		t.Fatal(err)
+	}
+	if pull(); corked() != 0 {
+		t.Error("the cork stays in")
+	}
+	got := make([]byte, 8)
+	if _, err := io.ReadFull(theirs, got); err != nil || string(got) != "the rest" {
+		t.Errorf("%q, %v", got, err)
+	}
+	cork(nil)()
+	if err := ours.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cork(ours)() // does nothing, and does not panic
+}
+
+// connected returns the two ends of a TCP connection.
+func connected(t *testing.T) (ours, theirs *net.TCPConn) {
+	t.Helper()
+	lis, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lis.Close() }()
+	if theirs, err = net.DialTCP("tcp", nil, lis.Addr().(*net.TCPAddr)); err != nil {
+		t.Fatal(err)
+	}
+	if ours, err = lis.AcceptTCP(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(ours.Close(), theirs.Close()) })
+	return ours, theirs
 }
