@@ -24,8 +24,8 @@ type Lossy struct {
 }
 
 const (
-	allProtocols = 0x0003 // ETH_P_ALL
-	late         = 3 * time.Millisecond
+	allProtocols = 0x0003               // ETH_P_ALL
+	behind       = 3 * time.Millisecond // of those that arrive after later ones, or twice
 )
 
 // Join passes frames from each of two interfaces to the other, until ctx ends. It opens
@@ -59,6 +59,15 @@ func unchecked(frame []byte) {
 
 // pass copies frames until the sockets are closed.
 func (l Lossy) pass(from, to *packet.Conn) {
+	send := func(frame []byte) { _, _ = to.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}) } // one that cannot be sent is lost
+	line := make(chan delayed, lineLength)
+	defer close(line)
+	go func() {
+		for d := range line {
+			time.Sleep(time.Until(d.due))
+			send(d.frame)
+		}
+	}()
 	buf := make([]byte, 65536)
 	for {
 		n, addr, err := from.ReadFrom(buf)
@@ -71,24 +80,36 @@ func (l Lossy) pass(from, to *packet.Conn) {
 		frame := append([]byte(nil), buf[:n]...)
 		unchecked(frame)
 		if l.Spared != nil && l.Spared(frame) {
-			_, _ = to.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}) // one that cannot be sent is lost
+			send(frame)
 			continue
 		}
 		if l.Random() < l.Loss {
 			continue
 		}
-		wait := l.Delay + time.Duration(l.Random()*float64(l.Jitter))
-		if l.Random() < l.Reorder {
-			wait += late
-		}
-		send := func() { _, _ = to.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}) } // one that cannot be sent is lost
+		wait, late := l.Delay+time.Duration(l.Random()*float64(l.Jitter)), l.Random() < l.Reorder
 		if l.Random() < l.Duplicate {
-			time.AfterFunc(wait+late, send)
+			time.AfterFunc(wait+behind, func() { send(frame) })
 		}
-		if wait == 0 {
-			send()
-			continue
+		switch {
+		case late:
+			time.AfterFunc(wait+behind, func() { send(frame) })
+		case l.Jitter > 0: // as they come: jitter reorders
+			time.AfterFunc(wait, func() { send(frame) })
+		case wait > 0: // in order, as on a long cable; a full one loses what comes
+			select {
+			case line <- delayed{time.Now().Add(wait), frame}:
+			default:
+			}
+		default:
+			send(frame)
 		}
-		time.AfterFunc(wait, send)
 	}
 }
+
+// delayed is a frame on its way along the cable.
+type delayed struct {
+	due   time.Time
+	frame []byte
+}
+
+const lineLength = 4096 // frames on their way, in one direction
