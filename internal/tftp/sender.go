@@ -113,6 +113,15 @@ func (s *sender) heardAfter(rtt time.Duration) {
 	s.rto = min(max(s.srtt+4*s.rttvar, s.least), s.timeout)
 }
 
+// hurried is how long to wait for progress after an ACK that may tell of a loss, or of nothing but a duplicate: twice the
+// round trip, after which what was under way has been answered.
+func (s *sender) hurried() time.Duration {
+	if s.srtt == 0 {
+		return s.rto / 8
+	}
+	return min(max(2*s.srtt, s.least/8), s.rto)
+}
+
 // once reports whether all that is out was sent once. Of what was sent again nobody knows which one was answered: RFC
 // 6298 section 3.
 func (s *sender) once() bool { return s.tries == 1 && !s.recovering && s.nudge == nudgeNone }
@@ -130,8 +139,8 @@ func (s *sender) advance() step {
 // Ahead of acked it is progress. If it is short of sent, the client saw a gap and gets the window from there (RFC 7440
 // section 4), but once: until it has caught up, further ACKs only let new blocks out, for they may well be answers to
 // duplicates, and to answer those with duplicates would go on until the end. The same is true of an ACK equal to acked
-// (RFC 1123 section 4.2.3.1; EDK2 sends one for each DATA that it did not expect). With a window that can also be a client
-// that lost the first block, so it shortens the wait, once: progress ends the wait, loss does not. All others are stale.
+// (RFC 1123 section 4.2.3.1; EDK2 sends one for each DATA that it did not expect). Both can also be a client that lost
+// the next block, so they shorten the wait, once: progress ends the wait, loss does not. All others are stale.
 func (s *sender) ack(wire uint16, rtt time.Duration) step {
 	if s.offering {
 		if wire != 0 {
@@ -146,7 +155,7 @@ func (s *sender) ack(wire uint16, rtt time.Duration) step {
 	switch {
 	case ahead == 0 && s.window > 1 && s.nudge == nudgeNone:
 		s.nudge = nudgeArmed
-		return s.waiting(step{}, s.rto/8)
+		return s.waiting(step{}, s.hurried())
 	case ahead == 0 || ahead > s.sent-s.acked:
 		return step{}
 	}
@@ -161,8 +170,8 @@ func (s *sender) ack(wire uint16, rtt time.Duration) step {
 		s.recovering = false
 	case s.recovering:
 		from := s.sent + 1
-		s.sent = min(s.acked+s.window, s.last)
-		return s.waiting(step{from: from, to: s.sent}, s.rto)
+		s.sent, s.nudge = min(s.acked+s.window, s.last), nudgeArmed
+		return s.waiting(step{from: from, to: s.sent}, s.hurried())
 	default:
 		s.recovering, s.nudge = true, nudgeSpent
 	}

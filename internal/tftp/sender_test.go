@@ -247,23 +247,32 @@ func TestSenderWindow(t *testing.T) {
 		s := play(t, 50*512, 512, 4, false)
 		s.start()
 		s.want("DATA 2 lost, or 1 doubled", s.ack(1), blocks(2, 5))
-		s.want("answer to a duplicate", s.ack(3), blocks(6, 7))
-		s.want("the same again", s.ack(3), step{wait: time.Second / 8})
+		s.want("answer to a duplicate", s.ack(3), blocks(6, 7).after(time.Second/8))
+		s.want("the same again", s.ack(3), step{})
 		s.want("caught up", s.ack(7), blocks(8, 11))
 		s.want("the next gap is answered again", s.ack(9), blocks(10, 13))
 		if s.resent != 3+2 {
 			t.Errorf("resent %d, want 2 to 4, 10 and 11", s.resent)
 		}
 	})
+	t.Run("TF-12 a second gap in the resend of the first is sent again after twice the round trip", func(t *testing.T) {
+		s := play(t, 50*512, 512, 4, false)
+		s.start()
+		s.want("a round trip", s.sender.ack(4, 3*time.Millisecond), blocks(5, 8).after(leastRTO))
+		s.want("DATA 6 lost", s.ack(5), blocks(6, 9).after(leastRTO))
+		s.want("DATA 8 lost", s.ack(7), blocks(10, 11).after(6*time.Millisecond))
+		s.want("nothing came", s.expired(), blocks(8, 11).after(leastRTO))
+		s.want("one resend for it, then as ever", s.expired(), blocks(8, 11).after(2*leastRTO))
+	})
 	t.Run("TF-12 ACK of every block in spite of the window", func(t *testing.T) {
 		s := play(t, 50*512, 512, 4, false)
 		s.start()
 		s.want("ACK 1", s.ack(1), blocks(2, 5))
 		for n := int64(2); n <= 47; n++ {
-			s.want("ACK", s.ack(uint16(n)), blocks(n+4, n+4))
+			s.want("ACK", s.ack(uint16(n)), blocks(n+4, n+4).after(time.Second/8))
 		}
 		for n := int64(48); n <= 50; n++ {
-			s.want("ACK near the end", s.ack(uint16(n)), step{from: 52, to: 51, wait: time.Second})
+			s.want("ACK near the end", s.ack(uint16(n)), step{from: 52, to: 51, wait: time.Second / 8})
 		}
 		s.want("end", s.ack(51), step{end: OutcomeComplete, sure: true})
 	})
