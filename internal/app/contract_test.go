@@ -120,13 +120,13 @@ func (w *world) bundles() {
 		name, _, _ := strings.Cut(seed, "/")
 		dir := filepath.Join(w.dir, name)
 		must(w.T, os.MkdirAll(dir, 0o755))
-		m := bundle.Manifest{Name: name, Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: seed, Kernel: "linux", Initrd: "initrd.gz",
-			Mirror: "http://mirror.example/debian"}
+		m := bundle.Manifest{Name: name, Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: seed,
+			BundleVariant: lane.BundleVariant{Kernel: "linux", Initrd: "initrd.gz", Mirror: "http://mirror.example/debian"}}
 		files := map[string]string{"linux": "kernel of " + name, "initrd.gz": "initrd of " + name}
 		if seed == lane.SeedImage {
 			files["disk.raw"] = strings.Repeat("image of", 2<<20/8)
 			sum := sha256.Sum256([]byte(files["disk.raw"]))
-			m.Image = &bundle.ImageManifest{File: "disk.raw", Compression: "none", RawDigest: "sha256:" + hex.EncodeToString(sum[:]), RawBytes: 2 << 20, RootPartLabel: "root"}
+			m.Image = &lane.BundleImage{File: "disk.raw", Compression: "none", RawDigest: lane.Digest("sha256:" + hex.EncodeToString(sum[:])), RawBytes: 2 << 20, RootLabel: "root"}
 		}
 		if seed == lane.SeedNoCloud { // as Ubuntu's image is, and as Anaconda looks for its tree
 			files["live.iso"] = string(isotest.Read(w.T, isotest.ISO(w.T, isotest.Files(w.T, map[string]string{"images/install.img": "stage 2"}))))
@@ -471,7 +471,7 @@ func TestImageTrust(t *testing.T) {
 	for f, text := range map[string]string{"linux": "kernel", "initrd.gz": "initrd", "linux.sig": "signs the kernel", "initrd.gz.sig": "signs the initrd", "ours.efi": "iPXE", "theirs.kpxe": "iPXE"} {
 		must(t, os.WriteFile(filepath.Join(dir, f), []byte(text), 0o644))
 	}
-	must(t, bundle.WriteManifest(dir, bundle.Manifest{Name: "checked", Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: lane.SeedPreseed, Kernel: "linux", Initrd: "initrd.gz", Mirror: "http://mirror.example/debian",
+	must(t, bundle.WriteManifest(dir, bundle.Manifest{Name: "checked", Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: lane.SeedPreseed, BundleVariant: lane.BundleVariant{Kernel: "linux", Initrd: "initrd.gz", Mirror: "http://mirror.example/debian"},
 		Loaders: map[string]bundle.Loader{"x86_64-uefi": {First: "ours.efi", ImageTrust: true}, "x86_64-bios": {First: "theirs.kpxe"}}}))
 	_, err := bundle.Build(t.Context(), dir)
 	must(t, err)

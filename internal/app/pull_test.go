@@ -110,7 +110,7 @@ func TestPullThrough(t *testing.T) {
 	for name, text := range files {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
-	must(t, bundle.WriteManifest(dir, bundle.Manifest{Name: "sys", Version: "1-a", OS: "debian", Arch: "x86_64", Seed: lane.SeedNoCloud, Kernel: "linux", Initrd: "initrd"}))
+	must(t, bundle.WriteManifest(dir, bundle.Manifest{Name: "sys", Version: "1-a", OS: "debian", Arch: "x86_64", Seed: lane.SeedNoCloud, BundleVariant: lane.BundleVariant{Kernel: "linux", Initrd: "initrd"}}))
 	_, err := bundle.Build(t.Context(), dir)
 	must(t, err)
 	push(t, addr+"/lab/sys:1-a", dir)

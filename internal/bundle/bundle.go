@@ -32,36 +32,24 @@ const (
 
 // Manifest is bundle.yaml.
 type Manifest struct {
-	Name        string                 `yaml:"name"`
-	Version     string                 `yaml:"version"`
-	OS          string                 `yaml:"os"`
-	Release     string                 `yaml:"release,omitempty"`
-	Arch        string                 `yaml:"arch"`
-	Seed        string                 `yaml:"seed"`
-	Kernel      string                 `yaml:"kernel"`
-	Initrd      string                 `yaml:"initrd"`
-	Args        string                 `yaml:"args,omitempty"`
-	Tree        string                 `yaml:"tree,omitempty"` // an ISO image
-	Mirror      string                 `yaml:"mirror,omitempty"`
-	Security    string                 `yaml:"security,omitempty"`
-	Packages    []lane.PackageSnapshot `yaml:"packages,omitempty"`
-	Image       *ImageManifest         `yaml:"image,omitempty"`
-	Loaders     map[string]Loader      `yaml:"loaders,omitempty"` // by platform
-	MinimumSBAT map[string]int         `yaml:"minimumSBAT,omitempty"`
-	FirstBoot   []string               `yaml:"firstBoot,omitempty"` // scripts
-	Expires     string                 `yaml:"expires,omitempty"`   // YYYY-MM-DD, or RFC 3339
-	Sources     []lane.Source          `yaml:"sources,omitempty"`
+	Name    string `yaml:"name"`
+	Version string `yaml:"version"`
+	OS      string `yaml:"os"`
+	Release string `yaml:"release,omitempty"`
+	Arch    string `yaml:"arch,omitempty"`
+	Seed    string `yaml:"seed"`
+	// One architecture's files and arguments stand at the top, those of several below
+	// Architectures.
+	lane.BundleVariant `yaml:",inline"`
+	Architectures      map[lane.Arch]lane.BundleVariant `yaml:"architectures,omitempty"`
+	Packages           []lane.PackageSnapshot           `yaml:"packages,omitempty"`
+	Loaders            map[string]Loader                `yaml:"loaders,omitempty"` // by platform
+	MinimumSBAT        map[string]int                   `yaml:"minimumSBAT,omitempty"`
+	FirstBoot          []string                         `yaml:"firstBoot,omitempty"` // scripts
+	Expires            string                           `yaml:"expires,omitempty"`   // YYYY-MM-DD, or RFC 3339
+	Sources            []lane.Source                    `yaml:"sources,omitempty"`
 	// Files names further files, and may hold the sha256:… that any file must have.
 	Files map[string]string `yaml:"files,omitempty"`
-}
-
-// ImageManifest describes the disk image of an image flow.
-type ImageManifest struct {
-	File          string `yaml:"file"`
-	Compression   string `yaml:"compression"`
-	RawDigest     string `yaml:"rawDigest"`
-	RawBytes      int64  `yaml:"rawBytes"`
-	RootPartLabel string `yaml:"rootPartLabel"`
 }
 
 // Loader is a platform's chain of boot loaders. A plain file name is a chain of one.
@@ -104,6 +92,10 @@ func ReadManifest(dir string) (lane.Bundle, error) {
 func parseManifest(path string, data []byte) (lane.Bundle, error) {
 	var m Manifest
 	doc, problems := strictyaml.Decode(path, data, &m)
+	var raw struct{ Architectures yaml.Node }
+	if err := yaml.Unmarshal(data, &raw); err == nil && raw.Architectures.Tag == "!!null" {
+		m.Architectures = map[lane.Arch]lane.BundleVariant{} // a key with nothing behind it says more than none
+	}
 	b, bad := m.bundle()
 	var found []strictyaml.Problem
 	for _, p := range slices.Concat(bad, check(b)) {
@@ -122,8 +114,8 @@ func parseManifest(path string, data []byte) (lane.Bundle, error) {
 // bundle turns the manifest into the domain's bundle, as far as it can be read. Every file
 // that something names is among its files, without a digest where bundle.yaml has none.
 func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
-	b = lane.Bundle{Name: m.Name, Version: m.Version, OS: m.OS, Release: m.Release, Seed: m.Seed, Kernel: m.Kernel, Initrd: m.Initrd, Args: m.Args, Tree: m.Tree,
-		Mirror: m.Mirror, Security: m.Security, Packages: m.Packages, MinimumSBAT: m.MinimumSBAT, FirstBoot: m.FirstBoot, Sources: m.Sources, Files: map[string]lane.BundleFile{}}
+	b = lane.Bundle{Name: m.Name, Version: m.Version, OS: m.OS, Release: m.Release, Seed: m.Seed, BundleVariant: m.BundleVariant, Architectures: m.Architectures, Packages: m.Packages,
+		MinimumSBAT: m.MinimumSBAT, FirstBoot: m.FirstBoot, Sources: m.Sources, Files: map[string]lane.BundleFile{}}
 	var err error
 	if b.Arch, err = lane.ParseArch(m.Arch); err != nil {
 		b.Arch = lane.Arch(m.Arch)
@@ -137,10 +129,12 @@ func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
 			bad = append(bad, lane.Problem{Field: "expires", Message: fmt.Sprintf("%q is not a date such as 2027-05-31", m.Expires)})
 		}
 	}
-	names := append([]string{m.Kernel, m.Initrd, m.Tree}, m.FirstBoot...)
-	if i := m.Image; i != nil {
-		b.Image = &lane.BundleImage{File: i.File, Compression: i.Compression, RawDigest: lane.Digest(i.RawDigest), RawBytes: i.RawBytes, RootLabel: i.RootPartLabel}
-		names = append(names, i.File)
+	names := slices.Clone(m.FirstBoot)
+	for _, v := range append(slices.Collect(maps.Values(m.Architectures)), m.BundleVariant) {
+		names = append(names, v.Kernel, v.Initrd, v.Tree)
+		if v.Image != nil {
+			names = append(names, v.Image.File)
+		}
 	}
 	for p, l := range m.Loaders {
 		if b.Loaders == nil {
@@ -182,47 +176,23 @@ func check(b lane.Bundle) []lane.Problem {
 	if b.OS == "" {
 		bad("os", "is missing: for example debian")
 	}
-	if _, err := lane.ParseArch(string(b.Arch)); err != nil {
-		bad("arch", "%v", err)
-	}
 	if !slices.Contains(lane.Seeds(), b.Seed) {
 		bad("seed", "%q is not a seed template of this version: use one of %s", b.Seed, strings.Join(lane.Seeds(), ", "))
 	}
-	if b.Seed == lane.SeedPreseed && b.Mirror == "" {
-		bad("mirror", "is missing: the Debian installer takes its packages from a pinned mirror, http://HOST/DIRECTORY")
-	}
-	if b.Image != nil && b.Seed != lane.SeedImage {
-		bad("image", "is written by the seed %s alone, and this bundle's is %s", lane.SeedImage, b.Seed)
-	}
-	if strings.ContainsFunc(b.Args, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'$", r) }) {
-		bad("args", "kernel arguments are plain ASCII without quotes and $: the boot loaders do not quote alike")
-	}
-	_, lost := b.KernelArgs("")
-	for _, p := range lost {
-		bad("args", "%s", p)
-	}
-	for _, word := range strings.Fields(b.Args) {
-		if word == "&&" || word == "||" || word == ";" || word[0] == '#' {
-			bad("args", "%q ends a command for iPXE", word)
+	out = append(out, unprintable("", [][2]string{{"os", b.OS}, {"release", b.Release}})...)
+	return slices.Concat(out, checkArchitectures(b), checkFiles(b), checkScripts(b), checkLoaders(b), checkImages(b), checkOrigin(b))
+}
+
+func unprintable(at string, texts [][2]string) (out []lane.Problem) {
+	for _, t := range texts {
+		if t[1] != lane.Clean(t[1], 300) {
+			out = append(out, lane.Problem{Field: at + t[0], Message: "has characters that cannot be printed, or more than 300"})
 		}
 	}
-	for _, text := range []struct{ name, v string }{{"os", b.OS}, {"release", b.Release}, {"mirror", b.Mirror}, {"security", b.Security}} {
-		if text.v != lane.Clean(text.v, 300) {
-			bad(text.name, "has characters that cannot be printed, or more than 300")
-		}
-	}
-	return slices.Concat(out, checkFiles(b), checkScripts(b), checkLoaders(b), checkImage(b), checkOrigin(b))
+	return out
 }
 
 func checkFiles(b lane.Bundle) (out []lane.Problem) {
-	for _, f := range []struct{ field, name string }{{"kernel", b.Kernel}, {"initrd", b.Initrd}} {
-		if _, ok := b.Files[f.name]; !ok {
-			out = append(out, lane.Problem{Field: f.field, Message: fmt.Sprintf("%q is not one of the bundle's files", f.name)})
-		}
-	}
-	if _, ok := b.Files[b.Tree]; b.Tree != "" && !ok {
-		out = append(out, lane.Problem{Field: "tree", Message: fmt.Sprintf("%q is not one of the bundle's files", b.Tree)})
-	}
 	for _, f := range slices.Sorted(maps.Keys(b.Files)) {
 		if !lane.FileName(f) || reserved(f) {
 			out = append(out, lane.Problem{Field: "files", Message: fmt.Sprintf("%q is not a plain file name: letters, digits and ._-+, no directory, and none that Bootlane uses itself", f)})
@@ -325,40 +295,6 @@ func checkOrigin(b lane.Bundle) (out []lane.Problem) {
 				out = append(out, lane.Problem{Field: field + ".files", Message: fmt.Sprintf("%q is not one of the bundle's files", f)})
 			}
 		}
-	}
-	return out
-}
-
-func checkImage(b lane.Bundle) []lane.Problem {
-	var out []lane.Problem
-	bad := func(field, format string, args ...any) {
-		out = append(out, lane.Problem{Field: "image" + field, Message: fmt.Sprintf(format, args...)})
-	}
-	i := b.Image
-	switch {
-	case i == nil && b.Seed == lane.SeedImage:
-		bad("", "is missing: the seed %s writes a disk image", b.Seed)
-		return out
-	case i == nil:
-		return nil
-	}
-	if _, ok := b.Files[i.File]; !ok {
-		bad(".file", "%q is not one of the bundle's files", i.File)
-	}
-	if i.Compression != "zstd" && i.Compression != "none" {
-		bad(".compression", "%q: use zstd or none", i.Compression)
-	}
-	if _, err := lane.ParseDigest(string(i.RawDigest)); err != nil {
-		bad(".rawDigest", "%v; it is the digest of the uncompressed image", err)
-	}
-	if i.RawBytes < 2<<20 || i.RawBytes%512 != 0 {
-		bad(".rawBytes", "%d: the size of the uncompressed image in bytes, at least 2 MiB and whole sectors", i.RawBytes)
-	}
-	if d := b.Files[i.File].Digest; i.Compression == "none" && d != "" && i.RawDigest != d {
-		bad(".rawDigest", "%s is not the digest of %s, which is not compressed", i.RawDigest, i.File)
-	}
-	if i.RootLabel == "" || i.RootLabel != lane.Clean(i.RootLabel, 36) {
-		bad(".rootPartLabel", "is missing, or longer than 36 characters: the GPT name of the root partition")
 	}
 	return out
 }

@@ -317,6 +317,7 @@ func imported(t testing.TB, s *Store, yaml string, files map[string]string) (lan
 func FuzzManifest(f *testing.F) {
 	f.Add([]byte(fullYAML))
 	f.Add([]byte(small("a", "1")))
+	f.Add([]byte(severalYAML))
 	f.Add([]byte("loaders: {x: [1]}"))
 	f.Add([]byte("expires: 2027-01-01T00:00:00+14:00\nfiles: {a: }"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -330,8 +331,10 @@ func FuzzManifest(f *testing.F) {
 				t.Fatalf("%q is no name within a directory", name)
 			}
 		}
-		if b.Image != nil && b.Image.Compression == "none" {
-			b.Image.RawDigest = digestOf(nil)
+		for _, v := range b.Views() {
+			if v.Image != nil && v.Image.Compression == "none" {
+				v.Image.RawDigest = digestOf(nil)
+			}
 		}
 		text, d, err := canonical(b)
 		if err != nil {

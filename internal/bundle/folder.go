@@ -47,7 +47,7 @@ func Build(ctx context.Context, dir string) (Folder, error) {
 		b.Files[name] = lane.BundleFile{Digest: have, SizeBytes: size}
 		return nil
 	})
-	for _, p := range slices.Concat(checkImage(b), checkScripts(b)) {
+	for _, p := range slices.Concat(checkImages(b), checkScripts(b)) {
 		problems = append(problems, p.Field+": "+p.Message)
 	}
 	if len(problems) > 0 {
@@ -185,7 +185,7 @@ func (f Folder) each(ctx context.Context, look func(name string, size int64, hav
 		if slices.Contains(f.Bundle.ImageSignatures(), name) && errors.Is(err, errMissing) {
 			err = errors.New("is missing: imageTrust of a loader wants kernel and initrd signed, `bootlane bundle build --certificate FILE --key FILE DIR`")
 		}
-		if err == nil && name == f.Bundle.Tree {
+		if err == nil && slices.ContainsFunc(f.Bundle.Views(), func(v lane.Bundle) bool { return v.Tree == name }) {
 			err = readable(filepath.Join(f.Dir, name))
 		}
 		if err != nil {

@@ -85,7 +85,7 @@ func (a *app) bundleListCmd() *cobra.Command {
 				if b.OS == "" { // it is not here: nobody knows what it is
 					bytes = "-"
 				}
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Ref(), orDash(b.OS), orDash(string(b.Arch)), orDash(b.Seed), bytes, state, orDash(strings.Join(b.Signers, ", ")), orDash(strings.Join(b.Aliases, ", ")), orDash(string(b.Digest)))
+				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Ref(), orDash(b.OS), orDash(strings.Join(b.Archs(), ",")), orDash(b.Seed), bytes, state, orDash(strings.Join(b.Signers, ", ")), orDash(strings.Join(b.Aliases, ", ")), orDash(string(b.Digest)))
 			}
 			_ = t.Flush() // writes to the terminal; its error shows there
 			for _, b := range list {

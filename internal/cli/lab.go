@@ -172,10 +172,9 @@ func (t *trialFlags) read() error {
 	problems := []error{err}
 	t.Site = lab.Site(network)
 	for _, dir := range t.bundles {
-		b := lab.Bundle{Dir: dir}
 		m, err := bundle.ReadManifest(dir)
+		b := lab.Bundle{Dir: dir, Bundle: m}
 		problems = append(problems, err, absolute(&b.Dir))
-		b.Name, b.Version, b.Arch = m.Name, m.Version, m.Arch
 		t.Bundles = append(t.Bundles, b)
 	}
 	return errors.Join(problems...)

@@ -20,6 +20,25 @@ func (c *Control) bundle(ctx context.Context, d lane.Digest) (lane.Bundle, error
 	return c.judgedBundle(ctx, b), nil
 }
 
+// fitted returns a bundle as the architecture of a host's record has it: what everything
+// that a machine is given is made of.
+func fitted(b lane.Bundle, h lane.Host) (lane.Bundle, error) {
+	b, ok := b.For(h.Arch)
+	if !ok {
+		return b, lane.Errorf(lane.NotFound, "the bundle %s has nothing for %s, which is %s", b.Ref(), h.ID, h.Arch)
+	}
+	return b, nil
+}
+
+// runBundle returns the bundle of a host's run, for the host's architecture.
+func (c *Control) runBundle(h lane.Host) (lane.Bundle, error) {
+	b, err := c.Bundles.Get(h.Run.Bundle)
+	if err != nil {
+		return b, err
+	}
+	return fitted(b, h)
+}
+
 func (c *Control) judgedBundle(ctx context.Context, b lane.Bundle) lane.Bundle {
 	if b.Refusal != "" {
 		return b

@@ -17,9 +17,13 @@ func (c *Control) Chain(ctx context.Context, id lane.HostID) (lane.BootChain, er
 	}
 	b, err := c.Bundles.Get(h.Run.Bundle)
 	if h.Run.Bundle == "" || err != nil {
-		if b, err = c.findBundle(ctx, h.Bundle); err != nil {
-			return lane.BootChain{}, err
-		}
+		b, err = c.findBundle(ctx, h.Bundle)
+	}
+	if err == nil {
+		b, err = fitted(b, h)
+	}
+	if err != nil {
+		return lane.BootChain{}, err
 	}
 	out := lane.BootChain{Host: h.ID, Run: h.Run.ID, Bundle: b.Ref(), Firmware: h.Boot.SecureBoot}
 	ch := c.chainOf(lane.Platform{Arch: h.Arch, Firmware: lane.UEFI}, h.Boot, b)

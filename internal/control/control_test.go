@@ -96,11 +96,11 @@ func (r *rig) bundle(seed string) {
 	name, _, _ := strings.Cut(seed, "/")
 	dir := filepath.Join(r.dir, name)
 	r.must(os.MkdirAll(dir, 0o755))
-	m := bundle.Manifest{Name: name, Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: seed, Kernel: "linux", Initrd: "initrd", Mirror: "http://mirror.example/debian"}
+	m := bundle.Manifest{Name: name, Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: seed, BundleVariant: lane.BundleVariant{Kernel: "linux", Initrd: "initrd", Mirror: "http://mirror.example/debian"}}
 	files := []string{"linux", "initrd"}
 	if seed == lane.SeedImage {
 		files = append(files, "disk.raw")
-		m.Image = &bundle.ImageManifest{File: "disk.raw", Compression: "zstd", RawDigest: "sha256:" + strings.Repeat("0", 64), RawBytes: 2 << 20, RootPartLabel: "root"}
+		m.Image = &lane.BundleImage{File: "disk.raw", Compression: "zstd", RawDigest: lane.Digest("sha256:" + strings.Repeat("0", 64)), RawBytes: 2 << 20, RootLabel: "root"}
 	}
 	for _, f := range files {
 		r.must(os.WriteFile(filepath.Join(dir, f), []byte(name+" "+f), 0o644))

@@ -49,7 +49,7 @@ func (c *Control) redeem(ctx context.Context, capability string, f lane.Facts) (
 		}
 		return h, lane.Bundle{}, d, refusal
 	}
-	b, err := c.Bundles.Get(h.Run.Bundle)
+	b, err := c.runBundle(h)
 	return h, b, d, err
 }
 

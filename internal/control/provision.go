@@ -52,8 +52,8 @@ func (c *Control) preflight(ctx context.Context, h lane.Host, p lane.Provisionin
 		return b, err
 	}
 	problems := slices.Concat(lane.Armable(h, p.Reinstall), lane.Preflight(h, b), lane.Collisions(h, others), c.siteProblems(h))
-	if b.Digest != "" {
-		problems = slices.Concat(problems, c.seedProblems(h, b), c.chainProblems(h, b))
+	if own, ok := b.For(h.Arch); ok && b.Digest != "" {
+		problems = slices.Concat(problems, c.seedProblems(h, own), c.chainProblems(h, own))
 	}
 	if len(problems) > 0 {
 		return b, refuse("preflight refuses to provision "+string(h.ID), problems)

@@ -58,6 +58,9 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 		files = append(files, lane.Rendered{Path: "dhcp/direct-pxe.conf", Body: migrate.DNSmasq(c.plan(n, h), migrate.Owned)})
 	}
 	b, err := c.findBundle(ctx, h.Bundle)
+	if err == nil {
+		b, err = fitted(b, h)
+	}
 	if err != nil {
 		return files, nil
 	}

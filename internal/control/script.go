@@ -105,7 +105,7 @@ func (c *Control) installScript(ctx context.Context, d lane.Decision, h lane.Hos
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.Bundles.Get(next.Run.Bundle)
+	b, err := c.runBundle(next)
 	if err != nil {
 		return nil, err
 	}

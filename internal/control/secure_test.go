@@ -55,7 +55,7 @@ func (r *rig) importSigned(l *bundle.Loader) {
 	r.t.Helper()
 	dir := filepath.Join(r.dir, "signed")
 	r.must(os.MkdirAll(dir, 0o755))
-	m := bundle.Manifest{Name: "signed", Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: lane.SeedNoCloud, Kernel: "linux", Initrd: "initrd"}
+	m := bundle.Manifest{Name: "signed", Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: lane.SeedNoCloud, BundleVariant: lane.BundleVariant{Kernel: "linux", Initrd: "initrd"}}
 	copies := map[string]string{"linux": installer}
 	if l != nil {
 		m.Version, m.Loaders = "2", map[string]bundle.Loader{"x86_64-uefi": *l}
@@ -125,7 +125,7 @@ func TestMinimumSBAT(t *testing.T) {
 		m, err := bundle.ReadManifest(dir)
 		r.must(err)
 		r.must(os.RemoveAll(filepath.Join(dir, bundle.CanonicalName)))
-		r.must(bundle.WriteManifest(dir, bundle.Manifest{Name: "least", Version: "1", OS: m.OS, Release: m.Release, Arch: string(m.Arch), Seed: m.Seed, Kernel: m.Kernel, Initrd: m.Initrd,
+		r.must(bundle.WriteManifest(dir, bundle.Manifest{Name: "least", Version: "1", OS: m.OS, Release: m.Release, Arch: string(m.Arch), Seed: m.Seed, BundleVariant: m.BundleVariant,
 			MinimumSBAT: map[string]int{"grub": least}}))
 		_, err = bundle.Build(t.Context(), dir)
 		r.must(err)

@@ -116,7 +116,7 @@ func TestBundleLoader(t *testing.T) {
 	for _, f := range []string{"linux", "initrd", "own.efi"} {
 		r.must(os.WriteFile(filepath.Join(dir, f), []byte("own "+f), 0o644))
 	}
-	r.must(bundle.WriteManifest(dir, bundle.Manifest{Name: "own", Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: lane.SeedNoCloud, Kernel: "linux", Initrd: "initrd",
+	r.must(bundle.WriteManifest(dir, bundle.Manifest{Name: "own", Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: lane.SeedNoCloud, BundleVariant: lane.BundleVariant{Kernel: "linux", Initrd: "initrd"},
 		Loaders: map[string]bundle.Loader{"x86_64-uefi": {First: "own.efi"}}}))
 	_, err := bundle.Build(t.Context(), dir)
 	r.must(err)

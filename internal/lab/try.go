@@ -33,8 +33,8 @@ type Trial struct {
 
 // Bundle is a bundle's directory, and what its manifest says it is.
 type Bundle struct {
-	Dir, Name, Version string
-	Arch               lane.Arch
+	Dir string
+	lane.Bundle
 }
 
 const (
@@ -140,11 +140,10 @@ func (t Trial) virtual(h lane.Host, n int) (m *Machine, notes, problems []string
 	var b lane.Bundle
 	var refs []string
 	for _, have := range t.Bundles {
-		// What is asked of it here needs no digest but that there is one.
-		found := lane.Bundle{Name: have.Name, Version: have.Version, Arch: have.Arch, Digest: "not imported yet"}
-		refs = append(refs, found.Ref())
-		if found.Ref() == h.Bundle {
-			b = found
+		refs = append(refs, have.Ref())
+		if have.Ref() == h.Bundle {
+			b = have.Bundle
+			b.Digest = "not imported yet" // what is asked of it here needs no digest but that there is one
 		}
 	}
 	for _, p := range lane.Preflight(h, b) {

@@ -112,7 +112,14 @@ func TestPlan(t *testing.T) {
 	for i := range 9 {
 		many = append(many, spec("n"+string(rune('a'+i)), nil))
 	}
-	bundles := []Bundle{{Dir: "b", Name: "debian-12", Version: "1", Arch: lane.X86_64}}
+	bundles := []Bundle{{Dir: "b", Bundle: lane.Bundle{Name: "debian-12", Version: "1", Arch: lane.X86_64}}}
+	several := func(archs ...lane.Arch) []Bundle {
+		b := lane.Bundle{Name: "debian-12", Version: "1", Architectures: map[lane.Arch]lane.BundleVariant{}}
+		for _, a := range archs {
+			b.Architectures[a] = lane.BundleVariant{}
+		}
+		return []Bundle{{Bundle: b}}
+	}
 	for _, c := range []struct {
 		name      string
 		trial     Trial
@@ -125,6 +132,8 @@ func TestPlan(t *testing.T) {
 		{"only the named", Trial{Hosts: []string{"n2"}}, []api.HostSpec{one, other}, "n2", nil, nil},
 		{"what the inventory leaves out", Trial{}, []api.HostSpec{nothing}, "n5", []string{"n5: the inventory has no MAC"}, nil},
 		{"install", Trial{Provision: true, Bundles: bundles}, []api.HostSpec{one}, "n1", nil, nil},
+		{"install of a bundle for several", Trial{Provision: true, Bundles: several(lane.ARM64, lane.X86_64)}, []api.HostSpec{one}, "n1", nil, nil},
+		{"a bundle for others", Trial{Provision: true, Bundles: several(lane.ARM64, lane.I386)}, []api.HostSpec{one}, "n1", nil, []string{"n1: arch: the machine is x86_64, the bundle debian-12-1 is made for arm64, i386"}},
 		{"all problems at once", Trial{Provision: true, Bundles: bundles, Hosts: []string{"n9", "n2", "n3", "n4", "n5"}}, []api.HostSpec{one, other, nameless, arm, nothing}, "n2 n3 n5", nil, []string{
 			"n9: is not in the inventory",
 			"n2: bundle: debian-13-1 is in none of the directories given with --bundle, which hold debian-12-1",

@@ -3,6 +3,8 @@ package lane
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -10,22 +12,20 @@ import (
 // Bundle is an immutable, verified set of files that a host installs from: what its
 // manifest says. The files themselves are in the bundle store, named by digest.
 type Bundle struct {
-	Digest   Digest                `json:"digest,omitempty"` // of the canonical manifest, which does not hold it
-	Name     string                `json:"name"`
-	Version  string                `json:"version"` // ordered within the name, see [CompareVersions]
-	OS       string                `json:"os"`
-	Release  string                `json:"release,omitempty"`
-	Arch     Arch                  `json:"arch"`
-	Seed     string                `json:"seed"`               // seed template and version: debian-preseed/1, nocloud/1, image/1
-	Kernel   string                `json:"kernel"`             // file names, keys of Files
-	Initrd   string                `json:"initrd"`             //
-	Args     string                `json:"args,omitempty"`     // kernel arguments, after those that the seed adds; see [Bundle.KernelArgs]
-	Tree     string                `json:"tree,omitempty"`     // the installer tree: an ISO 9660 image, whose files are served one by one
-	Image    *BundleImage          `json:"image,omitempty"`    // set for image flows
-	Mirror   string                `json:"mirror,omitempty"`   // pinned package mirror: http://HOST/DIRECTORY
-	Security string                `json:"security,omitempty"` // pinned security mirror
-	Packages []PackageSnapshot     `json:"packages,omitempty"`
-	Files    map[string]BundleFile `json:"files"`
+	Digest  Digest `json:"digest,omitempty"` // of the canonical manifest, which does not hold it
+	Name    string `json:"name"`
+	Version string `json:"version"` // ordered within the name, see [CompareVersions]
+	OS      string `json:"os"`
+	Release string `json:"release,omitempty"`
+	Arch    Arch   `json:"arch,omitempty"` // of a bundle for one architecture
+	Seed    string `json:"seed"`           // seed template and version: debian-preseed/1, nocloud/1, image/1
+	// BundleVariant is all that a bundle for one architecture has. One for several has here
+	// the arguments and mirrors of those that have none of their own.
+	BundleVariant
+	// Architectures is set in a bundle for several: [Bundle.For] is what one of them has.
+	Architectures map[Arch]BundleVariant `json:"architectures,omitempty"`
+	Packages      []PackageSnapshot      `json:"packages,omitempty"`
+	Files         map[string]BundleFile  `json:"files"`
 	// FirstBoot names files that are scripts: first boot runs them as root, in this order,
 	// once it knows that the machine is the right one. Each must bear being repeated.
 	FirstBoot []string          `json:"firstBoot,omitempty"`
@@ -38,6 +38,17 @@ type Bundle struct {
 	// Refusal says why the bundle may not be installed now; empty: it may. It is no part
 	// of the manifest: it changes with the clock, signatures and operators' decisions.
 	Refusal string `json:"-"`
+}
+
+// BundleVariant is what differs between the architectures that a bundle is for.
+type BundleVariant struct {
+	Kernel   string       `json:"kernel,omitempty" yaml:"kernel,omitempty"`     // file names, keys of Files
+	Initrd   string       `json:"initrd,omitempty" yaml:"initrd,omitempty"`     //
+	Args     string       `json:"args,omitempty" yaml:"args,omitempty"`         // kernel arguments, after those that the seed adds; see [Bundle.KernelArgs]
+	Tree     string       `json:"tree,omitempty" yaml:"tree,omitempty"`         // the installer tree: an ISO 9660 image, whose files are served one by one
+	Image    *BundleImage `json:"image,omitempty" yaml:"image,omitempty"`       // set for image flows
+	Mirror   string       `json:"mirror,omitempty" yaml:"mirror,omitempty"`     // pinned package mirror: http://HOST/DIRECTORY
+	Security string       `json:"security,omitempty" yaml:"security,omitempty"` // pinned security mirror
 }
 
 // The seed templates, with their versions: what a bundle's installer is fed with.
@@ -58,11 +69,11 @@ type BundleFile struct {
 
 // BundleImage describes the disk image of an image flow.
 type BundleImage struct {
-	File        string `json:"file"`        // key of Files
-	Compression string `json:"compression"` // zstd or none
-	RawDigest   Digest `json:"rawDigest"`   // of the uncompressed bytes
-	RawBytes    int64  `json:"rawBytes"`
-	RootLabel   string `json:"rootPartLabel"` // GPT partition name of the root file system
+	File        string `json:"file" yaml:"file"`               // key of Files
+	Compression string `json:"compression" yaml:"compression"` // zstd or none
+	RawDigest   Digest `json:"rawDigest" yaml:"rawDigest"`     // of the uncompressed bytes
+	RawBytes    int64  `json:"rawBytes" yaml:"rawBytes"`
+	RootLabel   string `json:"rootPartLabel" yaml:"rootPartLabel"` // GPT partition name of the root file system
 }
 
 // Loader is the chain of boot loaders for one platform.
@@ -82,13 +93,15 @@ type Loader struct {
 const ImageSignatureExt = ".sig"
 
 // ImageSignatures returns the names of the signatures that the bundle's loaders check.
-func (b Bundle) ImageSignatures() []string {
-	for _, l := range b.Loaders {
-		if l.ImageTrust {
-			return []string{b.Kernel + ImageSignatureExt, b.Initrd + ImageSignatureExt}
-		}
+func (b Bundle) ImageSignatures() (out []string) {
+	if !slices.ContainsFunc(slices.Collect(maps.Values(b.Loaders)), func(l Loader) bool { return l.ImageTrust }) {
+		return nil
 	}
-	return nil
+	for _, v := range b.Views() {
+		out = append(out, v.Kernel+ImageSignatureExt, v.Initrd+ImageSignatureExt)
+	}
+	slices.Sort(out)
+	return slices.Compact(out) // architectures may share a file
 }
 
 // Files returns the names of the loader's files.
@@ -114,8 +127,43 @@ type Source struct {
 	Files   []string `json:"files,omitempty" yaml:"files,omitempty"` // none: all
 }
 
+// For returns the bundle as one architecture has it: as if it were for this one alone. It
+// reports false for one that the bundle is not for.
+func (b Bundle) For(a Arch) (Bundle, bool) {
+	if b.Architectures == nil {
+		return b, b.Arch == a
+	}
+	v, ok := b.Architectures[a]
+	v.Args, v.Mirror, v.Security = cmp.Or(v.Args, b.Args), cmp.Or(v.Mirror, b.Mirror), cmp.Or(v.Security, b.Security)
+	b.Arch, b.BundleVariant, b.Architectures = a, v, nil
+	return b, ok
+}
+
+// Views returns the bundle as each of its architectures has it, by their names.
+func (b Bundle) Views() (out []Bundle) {
+	if b.Architectures == nil {
+		return []Bundle{b}
+	}
+	for _, a := range slices.Sorted(maps.Keys(b.Architectures)) {
+		v, _ := b.For(a)
+		out = append(out, v)
+	}
+	return out
+}
+
+// Archs returns the names of the bundle's architectures, sorted.
+func (b Bundle) Archs() (out []string) {
+	for _, v := range b.Views() {
+		out = append(out, string(v.Arch))
+	}
+	return out
+}
+
 // Fits reports whether the bundle can run on the architecture.
-func (b Bundle) Fits(a Arch) bool { return b.Arch == a }
+func (b Bundle) Fits(a Arch) bool {
+	_, ok := b.For(a)
+	return ok
+}
 
 // Ref returns the name people use: NAME-VERSION.
 func (b Bundle) Ref() string { return b.Name + "-" + b.Version }

@@ -42,7 +42,7 @@ func FuzzCompareVersions(f *testing.F) {
 }
 
 func TestDiffBundles(t *testing.T) {
-	a := Bundle{Name: "sys", Version: "1", OS: "debian", Arch: X86_64, Seed: SeedNoCloud, Kernel: "linux", Initrd: "initrd", Args: "console=tty0 console=ttyS0 quiet", Mirror: "http://m/1",
+	a := Bundle{Name: "sys", Version: "1", OS: "debian", Arch: X86_64, Seed: SeedNoCloud, BundleVariant: BundleVariant{Kernel: "linux", Initrd: "initrd", Args: "console=tty0 console=ttyS0 quiet", Mirror: "http://m/1"},
 		Files: map[string]BundleFile{"linux": {"sha256:01", 1}, "gone": {"sha256:03", 3}}, Loaders: map[string]Loader{"x86_64-uefi": {First: "ipxe.efi"}},
 		Packages: []PackageSnapshot{{"http://p", "2026-11-01", "sha256:aa"}}}
 	b := a
@@ -66,7 +66,7 @@ func TestDiffBundles(t *testing.T) {
 // TestBundleKernelArgs: what stands in braces leads to the run's files, or is said to lead nowhere.
 func TestBundleKernelArgs(t *testing.T) {
 	const digest = Digest("sha256:" + testHex)
-	b := Bundle{Tree: "dvd.iso", Files: map[string]BundleFile{"dvd.iso": {Digest: digest}}}
+	b := Bundle{BundleVariant: BundleVariant{Tree: "dvd.iso"}, Files: map[string]BundleFile{"dvd.iso": {Digest: digest}}}
 	for args, want := range map[string]string{
 		"quiet":                         "quiet",
 		"inst.repo={tree} quiet":        "inst.repo=http://x/run/c/tree quiet",
@@ -87,5 +87,76 @@ func TestBundleKernelArgs(t *testing.T) {
 	b.Args, b.Tree = "{tree}", ""
 	if _, problems := b.KernelArgs(""); len(problems) != 1 || !strings.Contains(problems[0], "the bundle has none") {
 		t.Errorf("no tree: %q", problems)
+	}
+}
+
+// severalBundle is for two architectures: what each has, and what stands at the top for both.
+func severalBundle() Bundle {
+	return Bundle{Digest: rightBundle, Name: "debian-12", Version: "1", Seed: SeedNoCloud, Files: map[string]BundleFile{"linux": {"sha256:01", 1}},
+		Loaders:       map[string]Loader{"x86_64-uefi": {First: "ipxe.efi", ImageTrust: true}},
+		BundleVariant: BundleVariant{Args: "quiet", Mirror: "http://m/all", Security: "http://s/all"},
+		Architectures: map[Arch]BundleVariant{
+			X86_64: {Kernel: "linux", Initrd: "initrd", Tree: "dvd.iso"},
+			ARM64:  {Kernel: "linux-arm64", Initrd: "initrd", Args: "console=ttyAMA0", Mirror: "http://m/arm", Image: &BundleImage{File: "disk-arm64"}},
+		}}
+}
+
+func TestBundleFor(t *testing.T) {
+	b := severalBundle()
+	b.Refusal = "it is revoked"
+	want := b
+	want.Architectures = nil
+	for a, v := range map[Arch]BundleVariant{
+		X86_64: {Kernel: "linux", Initrd: "initrd", Tree: "dvd.iso", Args: "quiet", Mirror: "http://m/all", Security: "http://s/all"},
+		ARM64:  {Kernel: "linux-arm64", Initrd: "initrd", Args: "console=ttyAMA0", Mirror: "http://m/arm", Security: "http://s/all", Image: &BundleImage{File: "disk-arm64"}},
+	} {
+		want.Arch, want.BundleVariant = a, v
+		got, ok := b.For(a)
+		if diff := cmp.Diff(want, got); diff != "" || !ok || !b.Fits(a) {
+			t.Errorf("%s, %v (-want +got):\n%s", a, ok, diff)
+		}
+		if again, ok := got.For(a); !ok || cmp.Diff(got, again) != "" {
+			t.Errorf("%s of what is for %s alone: %v, %+v", a, a, ok, again)
+		}
+	}
+	for _, a := range []Arch{I386, ""} {
+		if _, ok := b.For(a); ok || b.Fits(a) {
+			t.Errorf("it is for %q too", a)
+		}
+	}
+	if got := b.Archs(); !slices.Equal(got, []string{"arm64", "x86_64"}) {
+		t.Errorf("for %q", got)
+	}
+	if got := b.ImageSignatures(); !slices.Equal(got, []string{"initrd.sig", "linux-arm64.sig", "linux.sig"}) {
+		t.Errorf("signed: %q", got)
+	}
+	if one := (Bundle{Arch: ARM64}); !slices.Equal(one.Archs(), []string{"arm64"}) || one.Fits(X86_64) || !one.Fits(ARM64) || len(one.Views()) != 1 {
+		t.Errorf("one: %q", one.Archs())
+	}
+}
+
+// TestDiffArchitectures: what is of one architecture is told as its.
+func TestDiffArchitectures(t *testing.T) {
+	a := severalBundle()
+	b := severalBundle()
+	b.Args = "quiet debug"
+	b.Architectures[ARM64] = BundleVariant{Kernel: "linux-2", Initrd: "initrd", Args: "console=ttyS0", Mirror: "http://m/arm"}
+	b.Architectures[I386] = BundleVariant{Kernel: "linux-i386"}
+	want := []BundleChange{
+		{"args.debug", "", "debug"}, {"architectures.arm64.args.console", "console=ttyAMA0", "console=ttyS0"},
+		{"architectures.arm64.image", "disk-arm64 (), 0 bytes as , root partition ", ""}, {"architectures.arm64.kernel", "linux-arm64", "linux-2"}, {"architectures.i386.kernel", "", "linux-i386"},
+	}
+	if diff := cmp.Diff(want, DiffBundles(a, b)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	one, _ := a.For(X86_64)
+	want = []BundleChange{
+		{"arch", "x86_64", ""}, {"kernel", "linux", ""}, {"initrd", "initrd", ""}, {"tree", "dvd.iso", ""},
+		{"architectures.arm64.args.console", "", "console=ttyAMA0"}, {"architectures.arm64.image", "", "disk-arm64 (), 0 bytes as , root partition "},
+		{"architectures.arm64.initrd", "", "initrd"}, {"architectures.arm64.kernel", "", "linux-arm64"}, {"architectures.arm64.mirror", "", "http://m/arm"},
+		{"architectures.x86_64.initrd", "", "initrd"}, {"architectures.x86_64.kernel", "", "linux"}, {"architectures.x86_64.tree", "", "dvd.iso"},
+	}
+	if diff := cmp.Diff(want, DiffBundles(one, a)); diff != "" {
+		t.Errorf("from one to several (-want +got):\n%s", diff)
 	}
 }

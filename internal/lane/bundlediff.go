@@ -78,25 +78,17 @@ func DiffBundles(a, b Bundle) []BundleChange {
 // fieldRank puts what people look for first in front.
 func fieldRank(field string) int {
 	head, _, _ := strings.Cut(field, ".")
-	order := []string{"name", "version", "os", "release", "arch", "seed", "kernel", "initrd", "args", "image", "tree", "loaders", "minimumSBAT", "mirror", "security", "packages", "firstBoot", "files", "expires", "sources"}
+	order := []string{"name", "version", "os", "release", "arch", "seed", "kernel", "initrd", "args", "image", "tree", "architectures", "loaders", "minimumSBAT", "mirror", "security", "packages", "firstBoot", "files", "expires", "sources"}
 	return slices.Index(order, head)
 }
 
 // fields returns the manifest as paths and texts; what is empty is left out.
 func (b Bundle) fields() map[string]string {
 	out := map[string]string{"name": b.Name, "version": b.Version, "os": b.OS, "release": b.Release, "arch": string(b.Arch), "seed": b.Seed,
-		"kernel": b.Kernel, "firstBoot": strings.Join(b.FirstBoot, ", "), "initrd": b.Initrd, "mirror": b.Mirror, "security": b.Security, "tree": b.Tree}
-	for i, n := 0, map[string]int{}; i < len(strings.Fields(b.Args)); i++ {
-		word := strings.Fields(b.Args)[i]
-		key, _, _ := strings.Cut(word, "=")
-		n[key]++ // console=tty0 console=ttyS0: the same key may stand twice
-		if n[key] > 1 {
-			key += "#" + strconv.Itoa(n[key])
-		}
-		out["args."+key] = word
-	}
-	if i := b.Image; i != nil {
-		out["image"] = fmt.Sprintf("%s (%s), %d bytes as %s, root partition %s", i.File, i.Compression, i.RawBytes, i.RawDigest, i.RootLabel)
+		"firstBoot": strings.Join(b.FirstBoot, ", ")}
+	b.BundleVariant.fields("", out)
+	for a, v := range b.Architectures {
+		v.fields("architectures."+string(a)+".", out)
 	}
 	for p, l := range b.Loaders {
 		out["loaders."+p] = strings.Join(l.Files(), ", ")
@@ -126,4 +118,21 @@ func (b Bundle) fields() map[string]string {
 	}
 	maps.DeleteFunc(out, func(_, v string) bool { return v == "" })
 	return out
+}
+
+// fields adds what stands in the manifest below at.
+func (v BundleVariant) fields(at string, out map[string]string) {
+	out[at+"kernel"], out[at+"initrd"], out[at+"tree"], out[at+"mirror"], out[at+"security"] = v.Kernel, v.Initrd, v.Tree, v.Mirror, v.Security
+	n := map[string]int{}
+	for _, word := range strings.Fields(v.Args) {
+		key, _, _ := strings.Cut(word, "=")
+		n[key]++ // console=tty0 console=ttyS0: the same key may stand twice
+		if n[key] > 1 {
+			key += "#" + strconv.Itoa(n[key])
+		}
+		out[at+"args."+key] = word
+	}
+	if i := v.Image; i != nil {
+		out[at+"image"] = fmt.Sprintf("%s (%s), %d bytes as %s, root partition %s", i.File, i.Compression, i.RawBytes, i.RawDigest, i.RootLabel)
+	}
 }

@@ -105,7 +105,7 @@ func Reasons() []ReasonDoc {
 		{BundleMissing, LocalBoot, "the run's bundle is not in the store, or damaged", "`bootlane bundle list` says whether it is being fetched; else import it again: the open run goes on"},
 		{BundleMismatch, LocalBoot, "the bundle found is not the one the run is bound to", "`bootlane provision HOST` with the bundle you mean"},
 		{BundleRefused, LocalBoot, "the run's bundle may not be installed any more: expired, revoked, not signed as the site wants, or brought in behind Bootlane's back", "`bootlane bundle list` says why; `bootlane cancel HOST`, then `bootlane provision HOST` with a bundle that may be installed"},
-		{ArchMismatch, LocalBoot, "the bundle has no files for the machine's architecture", "choose a bundle for this architecture"},
+		{ArchMismatch, LocalBoot, "the bundle has no files for the machine's architecture, or the machine is of another than its record says", "choose a bundle for this architecture, or correct `arch` in the inventory"},
 		{Granted, Install, "the host is provisioning, its run is open, and everything the stage can know agrees", "nothing; the machine installs"},
 		{DiskMismatch, Hold, "the agent's disks do not include exactly the one that the inventory selects (the agent's order, never Decide)", "compare the disks in `bootlane events HOST` with the record, correct it, then `bootlane provision HOST`"},
 		{LoaderFailed, LocalBoot, "the boot loader could not load the installer's files (its report, never Decide)", "look at HTTP from the machine, and at `bootlane events HOST`; the run is still open"},
@@ -223,8 +223,10 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 		return answer(LocalBoot, BundleMismatch, "the run is bound to %s, the store gave %s", run.Bundle, bundle.Digest)
 	case bundle.Refusal != "":
 		return answer(LocalBoot, BundleRefused, "%s", bundle.Refusal)
-	case f.Arch != "" && !bundle.Fits(f.Arch):
-		return answer(LocalBoot, ArchMismatch, "the bundle %s has nothing for %s", bundle.Name, f.Arch)
+	case !bundle.Fits(host.Arch):
+		return answer(LocalBoot, ArchMismatch, "the bundle %s has nothing for %s", bundle.Name, host.Arch)
+	case f.Arch != "" && f.Arch != host.Arch: // the record says what a bundle for several gives
+		return answer(LocalBoot, ArchMismatch, "the machine is %s, its record says %s", f.Arch, host.Arch)
 	}
 	return answer(Install, Granted, "run %s may write the disk %s", run.ID, run.Disk)
 }

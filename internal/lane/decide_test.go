@@ -29,7 +29,7 @@ var dimensions = [...][]string{
 	dimMAC:       {"A", "A second", "B", "absent"},
 	dimSerial:    {"A", "B", "placeholder", "absent"},
 	dimCap:       {"none", "of A", "of another run"},
-	dimBundle:    {"right", "missing", "another", "refused"},
+	dimBundle:    {"right", "missing", "another", "refused", "right, for several", "right, for other architectures"},
 	dimArch:      {"fits", "another", "absent"},
 }
 
@@ -82,7 +82,7 @@ const (
 func (q question) ask() ([]Host, Facts, Bundle, time.Time) {
 	now := armedAt.Add([...]time.Duration{time.Hour, 0, -time.Second, 2 * time.Hour, 3 * time.Hour}[q[dimClock]])
 	record := func(id HostID, i Identity) Host {
-		h := Host{ID: id, State: State(dimensions[dimState][q[dimState]]), Identity: i}
+		h := Host{ID: id, State: State(dimensions[dimState][q[dimState]]), Identity: i, Arch: X86_64}
 		if q.is(dimRun, "none") {
 			return h
 		}
@@ -111,7 +111,8 @@ func (q question) ask() ([]Host, Facts, Bundle, time.Time) {
 	f.Serial = [...]string{identityA.Serial, identityB.Serial, "To Be Filled By O.E.M.", ""}[q[dimSerial]]
 	f.Run = [...]RunID{"", "run-a", "run-of-last-year"}[q[dimCap]]
 	f.Arch = [...]Arch{X86_64, ARM64, ""}[q[dimArch]]
-	b := [...]Bundle{{Digest: rightBundle, Arch: X86_64}, {}, {Digest: anotherBundle, Arch: X86_64}, {Digest: rightBundle, Arch: X86_64, Refusal: "it is revoked"}}[q[dimBundle]]
+	b := [...]Bundle{{Digest: rightBundle, Arch: X86_64}, {}, {Digest: anotherBundle, Arch: X86_64}, {Digest: rightBundle, Arch: X86_64, Refusal: "it is revoked"},
+		{Digest: rightBundle, Architectures: map[Arch]BundleVariant{X86_64: {}, ARM64: {}}}, {Digest: rightBundle, Architectures: map[Arch]BundleVariant{ARM64: {}}}}[q[dimBundle]]
 	return hosts, f, b, now
 }
 
@@ -160,7 +161,7 @@ func (q question) mayInstall() bool {
 	return n == 1 && !contradicted && !(q.saysAll() && q.is(dimUUID, "absent")) &&
 		q.is(dimState, "provisioning") && q.is(dimRun, "open") && q.is(dimClock, "inside", "at the start") &&
 		q.is(dimStage, "armed", "address", "loader", "script", "kernel", "installer") && bootCovered &&
-		q.is(dimBundle, "right") && q.is(dimArch, "fits", "absent")
+		q.is(dimBundle, "right", "right, for several") && q.is(dimArch, "fits", "absent")
 }
 
 // notOfDecide are the reasons that others give.
@@ -450,5 +451,29 @@ func TestDecideLeavesItsInputAlone(t *testing.T) {
 	Decide(hosts, f, b, Policy{}, now)
 	if hosts[0].ID != ids[0] || hosts[1].ID != ids[1] || f.MACs[0] != f.MAC {
 		t.Errorf("changed to %v, %v", hosts, f.MACs)
+	}
+}
+
+// TestDecideByRecordedArch: a bundle for several gives what the record says, so a machine that
+// is something else is given nothing.
+func TestDecideByRecordedArch(t *testing.T) {
+	hosts, f, _, now := question{dimInventory: 1, dimState: 2}.ask()
+	for _, c := range []struct {
+		record, machine Arch
+		reason          Reason
+		says            string
+	}{
+		{X86_64, X86_64, Granted, ""},
+		{ARM64, ARM64, Granted, ""},
+		{ARM64, "", Granted, ""},
+		{X86_64, ARM64, ArchMismatch, "the machine is arm64, its record says x86_64"},
+		{I386, I386, ArchMismatch, "the bundle debian-12 has nothing for i386"},
+		{I386, "", ArchMismatch, "the bundle debian-12 has nothing for i386"},
+		{"", X86_64, ArchMismatch, "has nothing for"},
+	} {
+		hosts[0].Arch, f.Arch = c.record, c.machine
+		if d := Decide(hosts, f, severalBundle(), Policy{}, now); d.Reason != c.reason || !strings.Contains(d.Detail, c.says) {
+			t.Errorf("the record says %q, the machine %q: %s, %s", c.record, c.machine, d.Reason, d.Detail)
+		}
 	}
 }

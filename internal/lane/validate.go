@@ -263,7 +263,7 @@ func Preflight(h Host, b Bundle) []Problem {
 	case b.Refusal != "":
 		bad("bundle", "%s", b.Refusal)
 	case !b.Fits(h.Arch):
-		bad("arch", "the machine is %s, the bundle %s is made for %s", h.Arch, b.Ref(), b.Arch)
+		bad("arch", "the machine is %s, the bundle %s is made for %s", h.Arch, b.Ref(), strings.Join(b.Archs(), ", "))
 	}
 	return out
 }

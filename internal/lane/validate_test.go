@@ -158,6 +158,8 @@ func TestPreflight(t *testing.T) {
 		{"no bundle", func(h *Host) { h.Bundle = "" }, Bundle{}, []string{"bundle: no bundle: set"}},
 		{"bundle not there", func(*Host) {}, Bundle{}, []string{"bundle: the bundle \"debian-12-1\" is not in the store"}},
 		{"bundle of another architecture", func(*Host) {}, arm, []string{"arch: the machine is x86_64, the bundle debian-12-1 is made for arm64"}},
+		{"one of the bundle's architectures", func(h *Host) { h.Arch = ARM64 }, severalBundle(), nil},
+		{"none of the bundle's architectures", func(h *Host) { h.Arch = I386 }, severalBundle(), []string{"arch: the machine is i386, the bundle debian-12-1 is made for arm64, x86_64"}},
 		{"no disk", func(h *Host) { h.Disk = DiskSelector{} }, testBundle, []string{"disk: no disk selector"}},
 		{"no MAC", func(h *Host) { h.Identity.MACs = nil }, testBundle, []string{"identity.macs: no boot MAC"}},
 		{"all at once", func(h *Host) { h.Hostname, h.Disk, h.Identity.MACs = "", DiskSelector{}, nil }, Bundle{}, []string{"hostname:", "disk:", "identity.macs:", "bundle:"}},

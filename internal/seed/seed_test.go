@@ -25,8 +25,8 @@ func full(seed string) Input {
 		Host: lane.Host{ID: "node-a", Hostname: "node-a.example.org", Arch: lane.X86_64, Role: "worker", Labels: map[string]string{"zone": "z1", "pool": "p1"},
 			Identity: lane.Identity{UUID: "4c4c4544-0042-3510-8051-b4c04f4d3732", MACs: []lane.MAC{"52:54:00:00:00:a1", "52:54:00:00:00:a2"}, Serial: "SN-A 1", AssetTag: "AT-1"},
 			Run:      lane.Run{ID: "r-abc123", BundleName: "debian-12-1", Disk: lane.DiskSelector{ByID: "wwn-0x5002538e00000001", ByPath: "pci-0000:00:17.0-ata-1", WWN: "0x5002538e00000001", Serial: "S1", SizeGB: 480}}},
-		Bundle: lane.Bundle{Name: "debian-12", Version: "1", Seed: seed, Release: "bookworm", Args: "console=ttyS0,115200", Mirror: "http://mirror.example.org/debian/20261101T000000Z/",
-			Security: "http://mirror.example.org:8081/debian-security"},
+		Bundle: lane.Bundle{Name: "debian-12", Version: "1", Seed: seed, Release: "bookworm", BundleVariant: lane.BundleVariant{Args: "console=ttyS0,115200", Mirror: "http://mirror.example.org/debian/20261101T000000Z/",
+			Security: "http://mirror.example.org:8081/debian-security"}},
 		Site: Site{Domain: "example.net", User: "admin1", PasswordHash: "$6$saltsalt$" + strings.Repeat("a", 86), SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA alice@example.org", "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAEQDBwcHBwcHBwcHBwcHBwcHB bob's key"},
 			Locale: "de_DE.UTF-8", Keyboard: "de", Timezone: "Europe/Berlin", NTP: []string{"10.0.0.2", "ntp.example.org"}},
 		Base: testBase,
@@ -38,7 +38,7 @@ func minimal(seed string) Input {
 	return Input{
 		Host: lane.Host{ID: "node-b", Hostname: "node-b", Identity: lane.Identity{MACs: []lane.MAC{"52:54:00:00:00:b1"}},
 			Run: lane.Run{ID: "r-1", BundleName: "debian-12-1", Disk: lane.DiskSelector{Serial: "S2"}}},
-		Bundle: lane.Bundle{Seed: seed, Release: "bookworm", Mirror: "http://10.0.0.1/debian"},
+		Bundle: lane.Bundle{Seed: seed, Release: "bookworm", BundleVariant: lane.BundleVariant{Mirror: "http://10.0.0.1/debian"}},
 		Base:   testBase,
 	}
 }
