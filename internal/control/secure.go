@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -186,7 +185,7 @@ func (c *Control) chainProblems(h lane.Host, b lane.Bundle) (out []lane.Problem)
 			bad("boot.secureBoot", "%s, which %s checks: %s", l.File, l.Checker, strings.TrimSuffix(f.Text+"; "+f.Mend, "; "))
 		}
 	}
-	if level := minimum(b.MinimumSBAT); level != nil && len(out) == 0 {
+	if level := uefi.Least(b.MinimumSBAT); level != nil && len(out) == 0 {
 		policy.SBAT = level
 		for _, l := range uefi.Prove(policy, files).Links {
 			for _, f := range l.Broken {
@@ -195,18 +194,6 @@ func (c *Control) chainProblems(h lane.Host, b lane.Bundle) (out []lane.Problem)
 		}
 	}
 	return out
-}
-
-// minimum returns a bundle's least generations as a level, or nil.
-func minimum(generations map[string]int) *uefi.Level {
-	if len(generations) == 0 {
-		return nil
-	}
-	level := uefi.Level{Lowest: []uefi.Component{{Name: "sbat", Generation: 1}}}
-	for _, component := range slices.Sorted(maps.Keys(generations)) {
-		level.Lowest = append(level.Lowest, uefi.Component{Name: component, Generation: generations[component]})
-	}
-	return &level
 }
 
 // firmware returns what a host's firmware trusts, by the name that its record gives it.

@@ -64,7 +64,7 @@ func (l Lossy) pass(from, to *packet.Conn) {
 	defer close(line)
 	go func() {
 		for d := range line {
-			time.Sleep(time.Until(d.due))
+			<-d.due
 			send(d.frame)
 		}
 	}()
@@ -97,7 +97,7 @@ func (l Lossy) pass(from, to *packet.Conn) {
 			time.AfterFunc(wait, func() { send(frame) })
 		case wait > 0: // in order, as on a long cable; a full one loses what comes
 			select {
-			case line <- delayed{time.Now().Add(wait), frame}:
+			case line <- delayed{time.After(wait), frame}:
 			default:
 			}
 		default:
@@ -108,7 +108,7 @@ func (l Lossy) pass(from, to *packet.Conn) {
 
 // delayed is a frame on its way along the cable.
 type delayed struct {
-	due   time.Time
+	due   <-chan time.Time
 	frame []byte
 }
 

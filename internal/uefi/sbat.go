@@ -3,6 +3,8 @@ package uefi
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +29,18 @@ type Component struct {
 type Level struct {
 	Date   string      `json:"date,omitempty"` // 2025021800, "sbat"'s own third field
 	Lowest []Component `json:"lowest"`
+}
+
+// Least returns the level that wants these generations, by component; nil if there are none.
+func Least(generations map[string]int) *Level {
+	if len(generations) == 0 {
+		return nil
+	}
+	level := Level{Lowest: []Component{{Name: "sbat", Generation: 1}}}
+	for _, component := range slices.Sorted(maps.Keys(generations)) {
+		level.Lowest = append(level.Lowest, Component{Name: component, Generation: generations[component]})
+	}
+	return &level
 }
 
 // String writes the level in one line.
