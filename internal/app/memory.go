@@ -18,6 +18,14 @@ const (
 	retuneOver = 10       // percent by which the setting must be off: each change stops all for a moment
 )
 
+// When what an import or a boot storm left behind is given back: garbage that nobody collects stays resident, and on a
+// quiet server nobody does for minutes.
+const (
+	quietRate  = 4 << 20  // bytes allocated within a second, at most
+	quietTicks = 10       // seconds, one after the other
+	worthwhile = 64 << 20 // bytes allocated since memory was given back
+)
+
 // collect keeps the garbage collector's target, until ctx ends. Whoever sets GOGC sets it
 // for good.
 func collect(ctx context.Context) error {
@@ -26,7 +34,8 @@ func collect(ctx context.Context) error {
 		return nil
 	}
 	debug.FreeOSMemory() // of what reading the inventory left behind
-	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	var quiet calm
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for now := 100; ; {
@@ -35,12 +44,34 @@ func collect(ctx context.Context) error {
 			debug.SetGCPercent(want)
 			now = want
 		}
+		if quiet.after(samples[3].Value.Uint64()) {
+			debug.FreeOSMemory()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
 	}
+}
+
+// calm tells when it has been quiet for long enough to give memory back.
+type calm struct {
+	allocated, returned uint64 // bytes ever: a second ago, and when memory was given back
+	ticks               int    // quiet ones, in a row
+}
+
+// after takes the bytes ever allocated, each second, and reports whether to give memory back now.
+func (c *calm) after(allocated uint64) bool {
+	if c.ticks++; allocated-c.allocated > quietRate {
+		c.ticks = 0
+	}
+	c.allocated = allocated
+	if c.ticks < quietTicks || allocated-c.returned < worthwhile {
+		return false
+	}
+	c.returned = allocated
+	return true
 }
 
 // spare returns the collector's target, in percent, for bytes on the heap that are alive

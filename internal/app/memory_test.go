@@ -1,6 +1,9 @@
 package app
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestSpare(t *testing.T) {
 	const mib = 1 << 20
@@ -18,5 +21,29 @@ func TestSpare(t *testing.T) {
 		if got := spare(c.live, c.beside); got != c.want {
 			t.Errorf("%d MiB alive, %d MiB beside: %d %%, want %d", c.live/mib, c.beside/mib, got, c.want)
 		}
+	}
+}
+
+// TestCalm: memory is given back once it has been quiet, once for each load, and not for a server that has had none.
+func TestCalm(t *testing.T) {
+	var c calm
+	at, given := uint64(0), []int{}
+	for second := range 100 {
+		switch {
+		case second < 20: // an import
+			at += 50 << 20
+		case second == 50: // a storm that pauses
+			at += 80 << 20
+		case second == 55:
+			at += 80 << 20
+		default:
+			at += 1 << 20
+		}
+		if c.after(at) {
+			given = append(given, second)
+		}
+	}
+	if want := []int{29, 65}; !slices.Equal(given, want) {
+		t.Errorf("given back at %v, want %v", given, want)
 	}
 }
