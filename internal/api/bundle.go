@@ -15,7 +15,7 @@ type bundles interface {
 	BundleShow(ctx context.Context, name string) (lane.BundleStatus, error)
 	BundleImport(ctx context.Context, q lane.BundleImport) (lane.Bundle, error)
 	BundleApprove(ctx context.Context, name, by, why string) (lane.BundleRecord, error)
-	BundleRevoke(ctx context.Context, name, by, why string) (lane.BundleRecord, error)
+	BundleRevoke(ctx context.Context, name, by, why string) (lane.Revocation, error)
 	BundleGC(ctx context.Context, check bool, by string) (lane.BundleGC, error)
 	BundleFsck(ctx context.Context, by string) (lane.BundleFsck, error)
 	BundleWork() lane.BundleWork
@@ -121,9 +121,9 @@ func (c *Client) ApproveBundle(ctx context.Context, name, why string) (lane.Bund
 	return post[lane.BundleRecord](ctx, c, bundlePath(name, "/approve"), ActRequest{By: c.By, Why: why})
 }
 
-// RevokeBundle says that a bundle may never be installed again.
-func (c *Client) RevokeBundle(ctx context.Context, name, why string) (lane.BundleRecord, error) {
-	return post[lane.BundleRecord](ctx, c, bundlePath(name, "/revoke"), ActRequest{By: c.By, Why: why})
+// RevokeBundle says that a bundle may never be installed again, and returns whom that concerns.
+func (c *Client) RevokeBundle(ctx context.Context, name, why string) (lane.Revocation, error) {
+	return post[lane.Revocation](ctx, c, bundlePath(name, "/revoke"), ActRequest{By: c.By, Why: why})
 }
 
 // CollectBundles removes the bundles that nothing refers to; with check it only says which.

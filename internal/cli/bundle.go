@@ -183,34 +183,67 @@ func (a *app) anyBundle(ctx context.Context, name string) (lane.Bundle, error) {
 }
 
 func (a *app) bundleApproveCmd() *cobra.Command {
-	return a.decide("approve", "say that a bundle may be installed", "", func(ctx context.Context, c *api.Client, name, why string) (lane.BundleRecord, error) {
-		return c.ApproveBundle(ctx, name, why)
+	return a.decide("approve", "say that a bundle may be installed", "", func(ctx context.Context, c *api.Client, name, why string) error {
+		r, err := c.ApproveBundle(ctx, name, why)
+		if err != nil {
+			return err
+		}
+		return a.show(r, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", r.Ref(), r.State) })
 	})
 }
 
 const bundleRevokeLong = `Say that a bundle may never be installed again, whoever signed it. It is refused at
 import, at provision, and to runs that are open: their machines boot their disk. This
-cannot be taken back; the same content may come again under a new version.`
+cannot be taken back; the same content may come again under a new version. The answer
+names the runs that this stops, and the hosts and aliases that need another bundle.`
 
 func (a *app) bundleRevokeCmd() *cobra.Command {
-	return a.decide("revoke", "say that a bundle may never be installed again", bundleRevokeLong, func(ctx context.Context, c *api.Client, name, why string) (lane.BundleRecord, error) {
-		return c.RevokeBundle(ctx, name, why)
+	return a.decide("revoke", "say that a bundle may never be installed again", bundleRevokeLong, func(ctx context.Context, c *api.Client, name, why string) error {
+		r, err := c.RevokeBundle(ctx, name, why)
+		if err != nil {
+			return err
+		}
+		return a.show(r, func(w io.Writer) { showRevocation(w, r) })
 	})
 }
 
+func showRevocation(w io.Writer, r lane.Revocation) {
+	fmt.Fprintf(w, "%s is %s\n", r.Ref(), r.State)
+	if len(r.Stopped)+len(r.Written)+len(r.Hosts)+len(r.Aliases) == 0 {
+		fmt.Fprintln(w, "no open run is bound to it, and no host and no alias names it")
+	}
+	say := func(one, many, then string, names []string) {
+		switch len(names) {
+		case 0:
+			return
+		case 1:
+			many = one
+		}
+		fmt.Fprintf(w, "%d %s: %s; %s\n", len(names), many, strings.Join(names, ", "), then)
+	}
+	say("run is stopped", "runs are stopped", "told to boot from disk; `bootlane cancel HOST`, then `bootlane provision HOST --bundle BUNDLE`", names(r.Stopped))
+	say("run goes on", "runs go on", "the disk is written already; afterwards `bootlane provision HOST --reinstall --bundle BUNDLE`", names(r.Written))
+	say("host names it", "hosts name it", "not provisioned until the record, or its alias, means another bundle", names(r.Hosts))
+	say("alias points at it", "aliases point at it", "`bootlane bundle alias ALIAS BUNDLE` moves one", r.Aliases)
+}
+
+func names(hosts []lane.HostID) []string {
+	out := make([]string, len(hosts))
+	for i, h := range hosts {
+		out[i] = string(h)
+	}
+	return out
+}
+
 // decide is a verb that brings one bundle into another state.
-func (a *app) decide(verb, short, long string, do func(ctx context.Context, c *api.Client, name, why string) (lane.BundleRecord, error)) *cobra.Command {
+func (a *app) decide(verb, short, long string, do func(ctx context.Context, c *api.Client, name, why string) error) *cobra.Command {
 	var why string
 	cmd := &cobra.Command{Use: verb + " BUNDLE", Short: short, Long: long, Args: args(cobra.ExactArgs(1)), RunE: func(cmd *cobra.Command, argv []string) error {
 		c, err := a.client()
 		if err != nil {
 			return err
 		}
-		r, err := do(cmd.Context(), c, argv[0], why)
-		if err != nil {
-			return err
-		}
-		return a.show(r, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", r.Ref(), r.State) })
+		return do(cmd.Context(), c, argv[0], why)
 	}}
 	cmd.Flags().StringVar(&why, "why", "", "`reason`, for the evidence")
 	cmd.ValidArgsFunction = a.bundleRefs

@@ -232,11 +232,81 @@ func text(err error) string {
 	return err.Error()
 }
 
-// BundleRevoke says that a bundle may never be installed again, even where a run is open.
-func (c *Control) BundleRevoke(ctx context.Context, name, by, why string) (lane.BundleRecord, error) {
-	return c.changeBundle(ctx, name, func(r lane.BundleRecord) (lane.BundleRecord, lane.Event, error) {
+// BundleRevoke says that a bundle may never be installed again, even where a run is open. It
+// returns whom that concerns.
+func (c *Control) BundleRevoke(ctx context.Context, name, by, why string) (lane.Revocation, error) {
+	r, err := c.changeBundle(ctx, name, func(r lane.BundleRecord) (lane.BundleRecord, lane.Event, error) {
 		return lane.RevokeBundle(r, by, why, c.Now())
 	})
+	if err != nil {
+		return lane.Revocation{BundleRecord: r}, err
+	}
+	out, err := c.concerned(ctx, r)
+	if err != nil {
+		err = fmt.Errorf("%s is revoked; whom that concerns cannot be read: %w", r.Ref(), err)
+	}
+	return out, err
+}
+
+// concerned looks through the records for whom a revocation concerns.
+func (c *Control) concerned(ctx context.Context, r lane.BundleRecord) (lane.Revocation, error) {
+	out := lane.Revocation{BundleRecord: r, Stopped: []lane.HostID{}, Written: []lane.HostID{}, Hosts: []lane.HostID{}, Aliases: []string{}}
+	named := map[string]lane.Digest{r.Ref(): r.Digest, string(r.Digest): r.Digest}
+	aliases, err := c.AliasList(ctx)
+	if err != nil {
+		return out, err
+	}
+	for _, a := range aliases {
+		named[a.Name] = a.Target.Bundle
+		if a.Target.Bundle == r.Digest {
+			out.Aliases = append(out.Aliases, a.Name)
+		}
+	}
+	for after := lane.HostID(""); ; {
+		hosts, err := c.Store.Hosts(ctx, after, 500)
+		if err != nil || len(hosts) == 0 {
+			return out, err
+		}
+		for _, h := range hosts {
+			after = h.ID
+			out.Concern(h, named[h.Bundle])
+		}
+	}
+}
+
+// standing returns the bundle of a host as it stands now: that of its run while this is open
+// or has installed the host, else the one that its record names. One that nobody knows is zero.
+func (c *Control) standing(ctx context.Context, h lane.Host) (lane.BundleStatus, error) {
+	w := want{ref: h.Run.BundleName, digest: h.Run.Bundle}
+	if !h.Run.Open && !(h.State == lane.StateInstalled && h.Run.Outcome == "ready") {
+		var err error
+		if w, err = c.wantOf(ctx, h.Bundle); err != nil {
+			return lane.BundleStatus{}, unlessUnknown(err)
+		}
+	}
+	records, err := c.Store.BundleRecords(ctx, "")
+	if err != nil {
+		return lane.BundleStatus{}, err
+	}
+	i := slices.IndexFunc(records, func(r lane.BundleRecord) bool { return r.Digest == w.digest || w.digest == "" && r.Ref() == w.ref })
+	if i < 0 {
+		return lane.BundleStatus{}, nil
+	}
+	r := records[i]
+	out := lane.BundleStatus{State: r.State, By: r.By, Why: r.Why, At: r.At, Refused: r.Revoked()}
+	b, err := c.bundle(ctx, r.Digest)
+	if out.Bundle = b; err == nil && out.Refused == "" {
+		out.Refused = b.Refusal
+	}
+	return out, unlessUnknown(err)
+}
+
+// unlessUnknown drops the error that says that there is no such thing.
+func unlessUnknown(err error) error {
+	if lane.CodeOf(err) == lane.NotFound {
+		return nil
+	}
+	return err
 }
 
 // AliasList returns the aliases that point at something, by name.

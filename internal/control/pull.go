@@ -349,7 +349,7 @@ func (c *Control) revoked(ctx context.Context, w want) error {
 	}
 	for _, r := range records {
 		if r.State == lane.BundleRevoked && (r.Digest == w.digest || r.Ref() == w.ref) {
-			return lane.Errorf(lane.Refused, "%s is revoked by %s: %s", r.Ref(), r.By, r.Why)
+			return lane.Errorf(lane.Refused, "%s", r.Revoked())
 		}
 	}
 	return nil

@@ -269,7 +269,7 @@ func TestPullRefused(t *testing.T) {
 			r.must(err)
 			r.forget("sys-1")
 			s.dirs["sys:1"] = r.made("1", "")
-		}, "sys-1 is revoked by op:t: CVE"},
+		}, "Z by op:t: CVE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, s := shelved(t)
