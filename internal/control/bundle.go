@@ -121,8 +121,8 @@ func (c *Control) BundleShow(ctx context.Context, name string) (lane.BundleStatu
 	if missing != nil {
 		w, err := c.wantOf(ctx, name)
 		i := slices.IndexFunc(list, func(s lane.BundleStatus) bool { return err == nil && s.Fetch != nil && s.Ref() == w.ref })
-		if i < 0 {
-			return lane.BundleStatus{}, missing
+		if i < 0 || list[i].Fetch.Code == lane.NotFound {
+			return lane.BundleStatus{}, c.missing(ctx, name, missing)
 		}
 		return list[i], nil
 	}
@@ -197,7 +197,7 @@ func (c *Control) changeBundle(ctx context.Context, name string, transition func
 		if i >= 0 {
 			r = records[i]
 		} else if missing != nil {
-			return r, missing
+			return r, c.missing(ctx, name, missing)
 		}
 		next, e, err := transition(r)
 		if err != nil {
@@ -214,6 +214,9 @@ func (c *Control) changeBundle(ctx context.Context, name string, transition func
 // reason than that it is not approved yet stays refused.
 func (c *Control) BundleApprove(ctx context.Context, name, by, why string) (lane.BundleRecord, error) {
 	b, err := c.findBundle(ctx, name)
+	if lane.CodeOf(err) == lane.NotFound {
+		return lane.BundleRecord{}, c.missing(ctx, name, err)
+	}
 	if err != nil {
 		return lane.BundleRecord{}, err
 	}
@@ -364,9 +367,8 @@ func (c *Control) AliasMove(ctx context.Context, name string, m lane.AliasMove) 
 func (c *Control) installable(ctx context.Context, name string) (lane.Bundle, error) {
 	b, err := c.findBundle(ctx, name)
 	if lane.CodeOf(err) == lane.NotFound {
-		if doing := c.ask(ctx, name); doing != "" {
-			return b, lane.Errorf(lane.Refused, "%s is not in the store: %s", name, doing)
-		}
+		c.ask(ctx, name)
+		return b, c.missing(ctx, name, err)
 	}
 	if err == nil && b.Refusal != "" {
 		err = lane.Errorf(lane.Refused, "%s", b.Refusal)

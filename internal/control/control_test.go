@@ -435,7 +435,7 @@ func TestPreflightNamesEverything(t *testing.T) {
 	if !errors.As(err, &e) || e.Code != lane.Refused || len(e.Problems) < 3 {
 		t.Fatalf("%v", err)
 	}
-	for _, want := range []string{"disk: no disk selector", "identity.macs: no boot MAC", `bundle: the bundle "debian-9"`} {
+	for _, want := range []string{"disk: no disk selector", "identity.macs: no boot MAC", `bundle: no bundle "debian-9" in the store`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\nlacks %q", err, want)
 		}
