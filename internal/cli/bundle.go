@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -24,7 +25,7 @@ func (a *app) bundleCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "bundle", Short: "boot bundles: build, sign, import, approve, name, revoke", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(a.bundleBuildCmd(), a.bundleInitramfsCmd(), a.bundleKeygenCmd(), a.bundleSignCmd(), a.bundleVerifyCmd(), a.bundleImportCmd(), a.bundleListCmd(), a.bundleShowCmd(),
-		a.bundleDiffCmd(), a.bundleApproveCmd(), a.bundleRevokeCmd(), a.bundleAliasCmd(), a.bundleRollbackCmd(), a.bundlePushCmd(), a.bundlePullCmd(), a.bundleGCCmd(), a.bundleFsckCmd())
+		a.bundleDiffCmd(), a.bundleTrustCmd(), a.bundleApproveCmd(), a.bundleRevokeCmd(), a.bundleAliasCmd(), a.bundleRollbackCmd(), a.bundlePushCmd(), a.bundlePullCmd(), a.bundleGCCmd(), a.bundleFsckCmd())
 	return cmd
 }
 
@@ -180,6 +181,47 @@ func (a *app) anyBundle(ctx context.Context, name string) (lane.Bundle, error) {
 	}
 	b, err := c.Bundle(ctx, name)
 	return b.Bundle, err
+}
+
+const bundleTrustLong = `Show the trust file that is in force on the server: its version, how many keys must have
+signed a bundle, each key with the dates between which it counts, and what is revoked. A
+file that was changed, and is not signed by the keys in force, is not: that is said too.`
+
+func (a *app) bundleTrustCmd() *cobra.Command {
+	return &cobra.Command{Use: "trust", Short: "show whose signatures bundles need", Long: bundleTrustLong, Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		list, err := c.BundleTrust(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return a.show(list, func(w io.Writer) { showTrust(w, list) })
+	}}
+}
+
+func showTrust(w io.Writer, l lane.Trust) {
+	if l.File == "" {
+		fmt.Fprintln(w, "bundles need no signature: bundles.trust in the server's configuration names a trust file")
+		return
+	}
+	fmt.Fprintf(w, "%s, version %d: %d of %d keys must have signed\n", lane.Clean(l.File, 300), l.Version, l.Threshold, len(l.Keys))
+	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tID\tFROM\tUNTIL\tNOW\tKEY")
+	for _, k := range l.Keys {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", lane.Clean(k.Name, 60), k.ID, when(k.From), when(k.Until), lane.Clean(cmp.Or(k.Unusable, "counts"), 300), k.Key)
+	}
+	_ = t.Flush() // writes to the terminal; its error shows there
+	for _, r := range l.RevokedKeys {
+		fmt.Fprintf(w, "revoked key %s: %s\n", r.ID, orDash(r.Why))
+	}
+	for _, r := range l.RevokedBundles {
+		fmt.Fprintf(w, "revoked bundle %s: %s\n", r.Digest, orDash(r.Why))
+	}
+	if l.Warning != "" {
+		fmt.Fprintln(w, "NOTE:", lane.Clean(l.Warning, 1000))
+	}
 }
 
 func (a *app) bundleApproveCmd() *cobra.Command {

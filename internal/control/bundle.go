@@ -470,6 +470,9 @@ func (c *Control) referred(ctx context.Context) (map[lane.Digest]string, error) 
 	}
 }
 
+// BundleTrust returns whose signatures bundles need.
+func (c *Control) BundleTrust() lane.Trust { return c.Bundles.Trust() }
+
 // BundleWork returns how far an import or check of the store is.
 func (c *Control) BundleWork() lane.BundleWork { return c.Bundles.Work() }
 

@@ -24,6 +24,40 @@ type BundleStatus struct {
 	Fetch *BundleFetch `json:"fetch,omitempty"`
 }
 
+// Trust is whose signatures bundles need, now. The zero one: nobody's.
+type Trust struct {
+	File           string          `json:"file,omitempty"`
+	Version        int             `json:"version"`
+	Threshold      int             `json:"threshold"` // how many of the keys must have signed
+	Keys           []TrustedKey    `json:"keys"`
+	RevokedKeys    []RevokedKey    `json:"revokedKeys"`
+	RevokedBundles []RevokedBundle `json:"revokedBundles"`
+	Warning        string          `json:"warning,omitempty"` // why the file, as it stands there, is not what is in force
+}
+
+// TrustedKey is one of the keys.
+type TrustedKey struct {
+	Name     string    `json:"name"`
+	ID       string    `json:"id"`  // as minisign prints it
+	Key      string    `json:"key"` // public
+	From     time.Time `json:"from,omitzero"`
+	Until    time.Time `json:"until,omitzero"`
+	Unusable string    `json:"unusable,omitempty"` // why it does not count now
+}
+
+// RevokedKey is a key that counts no longer, whatever it signed.
+type RevokedKey struct {
+	ID  string `json:"id"`
+	Key string `json:"key"`
+	Why string `json:"why,omitempty"`
+}
+
+// RevokedBundle is a bundle that the trust file revokes.
+type RevokedBundle struct {
+	Digest Digest `json:"digest"`
+	Why    string `json:"why,omitempty"`
+}
+
 // BundleGC is what a garbage collection removes.
 type BundleGC struct {
 	Checked bool     `json:"checked,omitempty"` // nothing was removed: it was only asked
