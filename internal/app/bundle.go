@@ -168,7 +168,7 @@ func (a *App) watchBundles(ctx context.Context, s *bundle.Store, keeper *trust.K
 		return err
 	}
 	for _, d := range found.Damaged {
-		a.log.Error("a file of a bundle is damaged: the bundle is refused until it is imported again", "digest", d.Digest, "bundles", d.Bundles, "problem", d.Problem)
+		a.log.Error("a file of a bundle is damaged: the bundle is refused until it is imported again", "digest", d.Digest, "files", d.Files, "bundles", d.Bundles, "problem", d.Problem)
 	}
 	if len(found.Damaged) > 0 {
 		a.control.Rouse()

@@ -417,7 +417,7 @@ func (a *app) bundleFsckCmd() *cobra.Command {
 		}
 		err = a.show(out, func(w io.Writer) {
 			for _, d := range out.Damaged {
-				fmt.Fprintf(w, "%s: %s\n", strings.Join(d.Bundles, ", "), lane.Clean(d.Problem, 300))
+				fmt.Fprintln(w, lane.Clean(d.String(), 500))
 			}
 			fmt.Fprintf(w, "%d files, %s, %d damaged\n", out.Files, size(out.Bytes), len(out.Damaged))
 		})

@@ -143,12 +143,12 @@ func (c *Control) BundleImport(ctx context.Context, q lane.BundleImport) (lane.B
 		return err
 	})
 	if err != nil {
-		c.Store.Record(lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindRefused, By: q.By, Surface: lane.SurfaceAPI, Name: q.Dir, Digest: b.Digest,
+		c.Store.Record(lane.Event{Subject: lane.SubjectServer, At: c.Now(), Kind: lane.KindRefused, By: q.By, Surface: lane.SurfaceAPI, Name: q.Dir, Digest: b.Digest,
 			Message: lane.Clean("bundle import: "+err.Error(), 1000)})
 		return b, err
 	}
 	c.Rouse() // it need not be fetched any more
-	_, err = c.Store.AppendBundle(ctx, record, event)
+	_, err = c.Store.AppendBundle(ctx, record, event.SignedBy(c.Bundles.Signers(b.Digest)))
 	return b, err
 }
 
@@ -411,7 +411,7 @@ func (c *Control) BundleGC(ctx context.Context, check bool, by string) (lane.Bun
 	if err != nil || check {
 		return c.explain(out, kept), err
 	}
-	return c.explain(out, kept), c.Store.Witness(ctx, lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI,
+	return c.explain(out, kept), c.Store.Witness(ctx, lane.Event{Subject: lane.SubjectServer, At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI,
 		Message: lane.Clean(fmt.Sprintf("bundle gc removed %d files, %d bytes, of %v", out.Files, out.Bytes, out.Bundles), 1000)})
 }
 
@@ -485,9 +485,11 @@ func (c *Control) BundleFsck(ctx context.Context, by string) (lane.BundleFsck, e
 	if len(out.Damaged) > 0 {
 		c.Rouse()
 	}
-	e := lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI, Message: fmt.Sprintf("bundle fsck: %d files, %d bytes, %d damaged", out.Files, out.Bytes, len(out.Damaged))}
+	e := lane.Event{Subject: lane.SubjectServer, At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI, Message: fmt.Sprintf("bundle fsck: %d files, %d bytes, %d damaged", out.Files, out.Bytes, len(out.Damaged))}
 	for _, d := range out.Damaged {
-		e.Message = lane.Clean(fmt.Sprintf("%s; of %v: %s", e.Message, d.Bundles, d.Problem), 1000)
+		if err := c.Store.Witness(ctx, d.Evidence(by, c.Now())); err != nil {
+			return out, err
+		}
 	}
 	return out, c.Store.Witness(ctx, e)
 }

@@ -341,7 +341,7 @@ func (c *Control) take(ctx context.Context, p *pull, w want, offer Offer) error 
 	}
 	for range conflicts {
 		if _, err = c.Bundles.Complete(ctx, dir, admit); err == nil {
-			_, err = c.Store.AppendBundle(ctx, record, event)
+			_, err = c.Store.AppendBundle(ctx, record, event.SignedBy(c.Bundles.Signers(record.Digest)))
 		}
 		if lane.CodeOf(err) != lane.Conflict {
 			break

@@ -70,8 +70,24 @@ type BundleGC struct {
 // BundleDamage is one file of the store whose bytes are not what they were.
 type BundleDamage struct {
 	Digest  Digest   `json:"digest"`
-	Bundles []string `json:"bundles"` // NAME-VERSION of those that need it
+	Files   []string `json:"files,omitempty"` // what the bundles call it; none: it describes them
+	Bundles []string `json:"bundles"`         // NAME-VERSION of those that need it
 	Problem string   `json:"problem"`
+}
+
+// String says which file is damaged, and whom that hits.
+func (d BundleDamage) String() string {
+	what := "what describes it"
+	if len(d.Files) > 0 {
+		what = strings.Join(d.Files, ", ")
+	}
+	return what + " of " + strings.Join(d.Bundles, ", ") + ": " + d.Problem
+}
+
+// Evidence is the line about it.
+func (d BundleDamage) Evidence(by string, now time.Time) Event {
+	return Event{Subject: SubjectServer, At: now, Kind: KindRefused, By: by, Surface: SurfaceAPI, Name: strings.Join(d.Files, ", "), Digest: d.Digest,
+		Message: Clean("a file of the bundle store is damaged, its bundles are refused until they are imported again: "+d.String(), 1000)}
 }
 
 // BundleFsck is what a check of the whole store found.

@@ -3,6 +3,7 @@ package lane
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -72,6 +73,9 @@ type BundlePolicy struct {
 	Approval bool // only approved bundles are installed
 }
 
+// SubjectServer is the subject of evidence about the server itself.
+const SubjectServer = "server"
+
 // BundleSubject is the subject of evidence about the bundles of one name.
 func BundleSubject(name string) string { return "bundle:" + name }
 
@@ -105,6 +109,15 @@ func AdmitBundle(b Bundle, records []BundleRecord, present, allow bool, by, why 
 		message += fmt.Sprintf(", a rollback behind version %s that was allowed", highest)
 	}
 	return next, bundleEvent(next, by, said(message, why), now), nil
+}
+
+// SignedBy adds to the evidence of an import whose signatures it had, as far as the site asks
+// for signatures.
+func (e Event) SignedBy(signers []string) Event {
+	if len(signers) > 0 {
+		e.Message += "; signed by " + strings.Join(signers, ", ")
+	}
+	return e
 }
 
 // Highest returns the highest version of records, or nothing.
