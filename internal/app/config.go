@@ -116,7 +116,7 @@ func CheckConfig(ctx context.Context, path string) (c Config, notes []string, er
 	for _, p := range slices.Concat(c.here(), ports) {
 		found = append(found, doc.Problem(p.Field, p.Message))
 	}
-	for _, note := range []string{c.Bundles.unsigned(), c.trustPending(time.Now())} {
+	for _, note := range []string{c.Bundles.unsigned(), c.trustPending(time.Now()), c.exposed()} {
 		if note != "" {
 			notes = append(notes, note)
 		}
