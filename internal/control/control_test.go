@@ -508,6 +508,23 @@ func TestUnrecordedIsNotServed(t *testing.T) {
 	}
 }
 
+// TestPreflightNamesTheField: what keeps an installer's documents from being written is told
+// by the field that is to be mended, each by itself.
+func TestPreflightNamesTheField(t *testing.T) {
+	r := newRig(t)
+	r.Site.Timezone, r.Site.Locale = "Mars City", "no such thing"
+	r.enrol(spec("node1"))
+	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "nocloud-1", Check: true})
+	for _, want := range []string{"\n  - site.timezone: \"Mars City\" is not a name like Europe/Berlin", "\n  - site.locale: \"no such thing\" is not a name"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nlacks %q", err, want)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), "seed") {
+		t.Errorf("it speaks of no field: %v", err)
+	}
+}
+
 // unwritable is the real store with a full disk under it.
 type unwritable struct{ *store.Store }
 
