@@ -15,10 +15,11 @@ type bundles interface {
 	BundleShow(ctx context.Context, name string) (lane.BundleStatus, error)
 	BundleImport(ctx context.Context, q lane.BundleImport) (lane.Bundle, error)
 	BundleApprove(ctx context.Context, name, by, why string) (lane.BundleRecord, error)
-	BundleRevoke(ctx context.Context, name, by, why string) (lane.BundleRecord, error)
+	BundleRevoke(ctx context.Context, name, by, why string) (lane.Revocation, error)
 	BundleGC(ctx context.Context, check bool, by string) (lane.BundleGC, error)
 	BundleFsck(ctx context.Context, by string) (lane.BundleFsck, error)
 	BundleWork() lane.BundleWork
+	BundleTrust() lane.Trust
 	AliasList(ctx context.Context) ([]lane.BundleAlias, error)
 	AliasMove(ctx context.Context, name string, m lane.AliasMove) (lane.BundleAlias, error)
 	AliasRollback(ctx context.Context, name, by, why string) (lane.BundleAlias, error)
@@ -64,6 +65,7 @@ func (s *Server) bundleRoutes() []route {
 			return op.BundleGC(r.Context(), q.Check, by)
 		})},
 		{"POST /v1/bundles/fsck", byWhom(whoActs, func(r *http.Request, _ ActRequest, by string) (any, error) { return op.BundleFsck(r.Context(), by) })},
+		{"GET /v1/bundle-trust", func(*http.Request, []byte) (any, error) { return op.BundleTrust(), nil }},
 		{"GET /v1/bundle-work", func(*http.Request, []byte) (any, error) { return op.BundleWork(), nil }},
 		{"GET /v1/aliases", func(r *http.Request, _ []byte) (any, error) { return op.AliasList(r.Context()) }},
 		{"POST /v1/aliases/{name}", byWhom(func(q AliasRequest) string { return q.By }, func(r *http.Request, q AliasRequest, by string) (any, error) {
@@ -121,9 +123,9 @@ func (c *Client) ApproveBundle(ctx context.Context, name, why string) (lane.Bund
 	return post[lane.BundleRecord](ctx, c, bundlePath(name, "/approve"), ActRequest{By: c.By, Why: why})
 }
 
-// RevokeBundle says that a bundle may never be installed again.
-func (c *Client) RevokeBundle(ctx context.Context, name, why string) (lane.BundleRecord, error) {
-	return post[lane.BundleRecord](ctx, c, bundlePath(name, "/revoke"), ActRequest{By: c.By, Why: why})
+// RevokeBundle says that a bundle may never be installed again, and returns whom that concerns.
+func (c *Client) RevokeBundle(ctx context.Context, name, why string) (lane.Revocation, error) {
+	return post[lane.Revocation](ctx, c, bundlePath(name, "/revoke"), ActRequest{By: c.By, Why: why})
 }
 
 // CollectBundles removes the bundles that nothing refers to; with check it only says which.
@@ -147,6 +149,11 @@ func (c *Client) patient() *Client {
 // BundleWork returns how far an import or a check of the store is.
 func (c *Client) BundleWork(ctx context.Context) (lane.BundleWork, error) {
 	return get[lane.BundleWork](ctx, c, "/v1/bundle-work")
+}
+
+// BundleTrust returns whose signatures bundles need.
+func (c *Client) BundleTrust(ctx context.Context) (lane.Trust, error) {
+	return get[lane.Trust](ctx, c, "/v1/bundle-trust")
 }
 
 // Aliases returns the aliases, by name.

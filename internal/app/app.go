@@ -200,8 +200,8 @@ func (a *App) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	if !a.Config.private() {
-		a.log.Warn("operators' token crosses the network in clear text: let listen.operators be a loopback address, and reach it by ssh -L or a TLS proxy", "operators", a.Operator)
+	if note := a.Config.exposed(); note != "" {
+		a.log.Warn(note, "operators", a.Operator)
 	}
 	a.log.Info("bootlane serves", "networks", a.Config.Subnets(), "machines", a.Machines, "operators", a.Operator, "data", a.Config.Data)
 	err := g.Wait()
@@ -264,11 +264,18 @@ func (c Config) external() (out []lane.NetworkUsage) {
 	return out
 }
 
-// private reports whether only this machine reaches the operators' listener, which
-// has no TLS.
-func (c Config) private() bool {
+// exposed says who reaches the operators' listener, which has no TLS, and what protects it;
+// nothing where only this machine reaches it.
+func (c Config) exposed() string {
 	a, err := netip.ParseAddrPort(c.Listen.Operators)
-	return err == nil && a.Addr().IsLoopback()
+	if err != nil || a.Addr().IsLoopback() {
+		return ""
+	}
+	from := "from the networks that reach " + a.Addr().String()
+	if a.Addr().IsUnspecified() {
+		from = "from everywhere, the boot networks among it"
+	}
+	return fmt.Sprintf("the operators' API is reachable %s: only the token in %s protects it, and that crosses the network in clear text. Let listen.operators be a loopback address, and reach it by ssh -L or a TLS proxy", from, filepath.Join(c.Data, TokenFile))
 }
 
 // Subnets names the networks, for the log and for people.

@@ -117,12 +117,20 @@ func (b Bundles) checkTrust() []lane.Problem {
 	return out
 }
 
-// Notes says what of the policy on bundles an operator should know; empty: nothing.
-func (b Bundles) Notes() string {
+// unsigned says what it means that nobody must sign; nothing: somebody must.
+func (b Bundles) unsigned() string {
 	if b.Trust == "" {
-		return "NOTE: bundles need no signature: whoever can import one can have it installed. bundles.trust names the keys that must have signed, docs/bundles.md"
+		return "bundles need no signature: whoever can import one can have it installed. bundles.trust names the keys that must have signed, docs/bundles.md"
 	}
 	return ""
+}
+
+// trustPending says why the trust file would not take the place of the one in force, or nothing.
+func (c Config) trustPending(now time.Time) string {
+	if c.Bundles.Trust == "" {
+		return ""
+	}
+	return trust.Pending(c.Bundles.Trust, filepath.Join(c.Data, trustInForce), now)
 }
 
 // openBundles opens the bundle store, and lists its background work as a part.
@@ -134,7 +142,7 @@ func (a *App) openBundles() (*bundle.Store, error) {
 			return nil, err
 		}
 	} else {
-		a.log.Warn(a.Config.Bundles.Notes())
+		a.log.Warn(a.Config.Bundles.unsigned())
 	}
 	s, err := bundle.NewStore(filepath.Join(a.Config.Data, bundleDir), keeper)
 	if err != nil {
@@ -160,7 +168,7 @@ func (a *App) watchBundles(ctx context.Context, s *bundle.Store, keeper *trust.K
 		return err
 	}
 	for _, d := range found.Damaged {
-		a.log.Error("a file of a bundle is damaged: the bundle is refused until it is imported again", "digest", d.Digest, "bundles", d.Bundles, "problem", d.Problem)
+		a.log.Error("a file of a bundle is damaged: the bundle is refused until it is imported again", "digest", d.Digest, "files", d.Files, "bundles", d.Bundles, "problem", d.Problem)
 	}
 	if len(found.Damaged) > 0 {
 		a.control.Rouse()

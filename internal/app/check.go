@@ -51,7 +51,7 @@ func (c Config) here() []lane.Problem {
 			bad(field+"ipv6.server", "%s", why)
 		}
 	}
-	for _, l := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}} {
+	for _, l := range []struct{ name, v string }{{"machines", c.Listen.Machines}, {"operators", c.Listen.Operators}, {"https", c.Listen.HTTPS}, {"legacyHTTPS", c.Listen.LegacyHTTPS}} {
 		a, err := netip.ParseAddrPort(l.v)
 		if err != nil || a.Addr().IsUnspecified() || a.Addr().IsLoopback() || slices.Contains(c.servers(), a.Addr().String()) {
 			continue // check, or the line about the server, says what there is to say

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -102,18 +103,25 @@ func LoadConfig(path string) (Config, error) {
 }
 
 // CheckConfig reads a configuration file, and looks on this machine for what would
-// keep a server with it from starting, without opening a port or the database. All
-// findings are told at once.
-func CheckConfig(path string) (Config, error) {
+// keep a server with it from starting, without opening the database. Each port is
+// opened and closed again. All findings are told at once; notes say what else an
+// operator should know.
+func CheckConfig(ctx context.Context, path string) (c Config, notes []string, err error) {
 	c, doc, problems, err := load(path)
 	if err != nil {
-		return c, err
+		return c, nil, err
 	}
+	ports, notes := c.tryPorts(ctx)
 	var found []strictyaml.Problem
-	for _, p := range c.here() {
+	for _, p := range slices.Concat(c.here(), ports) {
 		found = append(found, doc.Problem(p.Field, p.Message))
 	}
-	return c, unusable(path, doc.Join(problems, found...))
+	for _, note := range []string{c.Bundles.unsigned(), c.trustPending(time.Now()), c.exposed()} {
+		if note != "" {
+			notes = append(notes, note)
+		}
+	}
+	return c, notes, unusable(path, doc.Join(problems, found...))
 }
 
 func load(path string) (Config, strictyaml.Document, []strictyaml.Problem, error) {

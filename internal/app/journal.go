@@ -41,6 +41,16 @@ func (j journal) AppendBundle(ctx context.Context, r lane.BundleRecord, e lane.E
 	return r, err
 }
 
+// Witness stores, and warns of what an operator has found damaged: whoever watches the log did
+// not stand there.
+func (j journal) Witness(ctx context.Context, e lane.Event) error {
+	err := j.Store.Witness(ctx, e)
+	if err == nil && e.Subject == lane.SubjectServer && e.Kind == lane.KindRefused {
+		j.log.Warn(lane.Clean(e.Message, 1000), "digest", e.Digest)
+	}
+	return err
+}
+
 // Record queues, and warns of a bundle that the registry could not give.
 func (j journal) Record(e lane.Event) {
 	j.Store.Record(e)

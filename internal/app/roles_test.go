@@ -18,7 +18,7 @@ func TestRoles(t *testing.T) {
 		}
 	}
 	for addr, private := range map[string]bool{"127.0.0.1:8070": true, "[::1]:8070": true, "0.0.0.0:8070": false, "[::]:8070": false, "10.0.0.1:8070": false} {
-		if cfg := (Config{Listen: Listen{Operators: addr}}); cfg.private() != private {
+		if cfg := (Config{Listen: Listen{Operators: addr}}); (cfg.exposed() == "") != private {
 			t.Errorf("%s: private is %v", addr, !private)
 		}
 	}

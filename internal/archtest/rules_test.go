@@ -19,11 +19,11 @@ func rooms() map[string]room {
 		"cmd/bootlane":        {imports: []string{"internal/cli"}, budget: 40, why: "main hands over at once"},
 		"cmd/bootlane-agent":  {imports: []string{"internal/agent"}, budget: 40, why: "main hands over at once; the agent must stay small enough for RAM"},
 		"internal/lane":       {leaf: true, budget: 3150, why: "the domain knows nobody"},
-		"internal/strictyaml": {leaf: true, budget: 170, why: "a reader of files, not of machines"},
+		"internal/strictyaml": {leaf: true, budget: 320, why: "a reader of files, not of machines"},
 		"internal/archtest":   {leaf: true, budget: 0, why: "tests only"},
 		"internal/script":     {budget: 340},
 		"internal/seed":       {budget: 400},
-		"internal/diagnose":   {budget: 230},
+		"internal/diagnose":   {budget: 280},
 		"internal/migrate":    {budget: 335},
 		"internal/store":      {budget: 1400, why: "moves values and keeps order; judges nothing"},
 		"internal/store/sqlite": {imports: []string{"internal/store"}, budget: 150,
@@ -56,7 +56,7 @@ func rooms() map[string]room {
 		"internal/lab": {imports: []string{"internal/api", "internal/pcap"}, budget: 2950, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves"},
 		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source", "internal/registry"}, budget: 3700,
 			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files"},
-		"internal/app": {imports: []string{everybody}, budget: 1850, why: "the only package that knows everybody"},
+		"internal/app": {imports: []string{everybody}, budget: 1950, why: "the only package that knows everybody"},
 	}
 }
 

@@ -9,6 +9,7 @@
 package bundle
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -61,12 +62,20 @@ func (l *Loader) UnmarshalYAML(n *yaml.Node) error {
 		l.First = n.Value
 		return nil
 	}
+	var bad yaml.TypeError
 	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
 		if k := n.Content[i]; !slices.Contains([]string{"first", "second", "extra", "config", "http", "imageTrust"}, k.Value) {
-			return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: field %s not found in type Loader", k.Line, k.Value)}}
+			bad.Errors = append(bad.Errors, fmt.Sprintf("line %d: field %s not found in type Loader", k.Line, k.Value))
 		}
 	}
-	return n.Decode((*lane.Loader)(l))
+	err := n.Decode((*lane.Loader)(l))
+	if types := (*yaml.TypeError)(nil); errors.As(err, &types) {
+		bad.Errors, err = append(bad.Errors, types.Errors...), nil
+	}
+	if len(bad.Errors) > 0 {
+		return &bad
+	}
+	return err
 }
 
 // MarshalYAML writes the short form where it says everything.

@@ -181,9 +181,13 @@ files: {bundle.yaml: "", manifest.json.minisig: "", linux: "sha256:12"}
 		}
 	}
 	for text, want := range map[string]string{
-		"name: a\nname: b\n":                             "already defined",
+		"name: a\nname: b\n":                             "b:2: name: stands on line 1 already",
 		"loaders: {x86_64-uefi: {first: a, thrid: b}}\n": `unknown key "thrid"`,
 		"fiels: {}\n":                                    `unknown key "fiels"`,
+		"{version: [1], os: {}, kernel: linux}\n":        "b:1: version: a list stands here, text is wanted\n  - b:1: os: a mapping stands here, text is wanted\n",
+		"{version: [1], kernel: linux}\n":                "b:1: name: ",
+		"firstBoot: setup.sh\n":                          `b:1: firstBoot: text "setup.sh" stands here, a list is wanted`,
+		"loaders: {x86_64-uefi: {thrid: b, extra: c}}\n": `loaders.x86_64-uefi.extra: text "c" stands here, a list is wanted`,
 	} {
 		if _, err := parseManifest("b", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s gives %v, want %s", text, err, want)

@@ -232,6 +232,14 @@ func (s *Store) Signers(d lane.Digest) []string {
 	return s.trust.Judge(b.Manifest, d, b.Signatures).Signers
 }
 
+// Trust returns whose signatures bundles need.
+func (s *Store) Trust() lane.Trust {
+	if s.trust == nil {
+		return lane.Trust{Keys: []lane.TrustedKey{}, RevokedKeys: []lane.RevokedKey{}, RevokedBundles: []lane.RevokedBundle{}}
+	}
+	return s.trust.InForce()
+}
+
 func (s *Store) lookup(d lane.Digest) (stored, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

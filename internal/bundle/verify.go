@@ -191,8 +191,13 @@ func (s *Store) Run(ctx context.Context) (lane.BundleFsck, error) {
 // checkAll checks the files that are wanted; w is told how far it is, unless it is nil.
 func (s *Store) checkAll(ctx context.Context, wanted func(lane.Digest) bool, w *work) (lane.BundleFsck, error) {
 	out := lane.BundleFsck{Damaged: []lane.BundleDamage{}}
-	users := map[lane.Digest][]string{}
+	users, names := map[lane.Digest][]string{}, map[lane.Digest][]string{}
 	for _, b := range s.all() {
+		for name, f := range b.Bundle.Files {
+			if !slices.Contains(names[f.Digest], name) {
+				names[f.Digest] = append(names[f.Digest], name)
+			}
+		}
 		for _, d := range b.blobs {
 			if !slices.Contains(users[d], b.Bundle.Ref()) {
 				users[d] = append(users[d], b.Bundle.Ref())
@@ -221,7 +226,7 @@ func (s *Store) checkAll(ctx context.Context, wanted func(lane.Digest) bool, w *
 		}
 		out.Files++
 		if err != nil {
-			out.Damaged = append(out.Damaged, lane.BundleDamage{Digest: d, Bundles: users[d], Problem: fmt.Sprint(err)})
+			out.Damaged = append(out.Damaged, lane.BundleDamage{Digest: d, Files: slices.Sorted(slices.Values(names[d])), Bundles: slices.Sorted(slices.Values(users[d])), Problem: fmt.Sprint(err)})
 		}
 	}
 	return out, nil

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -24,7 +25,7 @@ func (a *app) bundleCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "bundle", Short: "boot bundles: build, sign, import, approve, name, revoke", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(a.bundleBuildCmd(), a.bundleInitramfsCmd(), a.bundleKeygenCmd(), a.bundleSignCmd(), a.bundleVerifyCmd(), a.bundleImportCmd(), a.bundleListCmd(), a.bundleShowCmd(),
-		a.bundleDiffCmd(), a.bundleApproveCmd(), a.bundleRevokeCmd(), a.bundleAliasCmd(), a.bundleRollbackCmd(), a.bundlePushCmd(), a.bundlePullCmd(), a.bundleGCCmd(), a.bundleFsckCmd())
+		a.bundleDiffCmd(), a.bundleTrustCmd(), a.bundleApproveCmd(), a.bundleRevokeCmd(), a.bundleAliasCmd(), a.bundleRollbackCmd(), a.bundlePushCmd(), a.bundlePullCmd(), a.bundleGCCmd(), a.bundleFsckCmd())
 	return cmd
 }
 
@@ -182,35 +183,109 @@ func (a *app) anyBundle(ctx context.Context, name string) (lane.Bundle, error) {
 	return b.Bundle, err
 }
 
+const bundleTrustLong = `Show the trust file that is in force on the server: its version, how many keys must have
+signed a bundle, each key with the dates between which it counts, and what is revoked. A
+file that was changed, and is not signed by the keys in force, is not: that is said too.`
+
+func (a *app) bundleTrustCmd() *cobra.Command {
+	return &cobra.Command{Use: "trust", Short: "show whose signatures bundles need", Long: bundleTrustLong, Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		list, err := c.BundleTrust(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return a.show(list, func(w io.Writer) { showTrust(w, list) })
+	}}
+}
+
+func showTrust(w io.Writer, l lane.Trust) {
+	if l.File == "" {
+		fmt.Fprintln(w, "bundles need no signature: bundles.trust in the server's configuration names a trust file")
+		return
+	}
+	fmt.Fprintf(w, "%s, version %d: %d of %d keys must have signed\n", lane.Clean(l.File, 300), l.Version, l.Threshold, len(l.Keys))
+	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tID\tFROM\tUNTIL\tNOW\tKEY")
+	for _, k := range l.Keys {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", lane.Clean(k.Name, 60), k.ID, when(k.From), when(k.Until), lane.Clean(cmp.Or(k.Unusable, "counts"), 300), k.Key)
+	}
+	_ = t.Flush() // writes to the terminal; its error shows there
+	for _, r := range l.RevokedKeys {
+		fmt.Fprintf(w, "revoked key %s: %s\n", r.ID, orDash(r.Why))
+	}
+	for _, r := range l.RevokedBundles {
+		fmt.Fprintf(w, "revoked bundle %s: %s\n", r.Digest, orDash(r.Why))
+	}
+	if l.Warning != "" {
+		fmt.Fprintln(w, "NOTE:", lane.Clean(l.Warning, 1000))
+	}
+}
+
 func (a *app) bundleApproveCmd() *cobra.Command {
-	return a.decide("approve", "say that a bundle may be installed", "", func(ctx context.Context, c *api.Client, name, why string) (lane.BundleRecord, error) {
-		return c.ApproveBundle(ctx, name, why)
+	return a.decide("approve", "say that a bundle may be installed", "", func(ctx context.Context, c *api.Client, name, why string) error {
+		r, err := c.ApproveBundle(ctx, name, why)
+		if err != nil {
+			return err
+		}
+		return a.show(r, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", r.Ref(), r.State) })
 	})
 }
 
 const bundleRevokeLong = `Say that a bundle may never be installed again, whoever signed it. It is refused at
 import, at provision, and to runs that are open: their machines boot their disk. This
-cannot be taken back; the same content may come again under a new version.`
+cannot be taken back; the same content may come again under a new version. The answer
+names the runs that this stops, and the hosts and aliases that need another bundle.`
 
 func (a *app) bundleRevokeCmd() *cobra.Command {
-	return a.decide("revoke", "say that a bundle may never be installed again", bundleRevokeLong, func(ctx context.Context, c *api.Client, name, why string) (lane.BundleRecord, error) {
-		return c.RevokeBundle(ctx, name, why)
+	return a.decide("revoke", "say that a bundle may never be installed again", bundleRevokeLong, func(ctx context.Context, c *api.Client, name, why string) error {
+		r, err := c.RevokeBundle(ctx, name, why)
+		if err != nil {
+			return err
+		}
+		return a.show(r, func(w io.Writer) { showRevocation(w, r) })
 	})
 }
 
+func showRevocation(w io.Writer, r lane.Revocation) {
+	fmt.Fprintf(w, "%s is %s\n", r.Ref(), r.State)
+	if len(r.Stopped)+len(r.Written)+len(r.Hosts)+len(r.Aliases) == 0 {
+		fmt.Fprintln(w, "no open run is bound to it, and no host and no alias names it")
+	}
+	say := func(one, many, then string, names []string) {
+		switch len(names) {
+		case 0:
+			return
+		case 1:
+			many = one
+		}
+		fmt.Fprintf(w, "%d %s: %s; %s\n", len(names), many, strings.Join(names, ", "), then)
+	}
+	say("run is stopped", "runs are stopped", "told to boot from disk; `bootlane cancel HOST`, then `bootlane provision HOST --bundle BUNDLE`", names(r.Stopped))
+	say("run goes on", "runs go on", "the disk is written already; afterwards `bootlane provision HOST --reinstall --bundle BUNDLE`", names(r.Written))
+	say("host names it", "hosts name it", "not provisioned until the record, or its alias, means another bundle", names(r.Hosts))
+	say("alias points at it", "aliases point at it", "`bootlane bundle alias ALIAS BUNDLE` moves one", r.Aliases)
+}
+
+func names(hosts []lane.HostID) []string {
+	out := make([]string, len(hosts))
+	for i, h := range hosts {
+		out[i] = string(h)
+	}
+	return out
+}
+
 // decide is a verb that brings one bundle into another state.
-func (a *app) decide(verb, short, long string, do func(ctx context.Context, c *api.Client, name, why string) (lane.BundleRecord, error)) *cobra.Command {
+func (a *app) decide(verb, short, long string, do func(ctx context.Context, c *api.Client, name, why string) error) *cobra.Command {
 	var why string
 	cmd := &cobra.Command{Use: verb + " BUNDLE", Short: short, Long: long, Args: args(cobra.ExactArgs(1)), RunE: func(cmd *cobra.Command, argv []string) error {
 		c, err := a.client()
 		if err != nil {
 			return err
 		}
-		r, err := do(cmd.Context(), c, argv[0], why)
-		if err != nil {
-			return err
-		}
-		return a.show(r, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", r.Ref(), r.State) })
+		return do(cmd.Context(), c, argv[0], why)
 	}}
 	cmd.Flags().StringVar(&why, "why", "", "`reason`, for the evidence")
 	cmd.ValidArgsFunction = a.bundleRefs
@@ -342,7 +417,7 @@ func (a *app) bundleFsckCmd() *cobra.Command {
 		}
 		err = a.show(out, func(w io.Writer) {
 			for _, d := range out.Damaged {
-				fmt.Fprintf(w, "%s: %s\n", strings.Join(d.Bundles, ", "), lane.Clean(d.Problem, 300))
+				fmt.Fprintln(w, lane.Clean(d.String(), 500))
 			}
 			fmt.Fprintf(w, "%d files, %s, %d damaged\n", out.Files, size(out.Bytes), len(out.Damaged))
 		})

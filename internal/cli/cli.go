@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/user"
 	"strings"
@@ -125,9 +126,16 @@ can always prove why a machine was or was not allowed to erase its disk.
 Exit codes: 0 ok, 1 failed, 2 usage, 3 refused, 4 unreachable.`
 
 func (a *app) root() *cobra.Command {
+	version := false
 	root := &cobra.Command{Use: "bootlane", Short: "a provisioning lane for bare metal", Long: rootLong, SilenceErrors: true, SilenceUsage: true,
 		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return a.showVersion()
+			}
+			return cmd.Help()
+		}}
+	root.Flags().BoolVar(&version, "version", false, "print the version, as `bootlane version` does")
 	f := root.PersistentFlags()
 	f.StringVar(&a.server, "server", a.fromEnv("BOOTLANE_SERVER", "http://127.0.0.1:8070"), "operators' `URL` of the server (BOOTLANE_SERVER)")
 	f.StringVar(&a.tokenFile, "token-file", a.fromEnv("BOOTLANE_TOKEN_FILE", "/var/lib/bootlane/operator.token"), "`file` with the operators' token (BOOTLANE_TOKEN_FILE)")
@@ -174,6 +182,13 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // client returns a client of the server, with the operators' token.
 func (a *app) client() (*api.Client, error) {
+	if u, err := url.Parse(a.server); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		like := strings.TrimPrefix(a.server, "//")
+		if !strings.Contains(like, ":") && like != "" {
+			like += ":8070"
+		}
+		return nil, usageError{fmt.Errorf("--server (BOOTLANE_SERVER) %q is not a URL: write http://%s", a.server, cmp.Or(like, "127.0.0.1:8070"))}
+	}
 	token, err := os.ReadFile(a.tokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the operators' token (--token-file or BOOTLANE_TOKEN_FILE; `bootlane serve` makes it at its first start): %w", err)
@@ -250,7 +265,9 @@ func orDash(s string) string {
 }
 
 func (a *app) versionCmd() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "print the version", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error {
-		return a.show(map[string]string{"version": a.Version}, func(w io.Writer) { fmt.Fprintf(w, "bootlane %s\n", a.Version) })
-	}}
+	return &cobra.Command{Use: "version", Short: "print the version", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.showVersion() }}
+}
+
+func (a *app) showVersion() error {
+	return a.show(map[string]string{"version": a.Version}, func(w io.Writer) { fmt.Fprintf(w, "bootlane %s\n", a.Version) })
 }

@@ -78,7 +78,12 @@ func (a *app) eventsCmd() *cobra.Command {
 
 // isSubject reports whether evidence is kept under a name that is no machine's.
 func isSubject(name string) bool {
-	return name == "server" || strings.HasPrefix(name, lane.NetSubject("")) || strings.HasPrefix(name, lane.BundleSubject("")) || strings.HasPrefix(name, lane.AliasSubject(""))
+	return name == lane.SubjectServer || strings.HasPrefix(name, lane.NetSubject("")) || isBundle(name)
+}
+
+// isBundle reports whether it is kept about a bundle or an alias.
+func isBundle(name string) bool {
+	return strings.HasPrefix(name, lane.BundleSubject("")) || strings.HasPrefix(name, lane.AliasSubject(""))
 }
 
 // unknown lists the machines without a record that left evidence.
@@ -191,7 +196,11 @@ func showEvents(w io.Writer, events []lane.Event) {
 		if e.Count > 1 {
 			text += fmt.Sprintf("  [%d times]", e.Count)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", when(e.At), orDash(e.By), what, orDash(string(e.Stage)), orDash(text))
+		text = orDash(text)
+		if e.Digest != "" && isBundle(e.Subject) { // of a machine's files it is in the JSON
+			text += "  " + string(e.Digest)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", when(e.At), orDash(e.By), what, orDash(string(e.Stage)), text)
 	}
 	_ = t.Flush() // writes to the terminal; its error shows there
 }

@@ -2,15 +2,18 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"bootlane/internal/api"
 	"bootlane/internal/lane"
 )
 
@@ -58,18 +61,14 @@ long as nobody else needs it.`
 func (a *app) dhcpLeasesCmd() *cobra.Command {
 	var network, state string
 	cmd := &cobra.Command{Use: "leases", Short: "list the leases", Long: dhcpLeasesLong, Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
-		within := func(netip.Addr) bool { return true }
-		if network != "" {
-			p, err := netip.ParsePrefix(network)
-			if err != nil {
-				return usageError{fmt.Errorf("--network %q is not a network like 10.20.0.0/24", network)}
-			}
-			within = p.Contains
-		}
 		if state != "" && !slices.Contains(leaseStates(), state) {
 			return usageError{fmt.Errorf("--state %q: use one of %v", state, leaseStates())}
 		}
 		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		within, err := ofNetwork(cmd.Context(), c, network)
 		if err != nil {
 			return err
 		}
@@ -87,6 +86,29 @@ func (a *app) dhcpLeasesCmd() *cobra.Command {
 	cmd.Flags().StringVar(&state, "state", "", "only those in this `state`: active, expired, released or declined")
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(leaseStates(), cobra.ShellCompDirectiveNoFileComp)) // the flag was defined above
 	return cmd
+}
+
+// ofNetwork returns what picks the addresses of one of the server's networks, or of a part of
+// it; of all when text is empty.
+func ofNetwork(ctx context.Context, c *api.Client, text string) (func(netip.Addr) bool, error) {
+	if text == "" {
+		return func(netip.Addr) bool { return true }, nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--network %q is not a network like 10.20.0.0/24", text)}
+	}
+	state, err := c.DHCP(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var known []string
+	for _, n := range state.Networks {
+		if known = append(known, n.Network.String()); n.Network.Contains(p.Addr()) && n.Network.Bits() <= p.Bits() {
+			return p.Contains, nil
+		}
+	}
+	return nil, lane.Errorf(lane.NotFound, "the server has no network %s: it has %s", p, strings.Join(known, ", "))
 }
 
 func leaseStates() []string {

@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	server "bootlane/internal/app"
+	"bootlane/internal/lane"
 )
 
 const serveLong = `Serve DHCP, TFTP and HTTP on the boot network, and the operators' API.
@@ -26,14 +27,14 @@ func (a *app) serveCmd() *cobra.Command {
 	var check bool
 	cmd := &cobra.Command{Use: "serve", Short: "serve the boot network", Long: serveLong, Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error {
 		if check {
-			cfg, err := server.CheckConfig(config)
+			cfg, notes, err := server.CheckConfig(cmd.Context(), config)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(a.Stdout, "%s is good: DHCP for %s, machines at %s, operators at http://%s\n",
 				config, cfg.Subnets(), cfg.BaseURL(""), cfg.Listen.Operators)
-			if note := cfg.Bundles.Notes(); note != "" {
-				fmt.Fprintln(a.Stdout, note)
+			for _, note := range notes {
+				fmt.Fprintln(a.Stdout, "NOTE:", lane.Clean(note, 1000))
 			}
 			return nil
 		}
@@ -53,7 +54,7 @@ func (a *app) serveCmd() *cobra.Command {
 		return nil
 	}}
 	cmd.Flags().StringVarP(&config, "config", "c", a.fromEnv("BOOTLANE_CONFIG", "/etc/bootlane/config.yaml"), "configuration `file` (BOOTLANE_CONFIG)")
-	cmd.Flags().BoolVar(&check, "check", false, "only look at the configuration, its files and the interfaces; whether the ports are free is not tried")
+	cmd.Flags().BoolVar(&check, "check", false, "only look at the configuration, its files, the interfaces, and whether each port can be opened")
 	return cmd
 }
 

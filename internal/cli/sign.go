@@ -34,6 +34,11 @@ is encrypted with a passphrase, which is asked for or read from --passphrase-fil
 func (a *app) bundleKeygenCmd() *cobra.Command {
 	var k keyFlags
 	cmd := &cobra.Command{Use: "keygen NAME", Short: "make a key pair to sign bundles with", Long: bundleKeygenLong, Args: args(cobra.ExactArgs(1)), RunE: func(_ *cobra.Command, argv []string) error {
+		for _, name := range []string{argv[0] + ".key", argv[0] + ".pub"} {
+			if _, err := os.Lstat(name); err == nil {
+				return fmt.Errorf("%s exists already, and a key that is overwritten does not come back: choose another NAME, or move that file away", name)
+			}
+		}
 		var passphrase string
 		var err error
 		if !k.noPassphrase {
@@ -41,14 +46,17 @@ func (a *app) bundleKeygenCmd() *cobra.Command {
 				return err
 			}
 			if passphrase == "" {
-				return usageError{errors.New("the passphrase is empty: give one, or --no-passphrase where something else protects the file")}
+				return usageError{errors.New("no passphrase was given: type one, or name a file that has it with --passphrase-file, or say --no-passphrase where something else protects the key")}
 			}
 		}
 		private, public, err := trust.NewKey(a.Rand, passphrase)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(writeNew(argv[0]+".key", private, 0o600), writeNew(argv[0]+".pub", public, 0o644)); err != nil {
+		if err := writeNew(argv[0]+".key", private, 0o600); err != nil {
+			return err
+		}
+		if err := writeNew(argv[0]+".pub", public, 0o644); err != nil {
 			return err
 		}
 		lines := strings.Split(strings.TrimSpace(string(public)), "\n")

@@ -140,8 +140,8 @@ func (c *Control) BundleShow(ctx context.Context, name string) (lane.BundleStatu
 	if missing != nil {
 		w, err := c.wantOf(ctx, name)
 		i := slices.IndexFunc(list, func(s lane.BundleStatus) bool { return err == nil && s.Fetch != nil && s.Ref() == w.ref })
-		if i < 0 {
-			return lane.BundleStatus{}, missing
+		if i < 0 || list[i].Fetch.Code == lane.NotFound {
+			return lane.BundleStatus{}, c.missing(ctx, name, missing)
 		}
 		return list[i], nil
 	}
@@ -162,12 +162,12 @@ func (c *Control) BundleImport(ctx context.Context, q lane.BundleImport) (lane.B
 		return err
 	})
 	if err != nil {
-		c.Store.Record(lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindRefused, By: q.By, Surface: lane.SurfaceAPI, Name: q.Dir, Digest: b.Digest,
+		c.Store.Record(lane.Event{Subject: lane.SubjectServer, At: c.Now(), Kind: lane.KindRefused, By: q.By, Surface: lane.SurfaceAPI, Name: q.Dir, Digest: b.Digest,
 			Message: lane.Clean("bundle import: "+err.Error(), 1000)})
 		return b, err
 	}
 	c.Rouse() // it need not be fetched any more
-	_, err = c.Store.AppendBundle(ctx, record, event)
+	_, err = c.Store.AppendBundle(ctx, record, event.SignedBy(c.Bundles.Signers(b.Digest)))
 	return b, err
 }
 
@@ -216,7 +216,7 @@ func (c *Control) changeBundle(ctx context.Context, name string, transition func
 		if i >= 0 {
 			r = records[i]
 		} else if missing != nil {
-			return r, missing
+			return r, c.missing(ctx, name, missing)
 		}
 		next, e, err := transition(r)
 		if err != nil {
@@ -233,6 +233,9 @@ func (c *Control) changeBundle(ctx context.Context, name string, transition func
 // reason than that it is not approved yet stays refused.
 func (c *Control) BundleApprove(ctx context.Context, name, by, why string) (lane.BundleRecord, error) {
 	b, err := c.findBundle(ctx, name)
+	if lane.CodeOf(err) == lane.NotFound {
+		return lane.BundleRecord{}, c.missing(ctx, name, err)
+	}
 	if err != nil {
 		return lane.BundleRecord{}, err
 	}
@@ -251,11 +254,81 @@ func text(err error) string {
 	return err.Error()
 }
 
-// BundleRevoke says that a bundle may never be installed again, even where a run is open.
-func (c *Control) BundleRevoke(ctx context.Context, name, by, why string) (lane.BundleRecord, error) {
-	return c.changeBundle(ctx, name, func(r lane.BundleRecord) (lane.BundleRecord, lane.Event, error) {
+// BundleRevoke says that a bundle may never be installed again, even where a run is open. It
+// returns whom that concerns.
+func (c *Control) BundleRevoke(ctx context.Context, name, by, why string) (lane.Revocation, error) {
+	r, err := c.changeBundle(ctx, name, func(r lane.BundleRecord) (lane.BundleRecord, lane.Event, error) {
 		return lane.RevokeBundle(r, by, why, c.Now())
 	})
+	if err != nil {
+		return lane.Revocation{BundleRecord: r}, err
+	}
+	out, err := c.concerned(ctx, r)
+	if err != nil {
+		err = fmt.Errorf("%s is revoked; whom that concerns cannot be read: %w", r.Ref(), err)
+	}
+	return out, err
+}
+
+// concerned looks through the records for whom a revocation concerns.
+func (c *Control) concerned(ctx context.Context, r lane.BundleRecord) (lane.Revocation, error) {
+	out := lane.Revocation{BundleRecord: r, Stopped: []lane.HostID{}, Written: []lane.HostID{}, Hosts: []lane.HostID{}, Aliases: []string{}}
+	named := map[string]lane.Digest{r.Ref(): r.Digest, string(r.Digest): r.Digest}
+	aliases, err := c.AliasList(ctx)
+	if err != nil {
+		return out, err
+	}
+	for _, a := range aliases {
+		named[a.Name] = a.Target.Bundle
+		if a.Target.Bundle == r.Digest {
+			out.Aliases = append(out.Aliases, a.Name)
+		}
+	}
+	for after := lane.HostID(""); ; {
+		hosts, err := c.Store.Hosts(ctx, after, 500)
+		if err != nil || len(hosts) == 0 {
+			return out, err
+		}
+		for _, h := range hosts {
+			after = h.ID
+			out.Concern(h, named[h.Bundle])
+		}
+	}
+}
+
+// standing returns the bundle of a host as it stands now: that of its run while this is open
+// or has installed the host, else the one that its record names. One that nobody knows is zero.
+func (c *Control) standing(ctx context.Context, h lane.Host) (lane.BundleStatus, error) {
+	w := want{ref: h.Run.BundleName, digest: h.Run.Bundle}
+	if !h.Run.Open && !(h.State == lane.StateInstalled && h.Run.Outcome == "ready") {
+		var err error
+		if w, err = c.wantOf(ctx, h.Bundle); err != nil {
+			return lane.BundleStatus{}, unlessUnknown(err)
+		}
+	}
+	records, err := c.Store.BundleRecords(ctx, "")
+	if err != nil {
+		return lane.BundleStatus{}, err
+	}
+	i := slices.IndexFunc(records, func(r lane.BundleRecord) bool { return r.Digest == w.digest || w.digest == "" && r.Ref() == w.ref })
+	if i < 0 {
+		return lane.BundleStatus{}, nil
+	}
+	r := records[i]
+	out := lane.BundleStatus{State: r.State, By: r.By, Why: r.Why, At: r.At, Refused: r.Revoked()}
+	b, err := c.bundle(ctx, r.Digest)
+	if out.Bundle = b; err == nil && out.Refused == "" {
+		out.Refused = b.Refusal
+	}
+	return out, unlessUnknown(err)
+}
+
+// unlessUnknown drops the error that says that there is no such thing.
+func unlessUnknown(err error) error {
+	if lane.CodeOf(err) == lane.NotFound {
+		return nil
+	}
+	return err
 }
 
 // AliasList returns the aliases that point at something, by name.
@@ -313,9 +386,8 @@ func (c *Control) AliasMove(ctx context.Context, name string, m lane.AliasMove) 
 func (c *Control) installable(ctx context.Context, name string) (lane.Bundle, error) {
 	b, err := c.findBundle(ctx, name)
 	if lane.CodeOf(err) == lane.NotFound {
-		if doing := c.ask(ctx, name); doing != "" {
-			return b, lane.Errorf(lane.Refused, "%s is not in the store: %s", name, doing)
-		}
+		c.ask(ctx, name)
+		return b, c.missing(ctx, name, err)
 	}
 	if err == nil && b.Refusal != "" {
 		err = lane.Errorf(lane.Refused, "%s", b.Refusal)
@@ -358,7 +430,7 @@ func (c *Control) BundleGC(ctx context.Context, check bool, by string) (lane.Bun
 	if err != nil || check {
 		return c.explain(out, kept), err
 	}
-	return c.explain(out, kept), c.Store.Witness(ctx, lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI,
+	return c.explain(out, kept), c.Store.Witness(ctx, lane.Event{Subject: lane.SubjectServer, At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI,
 		Message: lane.Clean(fmt.Sprintf("bundle gc removed %d files, %d bytes, of %v", out.Files, out.Bytes, out.Bundles), 1000)})
 }
 
@@ -417,6 +489,9 @@ func (c *Control) referred(ctx context.Context) (map[lane.Digest]string, error) 
 	}
 }
 
+// BundleTrust returns whose signatures bundles need.
+func (c *Control) BundleTrust() lane.Trust { return c.Bundles.Trust() }
+
 // BundleWork returns how far an import or check of the store is.
 func (c *Control) BundleWork() lane.BundleWork { return c.Bundles.Work() }
 
@@ -429,9 +504,11 @@ func (c *Control) BundleFsck(ctx context.Context, by string) (lane.BundleFsck, e
 	if len(out.Damaged) > 0 {
 		c.Rouse()
 	}
-	e := lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI, Message: fmt.Sprintf("bundle fsck: %d files, %d bytes, %d damaged", out.Files, out.Bytes, len(out.Damaged))}
+	e := lane.Event{Subject: lane.SubjectServer, At: c.Now(), Kind: lane.KindUpdated, By: by, Surface: lane.SurfaceAPI, Message: fmt.Sprintf("bundle fsck: %d files, %d bytes, %d damaged", out.Files, out.Bytes, len(out.Damaged))}
 	for _, d := range out.Damaged {
-		e.Message = lane.Clean(fmt.Sprintf("%s; of %v: %s", e.Message, d.Bundles, d.Problem), 1000)
+		if err := c.Store.Witness(ctx, d.Evidence(by, c.Now())); err != nil {
+			return out, err
+		}
 	}
 	return out, c.Store.Witness(ctx, e)
 }

@@ -123,8 +123,12 @@ func TestRevoked(t *testing.T) {
 	if _, err := r.BundleRevoke(t.Context(), "sys-1", "op:t", ""); lane.CodeOf(err) != lane.Invalid {
 		t.Errorf("without a reason: %v", err)
 	}
-	_, err := r.BundleRevoke(t.Context(), "sys-1", "op:t", "CVE-2026-1")
-	r.must(err)
+	if _, err := r.BundleRevoke(t.Context(), "sys-1", "op:t", "CVE-2026-1"); err != nil {
+		t.Error(err)
+	}
+	if v, err := r.Why(t.Context(), "node1"); err != nil || v.Rule != "bundle-refused" || !strings.Contains(v.Because, "sys-1 is revoked since 2026-05-04 03:02:01Z by op:t: CVE-2026-1") || !strings.Contains(v.Next, "bootlane cancel node1") {
+		t.Errorf("why, before the machine asks again: %+v, %v", v, err)
+	}
 	refused(t, "in mid-install", r.kernel(), "bundle-refused: sys-1 is revoked since 2026-05-04 03:02:01Z by op:t: CVE-2026-1")
 	r.pass(5 * time.Second)
 	r.script(lane.LocalBoot)
@@ -134,7 +138,7 @@ func TestRevoked(t *testing.T) {
 	if v, err := r.Why(t.Context(), "node1"); err != nil || !strings.Contains(v.Rule+" "+v.Because, "bundle-refused") || !strings.Contains(v.Because, "sys-1 is revoked") {
 		t.Errorf("why: %+v, %v", v, err)
 	}
-	_, err = r.Cancel(t.Context(), "node1", "op:t", "")
+	_, err := r.Cancel(t.Context(), "node1", "op:t", "")
 	r.must(err)
 	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "sys-1", By: "op:t", Reinstall: true})
 	refused(t, "provision", err, "bundle: sys-1 is revoked")
@@ -144,6 +148,32 @@ func TestRevoked(t *testing.T) {
 	refused(t, "approve", err, "is revoked, and stays so")
 	_, err = r.AliasMove(t.Context(), "stable", lane.AliasMove{Bundle: "sys-1", By: "op:t"})
 	refused(t, "alias", err, "is revoked")
+}
+
+// TestRevocationConcerns: whoever revokes a bundle is told whom that stops, and whom it does
+// not stop any more.
+func TestRevocationConcerns(t *testing.T) {
+	r := newRig(t)
+	b := r.imported("1")
+	_, err := r.AliasMove(t.Context(), "stable", lane.AliasMove{Bundle: "sys-1", By: "op:t"})
+	r.must(err)
+	byAlias, byName := spec("node1"), other("node2")
+	byAlias.Bundle, byName.Bundle = "stable", "sys-1"
+	r.enrol(byAlias, byName)
+	r.provision("node1", lane.Provisioning{})
+	r.imported("2")
+	got, err := r.BundleRevoke(t.Context(), "sys-1", "op:t", "CVE")
+	r.must(err)
+	want := lane.Revocation{BundleRecord: got.BundleRecord, Stopped: []lane.HostID{"node1"}, Written: []lane.HostID{}, Hosts: []lane.HostID{"node1", "node2"}, Aliases: []string{"stable"}}
+	if fmt.Sprint(got) != fmt.Sprint(want) || got.State != lane.BundleRevoked || got.Digest != b.Digest {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got, err = r.BundleRevoke(t.Context(), "sys-2", "op:t", "too"); err != nil || len(got.Stopped)+len(got.Written)+len(got.Hosts)+len(got.Aliases) != 0 {
+		t.Errorf("one that nobody names concerns %+v, %v", got, err)
+	}
+	if v, err := r.Why(t.Context(), "node2"); err != nil || v.Rule != "not-provisioned" || !strings.Contains(v.Because, "sys-1 is revoked since") {
+		t.Errorf("why, of one that only names it: %+v, %v", v, err)
+	}
 }
 
 // TestExpired: a bundle's last day is the same for import, provision and serving.

@@ -57,6 +57,7 @@ type Bundles interface {
 	Find(ref string) (lane.Bundle, error)
 	List() []lane.Bundle
 	Signers(d lane.Digest) []string
+	Trust() lane.Trust
 	Import(ctx context.Context, dir string, admit func(b lane.Bundle, present bool) error) (lane.Bundle, error)
 	// Broken: a file of it is known to be damaged. Examine: what Import would refuse of what
 	// describes a bundle. Complete: Import, where files that the store has need not come again.

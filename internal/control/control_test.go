@@ -435,7 +435,7 @@ func TestPreflightNamesEverything(t *testing.T) {
 	if !errors.As(err, &e) || e.Code != lane.Refused || len(e.Problems) < 3 {
 		t.Fatalf("%v", err)
 	}
-	for _, want := range []string{"disk: no disk selector", "identity.macs: no boot MAC", `bundle: the bundle "debian-9"`} {
+	for _, want := range []string{"disk: no disk selector", "identity.macs: no boot MAC", `bundle: no bundle "debian-9" in the store`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\nlacks %q", err, want)
 		}
@@ -505,6 +505,23 @@ func TestUnrecordedIsNotServed(t *testing.T) {
 	}
 	if n := r.host("node1").Run.BootsUsed; n != 0 {
 		t.Errorf("%d boots counted", n)
+	}
+}
+
+// TestPreflightNamesTheField: what keeps an installer's documents from being written is told
+// by the field that is to be mended, each by itself.
+func TestPreflightNamesTheField(t *testing.T) {
+	r := newRig(t)
+	r.Site.Timezone, r.Site.Locale = "Mars City", "no such thing"
+	r.enrol(spec("node1"))
+	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "nocloud-1", Check: true})
+	for _, want := range []string{"\n  - site.timezone: \"Mars City\" is not a name like Europe/Berlin", "\n  - site.locale: \"no such thing\" is not a name"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nlacks %q", err, want)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), "seed") {
+		t.Errorf("it speaks of no field: %v", err)
 	}
 }
 

@@ -43,8 +43,12 @@ func (c *Control) preflight(ctx context.Context, h lane.Host, p lane.Provisionin
 		if err != nil && lane.CodeOf(err) != lane.NotFound {
 			return b, err
 		}
-		if b = found; err != nil || c.Bundles.Broken(b.Digest) {
-			b.Refusal = c.awaited(ctx, h.Bundle, b)
+		b = found
+		switch doing, lacking := c.ask(ctx, h.Bundle); {
+		case err != nil:
+			b.Refusal = c.missing(ctx, h.Bundle, err).Error()
+		case lacking: // it is damaged, and is mended
+			b.Refusal += "; " + doing.Later()
 		}
 	}
 	others, err := c.Store.Claimants(ctx, h.Claims())
@@ -59,17 +63,4 @@ func (c *Control) preflight(ctx context.Context, h lane.Host, p lane.Provisionin
 		return b, refuse("preflight refuses to provision "+string(h.ID), problems)
 	}
 	return b, nil
-}
-
-// awaited says why a bundle that is lacking, or not in good order, cannot be installed yet,
-// and has it fetched. Nothing: no registry has it, as far as one can ask.
-func (c *Control) awaited(ctx context.Context, name string, b lane.Bundle) string {
-	doing := c.ask(ctx, name)
-	switch {
-	case doing == "":
-		return b.Refusal
-	case b.Digest == "":
-		return "the bundle " + name + " is not in the store: " + doing
-	}
-	return b.Refusal + "; " + doing
 }

@@ -215,11 +215,11 @@ func (c *Control) lack(ctx context.Context, w want, asked bool) (lane.BundleFetc
 	known := false
 	c.pulls.with(func() { _, known = c.pulls.list[w.ref] })
 	if !known {
-		names, _, err := c.namesOf(ctx, w.ref)
+		names, pinned, err := c.namesOf(ctx, w.ref)
 		if err != nil || len(names) == 0 {
 			return lane.BundleFetch{}, false
 		}
-		fresh.name, fresh.fetch.From = names[0], c.Registry.Reference(names[0].Name, names[0].Version)
+		fresh.name, fresh.fetch.From, fresh.fetch.Sought = names[0], c.Registry.Reference(names[0].Name, names[0].Version), pinned == ""
 	}
 	c.pulls.mu.Lock()
 	defer c.pulls.mu.Unlock()
@@ -245,7 +245,8 @@ func (c *Control) lack(ctx context.Context, w want, asked bool) (lane.BundleFetc
 }
 
 // namesOf returns the names and versions that a reference may stand for, and the digest that
-// is on record; where the bundle is on record, exactly one.
+// is on record; where the bundle is on record, exactly one. A name of which another version is
+// on record comes before those that nobody knows, and the longest of such names first.
 func (c *Control) namesOf(ctx context.Context, ref string) ([]lane.BundleName, lane.Digest, error) {
 	records, err := c.Store.BundleRecords(ctx, "")
 	if err != nil {
@@ -254,7 +255,15 @@ func (c *Control) namesOf(ctx context.Context, ref string) ([]lane.BundleName, l
 	if i := slices.IndexFunc(records, func(r lane.BundleRecord) bool { return r.Ref() == ref }); i >= 0 {
 		return []lane.BundleName{{Name: records[i].Name, Version: records[i].Version}}, records[i].Digest, nil
 	}
-	return lane.SplitRef(ref), "", nil
+	names := lane.SplitRef(ref)
+	rank := func(n lane.BundleName) int {
+		if slices.ContainsFunc(records, func(r lane.BundleRecord) bool { return r.Name == n.Name }) {
+			return -len(n.Name)
+		}
+		return 0
+	}
+	slices.SortStableFunc(names, func(a, b lane.BundleName) int { return rank(a) - rank(b) })
+	return names, "", nil
 }
 
 // begin takes the pull that has been due longest, if there is one, and a copy of what is wanted.
@@ -332,7 +341,7 @@ func (c *Control) take(ctx context.Context, p *pull, w want, offer Offer) error 
 	}
 	for range conflicts {
 		if _, err = c.Bundles.Complete(ctx, dir, admit); err == nil {
-			_, err = c.Store.AppendBundle(ctx, record, event)
+			_, err = c.Store.AppendBundle(ctx, record, event.SignedBy(c.Bundles.Signers(record.Digest)))
 		}
 		if lane.CodeOf(err) != lane.Conflict {
 			break
@@ -349,7 +358,7 @@ func (c *Control) revoked(ctx context.Context, w want) error {
 	}
 	for _, r := range records {
 		if r.State == lane.BundleRevoked && (r.Digest == w.digest || r.Ref() == w.ref) {
-			return lane.Errorf(lane.Refused, "%s is revoked by %s: %s", r.Ref(), r.By, r.Why)
+			return lane.Errorf(lane.Refused, "%s", r.Revoked())
 		}
 	}
 	return nil
@@ -363,7 +372,7 @@ func (c *Control) offered(ctx context.Context, p *pull, names []lane.BundleName)
 		from := c.Registry.Reference(n.Name, n.Version)
 		offer, err := c.Registry.Find(ctx, n.Name, n.Version)
 		if err == nil {
-			c.pulls.with(func() { p.name, p.fetch.From = n, from })
+			c.pulls.with(func() { p.name, p.fetch.From, p.fetch.Sought = n, from, false })
 			return offer, nil
 		}
 		switch lane.CodeOf(err) {
@@ -415,21 +424,64 @@ func (c *Control) pulled(ctx context.Context, p *pull, err error) {
 }
 
 // ask wants the bundle that a name stands for, for an operator: an alias, NAME-VERSION, or a
-// digest. It returns why the bundle cannot be had at once, or nothing where the store has it
-// or no registry is known.
-func (c *Control) ask(ctx context.Context, name string) string {
+// digest. It returns what is done about one that the store lacks; nothing where it lacks
+// nothing, or no registry is known.
+func (c *Control) ask(ctx context.Context, name string) (lane.BundleFetch, bool) {
 	w, err := c.wantOf(ctx, name)
 	if err != nil || !c.lacks(w) {
+		return lane.BundleFetch{}, false
+	}
+	return c.lack(ctx, w, true)
+}
+
+// missing explains that the store has not got the bundle that a name stands for: what is done
+// about it, or that the registry does not have it either, and which names on record are like it.
+func (c *Control) missing(ctx context.Context, name string, unknown error) error {
+	w, err := c.wantOf(ctx, name)
+	if err != nil {
+		return unknown
+	}
+	var f *lane.BundleFetch
+	c.pulls.with(func() {
+		if p := c.pulls.list[w.ref]; p != nil {
+			known := p.fetch
+			f = &known
+		}
+	})
+	switch {
+	case f != nil && f.Code == lane.NotFound:
+		return lane.Errorf(lane.NotFound, "neither the store nor the registry has %s: %s%s", w.ref, f.Error, c.meant(ctx, w.ref))
+	case f != nil:
+		return lane.Errorf(lane.Refused, "the bundle %s is not in the store: %s", w.ref, f.Later())
+	case w.ref != name: // an alias, or a digest: nobody has mistyped it
+		return unknown
+	}
+	return lane.Errorf(lane.NotFound, "%s%s", unknown.Error(), c.meant(ctx, name))
+}
+
+// meant offers the names on record that are like one that is not.
+func (c *Control) meant(ctx context.Context, name string) string {
+	var names []string
+	for _, b := range c.Bundles.List() {
+		names = append(names, b.Ref())
+	}
+	records, err := c.Store.BundleRecords(ctx, "")
+	aliases, err2 := c.Store.Aliases(ctx)
+	if err != nil || err2 != nil {
+		return "" // it is only an offer
+	}
+	for _, r := range records {
+		names = append(names, r.Ref())
+	}
+	for _, a := range aliases {
+		if a.Target.Bundle != "" {
+			names = append(names, a.Name)
+		}
+	}
+	if names = lane.Nearest(name, names); len(names) == 0 {
 		return ""
 	}
-	f, ok := c.lack(ctx, w, true)
-	if !ok {
-		return ""
-	}
-	if f.State() == lane.BundleFetching {
-		return f.String() + "; try again when it is here"
-	}
-	return f.String()
+	return "; did you mean " + strings.Join(names, " or ") + "?"
 }
 
 // wantOf returns the bundle that a name stands for: an alias, NAME-VERSION, or a digest.

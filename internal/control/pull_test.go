@@ -183,21 +183,69 @@ func TestPullNames(t *testing.T) {
 	r.provision("node1", lane.Provisioning{})
 	s.dirs["sys:1-2-y"] = s.dirs["sys:1-2-x"] // under a tag that is another's
 	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "sys-1-2-y", By: "op:t", Reinstall: true})
-	refused(t, "asked for", err, "it is being fetched")
+	refused(t, "asked for", err, "bundle: the bundle sys-1-2-y is not in the store: it is looked for in the registry, as reg.example/lab/sys:1-2-y; try again when it is here")
 	r.pull()
 	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "sys-1-2-y", By: "op:t", Reinstall: true})
 	refused(t, "another's", err, "what the registry has is refused: reg.example/lab/sys:1-2-y is called sys-1-2-x in its own manifest")
 	s.asked = nil
 	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "a-b-c", By: "op:t", Reinstall: true})
-	refused(t, "unknown", err, "it is being fetched from reg.example/lab/a:b-c")
+	refused(t, "unknown", err, "it is looked for in the registry, as reg.example/lab/a:b-c")
 	r.pull()
 	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "a-b-c", By: "op:t", Reinstall: true})
-	refused(t, "unknown", err, "the registry does not have it: there is no reg.example/lab/a:b-c, nor reg.example/lab/a-b:c (attempt 1; the next one at")
+	refused(t, "unknown", err, "bundle: neither the store nor the registry has a-b-c: there is no reg.example/lab/a:b-c, nor reg.example/lab/a-b:c")
 	if want := []string{"a:b-c", "a-b:c"}; !slices.Equal(s.asked, want) {
 		t.Errorf("asked %v", s.asked)
 	}
 	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "stable", By: "op:t", Reinstall: true})
-	refused(t, "no alias, no version", err, `the bundle "stable" is not in the store: `)
+	refused(t, "no alias, no version", err, `bundle: no bundle "stable" in the store: `)
+}
+
+// TestPullMistyped: once the registry has said that it does not have a name either, everybody
+// who uses it is told so, and what they may have meant; a name of which another version is on
+// record is asked for first.
+func TestPullMistyped(t *testing.T) {
+	r, s := shelved(t)
+	b := r.imported("1-a")
+	_, err := r.AliasMove(t.Context(), "stable", lane.AliasMove{Bundle: "sys-1-a", By: "op:t"})
+	r.must(err)
+	if _, err := r.BundleShow(t.Context(), "stabel"); lane.CodeOf(err) != lane.NotFound || !strings.Contains(err.Error(), `no bundle "stabel" in the store`) || !strings.HasSuffix(err.Error(), "; did you mean stable?") {
+		t.Errorf("nobody can have fetched that: %v", err)
+	}
+	r.hostNaming("sys-2-a")
+	r.pull()
+	neither := func(what string, err error, code lane.Code) {
+		t.Helper()
+		if want := "neither the store nor the registry has sys-2-a: there is no reg.example/lab/sys:2-a, nor reg.example/lab/sys-2:a; did you mean sys-1-a?"; lane.CodeOf(err) != code || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t"})
+	neither("provision", err, lane.Refused)
+	_, err = r.BundleShow(t.Context(), "sys-2-a")
+	neither("show", err, lane.NotFound)
+	_, err = r.BundleApprove(t.Context(), "sys-2-a", "op:t", "")
+	neither("approve", err, lane.NotFound)
+	_, err = r.BundleRevoke(t.Context(), "sys-2-a", "op:t", "CVE")
+	neither("revoke", err, lane.NotFound)
+	_, err = r.AliasMove(t.Context(), "next", lane.AliasMove{Bundle: "sys-2-a", By: "op:t"})
+	neither("alias", err, lane.NotFound)
+	if st := r.fetching("sys-2-a"); st == nil || st.State != lane.BundleLacking {
+		t.Errorf("the list: %+v", st)
+	}
+	_, err = r.BundleShow(t.Context(), "sha256:"+strings.Repeat("0", 64))
+	if lane.CodeOf(err) != lane.NotFound || strings.Contains(err.Error(), "mean") {
+		t.Errorf("a digest: %v", err)
+	}
+
+	record := lane.BundleRecord{Digest: b.Digest[:70] + "f", Name: "sys-3", Version: "1", State: lane.BundleImported} // its files are gone
+	_, err = r.store.AppendBundle(t.Context(), record, lane.Event{Subject: "bundle:sys-3", At: r.clock(), Kind: lane.KindUpdated, By: "op:t"})
+	r.must(err)
+	s.asked = nil
+	r.hostNaming("sys-3-1-b")
+	r.pull()
+	if want := []string{"sys-3:1-b", "sys:3-1-b", "sys-3-1:b"}; !slices.Equal(s.asked, want) {
+		t.Errorf("asked %v, want %v", s.asked, want)
+	}
 }
 
 // TestPullAgain: the wait grows; an operator need not sit it out; what fails the same way
@@ -269,7 +317,7 @@ func TestPullRefused(t *testing.T) {
 			r.must(err)
 			r.forget("sys-1")
 			s.dirs["sys:1"] = r.made("1", "")
-		}, "sys-1 is revoked by op:t: CVE"},
+		}, "Z by op:t: CVE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, s := shelved(t)
@@ -450,7 +498,7 @@ func TestPullForgets(t *testing.T) {
 	}
 	r.enrol(other("node2"))
 	_, err = r.Provision(t.Context(), "node2", lane.Provisioning{Bundle: "sys-4", By: "op:t"})
-	refused(t, "asked for", err, "it is being fetched")
+	refused(t, "asked for", err, "it is looked for in the registry")
 	r.pull()
 	r.pass(time.Hour)
 	r.pull()

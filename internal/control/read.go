@@ -98,7 +98,11 @@ func (c *Control) Why(ctx context.Context, subject string) (lane.Verdict, error)
 	if err != nil {
 		return lane.Verdict{}, err
 	}
-	return diagnose.Host(h, events, c.Now()), nil
+	b, err := c.standing(ctx, h)
+	if err != nil {
+		return lane.Verdict{}, err
+	}
+	return diagnose.Host(h, b, events, c.Now()), nil
 }
 
 // told returns what `why` judges by: the last lines of evidence, and those that

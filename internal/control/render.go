@@ -26,7 +26,12 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	if err == nil {
 		_, err = seed.Documents(in)
 	}
-	if err != nil {
+	if e := new(lane.Error); errors.As(err, &e) && len(e.Problems) > 0 { // each names its field
+		for _, p := range e.Problems {
+			field, message, _ := strings.Cut(p, ": ")
+			out = append(out, lane.Problem{Field: field, Message: message})
+		}
+	} else if err != nil {
 		out = append(out, lane.Problem{Field: "seed", Message: err.Error()})
 	}
 	if b.Seed != lane.SeedImage && !c.Site.Admits() {

@@ -12,9 +12,35 @@ import (
 	"bootlane/internal/lane"
 )
 
-// Host judges a machine with a record. Events are its evidence, ascending.
-func Host(h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
+// Host judges a machine with a record. Events are its evidence, ascending; b is its bundle as
+// it stands now: that of its run, while this is open or has installed the machine, else the
+// one that its record names.
+func Host(h lane.Host, b lane.BundleStatus, events []lane.Event, now time.Time) lane.Verdict {
+	v := stopped(h, b, events, now)
+	if b.State != lane.BundleRevoked {
+		return v
+	}
+	written := h.State == lane.StateProvisioning && h.Run.Stage.AtLeast(lane.StageDiskWritten)
+	switch {
+	case h.State == lane.StateInstalled && h.Run.Outcome == "ready" || written:
+		v.Because += "; what is on its disk must not be installed any more: " + b.Refused
+		v.Next = fmt.Sprintf("`bootlane provision %s --reinstall --bundle BUNDLE`, with one that may be installed: `bootlane bundle list`", h.ID)
+		if written {
+			v.Next = "let the run end, or `bootlane cancel " + string(h.ID) + "`; then " + v.Next
+		}
+	case h.State == lane.StateNew || h.State == lane.StateFailed:
+		v.Because += "; its bundle cannot be installed: " + b.Refused
+		v.Next = "let its record, or its alias, mean a bundle that may be installed, `bootlane bundle list`; and: " + v.Next
+	}
+	return v
+}
+
+// stopped says where the machine's lane stopped.
+func stopped(h lane.Host, b lane.BundleStatus, events []lane.Event, now time.Time) lane.Verdict {
 	v := lane.Verdict{Subject: string(h.ID), State: h.State, Run: h.Run.ID, Stage: h.Run.Stage, StageAt: h.Run.StageAt, Outcome: h.Run.Outcome, Ended: h.Run.Ended}
+	if h.State == lane.StateProvisioning && !h.Run.Stage.AtLeast(lane.StageDiskWritten) && b.Refused != "" {
+		return barred(v, h, b, events)
+	}
 	early := h.State == lane.StateNew || h.State == lane.StateProvisioning && !h.Run.Stage.AtLeast(lane.StageLoader)
 	if e := noAddress(events); e != nil && early {
 		return withoutAddress(v, e)
@@ -41,7 +67,7 @@ func Host(h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
 	case lane.StateFailed:
 		return failed(v, h, events)
 	case lane.StateProvisioning:
-		return underWay(v, h, events, now)
+		return underWay(v, h, b, events, now)
 	default:
 		v.Rule, v.Because, v.Next = "state-unknown", fmt.Sprintf("the state %q is not known to this version", h.State), "run the Bootlane version that wrote the record"
 	}
@@ -125,10 +151,8 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 	return v
 }
 
-func underWay(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
-	v.Evidence = last(events, func(e lane.Event) bool {
-		return e.Run == h.Run.ID && (e.Kind == lane.KindStage || e.Kind == lane.KindArmed || e.Kind == lane.KindProgress)
-	})
+func underWay(v lane.Verdict, h lane.Host, b lane.BundleStatus, events []lane.Event, now time.Time) lane.Verdict {
+	v.Evidence = progressed(h, events)
 	s := stalled(h.Run.Stage)
 	quiet := now.Sub(h.Run.StageAt).Round(time.Second)
 	v.Rule = "waiting-after-" + string(h.Run.Stage)
@@ -138,11 +162,10 @@ func underWay(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) l
 	if h.Run.Stage == lane.StageAddress && asked != nil && asked.Facts.HTTPBoot {
 		v.Next = "it was told a URL for UEFI HTTP Boot and did not fetch it: does its firmware allow http:// (many want https, or a switch in the setup), and does it trust the certificate of an https:// one? Has it a route to the server?"
 	}
-	if e := bundleRefused(h, events); e != nil {
+	if e := bundleRefused(h, events); e != nil && b.Digest == "" { // else it may be installed again
 		v.Rule, v.Evidence = string(e.Reason), e
 		v.Because += "; since then its bundle is refused: " + e.Message
-		i := slices.IndexFunc(lane.Reasons(), func(d lane.ReasonDoc) bool { return d.Reason == e.Reason })
-		v.Next = lane.Reasons()[i].Next // every one of them is described
+		v.Next = next(e.Reason)
 		return v
 	}
 	if e := lured(h, events); e != nil {
@@ -151,6 +174,34 @@ func underWay(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) l
 		v.Next = "find that server with `bootlane dhcp servers`, and turn it off, or take this machine's VLAN away from it; then let the machine boot again"
 	}
 	return v
+}
+
+// barred judges a run whose bundle may not be installed now, whether or not its machine has
+// asked since.
+func barred(v lane.Verdict, h lane.Host, b lane.BundleStatus, events []lane.Event) lane.Verdict {
+	v.Rule = string(lane.BundleRefused)
+	v.Because = fmt.Sprintf("the run is open until %s and at stage %s, its bundle is refused, and so its machine is told to boot its disk: %s", h.Run.Deadline.UTC().Format("2006-01-02 15:04:05Z"), h.Run.Stage, b.Refused)
+	v.Next = next(lane.BundleRefused)
+	if b.State == lane.BundleRevoked {
+		v.Next = fmt.Sprintf("`bootlane cancel %s`, then `bootlane provision %s --bundle BUNDLE` with one that may be installed: `bootlane bundle list`", h.ID, h.ID)
+	}
+	if v.Evidence = bundleRefused(h, events); v.Evidence == nil {
+		v.Evidence = progressed(h, events)
+	}
+	return v
+}
+
+// next returns what to do about a reason; every one of them is described.
+func next(r lane.Reason) string {
+	i := slices.IndexFunc(lane.Reasons(), func(d lane.ReasonDoc) bool { return d.Reason == r })
+	return lane.Reasons()[i].Next
+}
+
+// progressed returns the last step of a run.
+func progressed(h lane.Host, events []lane.Event) *lane.Event {
+	return last(events, func(e lane.Event) bool {
+		return e.Run == h.Run.ID && (e.Kind == lane.KindStage || e.Kind == lane.KindArmed || e.Kind == lane.KindProgress)
+	})
 }
 
 // bundleRefused returns the last answer within the run, when that was that its bundle may

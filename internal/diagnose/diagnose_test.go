@@ -82,7 +82,7 @@ func TestHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.host.ID = "n1"
-			v := diagnose.Host(c.host, c.events, at(10))
+			v := diagnose.Host(c.host, lane.BundleStatus{}, c.events, at(10))
 			if v.Rule != c.rule || !strings.Contains(v.Because, c.because) || !strings.Contains(v.Next, c.next) || v.Next == "" {
 				t.Errorf("%+v", v)
 			}
@@ -94,12 +94,52 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// TestRevoked: whatever became of the machine, what was revoked is said, and what to do now;
+// of a bundle that is refused otherwise, an open run only.
+func TestRevoked(t *testing.T) {
+	const said = "sys-1 is revoked since 2026-05-04 by op:t: CVE"
+	revoked := lane.BundleStatus{Bundle: lane.Bundle{Digest: "sha256:1"}, State: lane.BundleRevoked, Refused: said}
+	expired := lane.BundleStatus{Bundle: lane.Bundle{Digest: "sha256:1"}, State: lane.BundleImported, Refused: "sys-1 expired"}
+	mended := lane.BundleStatus{Bundle: lane.Bundle{Digest: "sha256:1"}, State: lane.BundleImported}
+	run := func(stage lane.Stage, outcome string) lane.Run {
+		return lane.Run{ID: "r-1", Open: outcome == "", Outcome: outcome, Stage: stage, StageAt: at(1), Deadline: at(59)}
+	}
+	refusal := event(lane.KindAsked, func(e *lane.Event) { e.Action, e.Reason = "local-boot", lane.BundleRefused })
+	for name, c := range map[string]struct {
+		host                lane.Host
+		b                   lane.BundleStatus
+		rule, because, next string
+	}{
+		"armed":                {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, revoked, "bundle-refused", said, "`bootlane cancel n1`, then `bootlane provision n1 --bundle BUNDLE`"},
+		"expired":              {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, expired, "bundle-refused", "sys-1 expired", "bundle list"},
+		"mended since":         {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, mended, "waiting-after-armed", "not asked", "boot order"},
+		"written":              {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageDiskWritten, "")}, revoked, "waiting-after-disk-written", said, "let the run end"},
+		"installed":            {lane.Host{State: lane.StateInstalled, Run: run(lane.StageReady, "ready")}, revoked, "installed", said, "provision n1 --reinstall --bundle BUNDLE"},
+		"installed, expired":   {lane.Host{State: lane.StateInstalled, Run: run(lane.StageReady, "ready")}, expired, "installed", "proved itself", "nothing"},
+		"installed of another": {lane.Host{State: lane.StateInstalled, Run: run(lane.StageArmed, "cancelled")}, revoked, "installed", "proved itself", "nothing"},
+		"new":                  {lane.Host{State: lane.StateNew}, revoked, "not-provisioned", said, "mean a bundle that may be installed"},
+		"failed":               {lane.Host{State: lane.StateFailed, Run: run(lane.StageKernel, "failed")}, revoked, "reported-failure", said, "mean a bundle that may be installed"},
+		"retired":              {lane.Host{State: lane.StateRetired, Note: "sold"}, revoked, "retired", "sold", "host import"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.host.ID = "n1"
+			v := diagnose.Host(c.host, c.b, []lane.Event{event(lane.KindArmed, nil), refusal}, at(10))
+			if v.Rule != c.rule || !strings.Contains(v.Because, c.because) || !strings.Contains(v.Next, c.next) {
+				t.Errorf("%+v", v)
+			}
+			if strings.Contains(v.Because, said) && !strings.Contains(c.because, said) {
+				t.Errorf("of another bundle, or of no concern: %s", v.Because)
+			}
+		})
+	}
+}
+
 // TestEveryStageHasACheck: wherever a run stands still, somebody is told where to look.
 func TestEveryStageHasACheck(t *testing.T) {
 	seen := map[string]lane.Stage{}
 	for _, s := range lane.Stages() {
 		h := lane.Host{ID: "n1", State: lane.StateProvisioning, Run: lane.Run{ID: "r-1", Open: true, Stage: s, StageAt: at(1), Deadline: at(59)}}
-		v := diagnose.Host(h, nil, at(2))
+		v := diagnose.Host(h, lane.BundleStatus{}, nil, at(2))
 		if s == lane.StageReady {
 			continue // no run stays open there
 		}
@@ -140,20 +180,20 @@ func TestConformance(t *testing.T) {
 			events = append(events, event(lane.KindAsked, ask))
 		}
 		h := lane.Host{ID: "n1", State: lane.StateInstalled}
-		if v := diagnose.Host(h, events, at(10)); v.Rule != "boots-again" || !strings.Contains(v.Next, "BMC") {
+		if v := diagnose.Host(h, lane.BundleStatus{}, events, at(10)); v.Rule != "boots-again" || !strings.Contains(v.Next, "BMC") {
 			t.Errorf("%+v", v)
 		}
-		if v := diagnose.Host(h, events[:4], at(10)); v.Rule != "installed" {
+		if v := diagnose.Host(h, lane.BundleStatus{}, events[:4], at(10)); v.Rule != "installed" {
 			t.Errorf("one boot through several NICs: %+v", v)
 		}
 	})
 	t.Run("HB-16 an offer that nobody came for", func(t *testing.T) {
 		h := lane.Host{ID: "n1", State: lane.StateProvisioning, Run: lane.Run{ID: "r-1", Open: true, Stage: lane.StageAddress, StageAt: at(1), Deadline: at(59)}}
 		asked := event(lane.KindAsked, func(e *lane.Event) { e.Facts = &lane.Facts{HTTPBoot: true} })
-		if v := diagnose.Host(h, []lane.Event{event(lane.KindStage, nil), asked}, at(2)); !strings.Contains(v.Next, "HTTP Boot") || !strings.Contains(v.Next, "http://") {
+		if v := diagnose.Host(h, lane.BundleStatus{}, []lane.Event{event(lane.KindStage, nil), asked}, at(2)); !strings.Contains(v.Next, "HTTP Boot") || !strings.Contains(v.Next, "http://") {
 			t.Errorf("%+v", v)
 		}
-		if v := diagnose.Host(h, []lane.Event{event(lane.KindStage, nil)}, at(2)); !strings.Contains(v.Next, "TFTP") {
+		if v := diagnose.Host(h, lane.BundleStatus{}, []lane.Event{event(lane.KindStage, nil)}, at(2)); !strings.Contains(v.Next, "TFTP") {
 			t.Errorf("%+v", v)
 		}
 	})

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -158,5 +159,28 @@ func TestDiffArchitectures(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, DiffBundles(one, a)); diff != "" {
 		t.Errorf("from one to several (-want +got):\n%s", diff)
+	}
+}
+
+// TestRevocationConcern: a run that has written its disk is not stopped any more, and one
+// that is closed, or bound to another bundle, never was.
+func TestRevocationConcern(t *testing.T) {
+	r := Revocation{BundleRecord: BundleRecord{Digest: "sha256:1"}}
+	run := func(open bool, stage Stage, d Digest) Run { return Run{Open: open, Stage: stage, Bundle: d} }
+	for _, h := range []Host{
+		{ID: "stopped", State: StateProvisioning, Run: run(true, StageInstaller, "sha256:1")},
+		{ID: "written", State: StateProvisioning, Run: run(true, StageDiskWritten, "sha256:1")},
+		{ID: "over", State: StateFailed, Run: run(false, StageInstaller, "sha256:1")},
+		{ID: "another", State: StateProvisioning, Run: run(true, StageInstaller, "sha256:2")},
+		{ID: "retired", State: StateRetired},
+	} {
+		named := Digest("sha256:1")
+		if h.ID == "another" {
+			named = "sha256:2"
+		}
+		r.Concern(h, named)
+	}
+	if got := fmt.Sprint(r.Stopped, r.Written, r.Hosts); got != "[stopped] [written] [stopped written over]" {
+		t.Error(got)
 	}
 }

@@ -24,6 +24,40 @@ type BundleStatus struct {
 	Fetch *BundleFetch `json:"fetch,omitempty"`
 }
 
+// Trust is whose signatures bundles need, now. The zero one: nobody's.
+type Trust struct {
+	File           string          `json:"file,omitempty"`
+	Version        int             `json:"version"`
+	Threshold      int             `json:"threshold"` // how many of the keys must have signed
+	Keys           []TrustedKey    `json:"keys"`
+	RevokedKeys    []RevokedKey    `json:"revokedKeys"`
+	RevokedBundles []RevokedBundle `json:"revokedBundles"`
+	Warning        string          `json:"warning,omitempty"` // why the file, as it stands there, is not what is in force
+}
+
+// TrustedKey is one of the keys.
+type TrustedKey struct {
+	Name     string    `json:"name"`
+	ID       string    `json:"id"`  // as minisign prints it
+	Key      string    `json:"key"` // public
+	From     time.Time `json:"from,omitzero"`
+	Until    time.Time `json:"until,omitzero"`
+	Unusable string    `json:"unusable,omitempty"` // why it does not count now
+}
+
+// RevokedKey is a key that counts no longer, whatever it signed.
+type RevokedKey struct {
+	ID  string `json:"id"`
+	Key string `json:"key"`
+	Why string `json:"why,omitempty"`
+}
+
+// RevokedBundle is a bundle that the trust file revokes.
+type RevokedBundle struct {
+	Digest Digest `json:"digest"`
+	Why    string `json:"why,omitempty"`
+}
+
 // BundleGC is what a garbage collection removes.
 type BundleGC struct {
 	Checked bool     `json:"checked,omitempty"` // nothing was removed: it was only asked
@@ -36,8 +70,24 @@ type BundleGC struct {
 // BundleDamage is one file of the store whose bytes are not what they were.
 type BundleDamage struct {
 	Digest  Digest   `json:"digest"`
-	Bundles []string `json:"bundles"` // NAME-VERSION of those that need it
+	Files   []string `json:"files,omitempty"` // what the bundles call it; none: it describes them
+	Bundles []string `json:"bundles"`         // NAME-VERSION of those that need it
 	Problem string   `json:"problem"`
+}
+
+// String says which file is damaged, and whom that hits.
+func (d BundleDamage) String() string {
+	what := "what describes it"
+	if len(d.Files) > 0 {
+		what = strings.Join(d.Files, ", ")
+	}
+	return what + " of " + strings.Join(d.Bundles, ", ") + ": " + d.Problem
+}
+
+// Evidence is the line about it.
+func (d BundleDamage) Evidence(by string, now time.Time) Event {
+	return Event{Subject: SubjectServer, At: now, Kind: KindRefused, By: by, Surface: SurfaceAPI, Name: strings.Join(d.Files, ", "), Digest: d.Digest,
+		Message: Clean("a file of the bundle store is damaged, its bundles are refused until they are imported again: "+d.String(), 1000)}
 }
 
 // BundleFsck is what a check of the whole store found.

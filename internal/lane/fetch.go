@@ -1,7 +1,9 @@
 package lane
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,6 +20,7 @@ const (
 type BundleFetch struct {
 	From   string    `json:"from"`             // reference in the registry
 	Wanted string    `json:"wanted,omitempty"` // by what: the host node1
+	Sought bool      `json:"sought,omitempty"` // nobody knows yet whether the registry has it
 	Active bool      `json:"active,omitempty"` // it is being fetched now
 	Done   int64     `json:"done"`             // bytes of its files
 	Total  int64     `json:"total"`            // 0: not known yet
@@ -48,6 +51,8 @@ func (f BundleFetch) Bytes() string {
 // each has another remedy.
 func (f BundleFetch) Brief() string {
 	switch {
+	case f.State() == BundleFetching && f.Sought:
+		return "it is looked for in the registry, as " + f.From
 	case f.State() == BundleFetching:
 		return "it is being fetched from " + f.From
 	case f.Code == NotFound:
@@ -76,6 +81,14 @@ func (f BundleFetch) String() string {
 	return fmt.Sprintf("%s (attempt %d; the next one at %s)", s, f.Tries, stamp(f.Next))
 }
 
+// Later says the same to somebody who wants it now.
+func (f BundleFetch) Later() string {
+	if f.State() == BundleFetching {
+		return f.String() + "; try again when it is here"
+	}
+	return f.String()
+}
+
 // BundleName is a bundle's name and version.
 type BundleName struct{ Name, Version string }
 
@@ -90,6 +103,45 @@ func SplitRef(ref string) (out []BundleName) {
 		}
 	}
 	return out
+}
+
+// maxNearest is how many names are offered in the place of one that nobody knows.
+const maxNearest = 3
+
+// Nearest returns those names that may have been meant by one that is none of them, the most
+// similar first: they differ in few letters.
+func Nearest(name string, names []string) (out []string) {
+	far := map[string]int{}
+	for _, n := range names {
+		if d := distance(name, n); n != name && d <= 1+len(name)/4 {
+			far[n] = d
+		}
+	}
+	for n := range far {
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(a, b string) int { return cmp.Or(far[a]-far[b], strings.Compare(a, b)) })
+	return out[:min(len(out), maxNearest)]
+}
+
+// distance is how many letters must be put in, taken out or changed to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := before
+			if a[i] != b[j] {
+				change++
+			}
+			before, row[j+1] = row[j+1], min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 // BundleNotFetched is the evidence that a wanted bundle could not be had.

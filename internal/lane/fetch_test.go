@@ -34,6 +34,7 @@ func TestFetchTold(t *testing.T) {
 		brief, text string
 	}{
 		{BundleFetch{From: "r/a:1"}, BundleFetching, "it is being fetched from r/a:1", "it is being fetched from r/a:1"},
+		{BundleFetch{From: "r/a:1", Sought: true}, BundleFetching, "it is looked for in the registry, as r/a:1", "it is looked for in the registry, as r/a:1"},
 		{BundleFetch{From: "r/a:1", Active: true, Done: 3, Total: 9}, BundleFetching, "it is being fetched from r/a:1", "it is being fetched from r/a:1, 3 of 9 bytes"},
 		{BundleFetch{From: "r/a:1", Active: true, Done: 3, Total: 9, Tries: 2, Code: Unavailable, Error: "cut"}, BundleFetching, "it is being fetched from r/a:1",
 			"it is being fetched from r/a:1, 3 of 9 bytes: cut (so attempt 2 ended)"},
@@ -47,6 +48,26 @@ func TestFetchTold(t *testing.T) {
 	} {
 		if c.f.State() != c.state || c.f.Brief() != c.brief || c.f.String() != c.text {
 			t.Errorf("%+v: %s\n%s\n%s", c.f, c.f.State(), c.f.Brief(), c.f)
+		}
+	}
+}
+
+// TestNearest: a slip of the finger is found, and what has nothing in common is not offered.
+func TestNearest(t *testing.T) {
+	names := []string{"debian-12-2026-11-a", "debian-12-2026-11-b", "debian-12-2026-12-a", "debian-12-2026-10-a", "debian-stable", "sys-1", "ubuntu-24.04-1", "sys-1"}
+	for name, want := range map[string][]string{
+		"debian-12-2026-11-c":  {"debian-12-2026-11-a", "debian-12-2026-11-b", "debian-12-2026-10-a"},
+		"debain-12-2026-12-a":  {"debian-12-2026-12-a", "debian-12-2026-10-a", "debian-12-2026-11-a"},
+		"debian-stabel":        {"debian-stable"},
+		"sys-1":                nil,
+		"sys-2":                {"sys-1"},
+		"sys1":                 {"sys-1"},
+		"fedora-41-1":          nil,
+		"":                     nil,
+		"ubuntu-24.04-1-extra": {"ubuntu-24.04-1"},
+	} {
+		if got := Nearest(name, names); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package lane
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -35,10 +36,45 @@ type BundleRecord struct {
 // Ref returns NAME-VERSION.
 func (r BundleRecord) Ref() string { return r.Name + "-" + r.Version }
 
+// Revoked says since when, by whom and why the bundle is revoked, or nothing.
+func (r BundleRecord) Revoked() string {
+	if r.State != BundleRevoked {
+		return ""
+	}
+	return fmt.Sprintf("%s is revoked since %s by %s: %s", r.Ref(), stamp(r.At), r.By, orDash(r.Why))
+}
+
+// Revocation is what is on record of a bundle that was revoked, and whom that concerns.
+type Revocation struct {
+	BundleRecord
+	Stopped []HostID `json:"stopped"` // their open runs are bound to it, and get nothing more
+	Written []HostID `json:"written"` // their open runs have written it to the disk, and go on
+	Hosts   []HostID `json:"hosts"`   // their records name it, or an alias that points at it
+	Aliases []string `json:"aliases"` // that point at it
+}
+
+// Concern adds a host to those whom the revocation concerns, if it does. named is what the
+// host's record names.
+func (r *Revocation) Concern(h Host, named Digest) {
+	switch {
+	case !h.Run.Open || h.Run.Bundle != r.Digest:
+	case h.Run.Stage.AtLeast(StageDiskWritten):
+		r.Written = append(r.Written, h.ID)
+	default:
+		r.Stopped = append(r.Stopped, h.ID)
+	}
+	if named == r.Digest && h.State != StateRetired {
+		r.Hosts = append(r.Hosts, h.ID)
+	}
+}
+
 // BundlePolicy is what a site wants of bundles, besides signatures.
 type BundlePolicy struct {
 	Approval bool // only approved bundles are installed
 }
+
+// SubjectServer is the subject of evidence about the server itself.
+const SubjectServer = "server"
 
 // BundleSubject is the subject of evidence about the bundles of one name.
 func BundleSubject(name string) string { return "bundle:" + name }
@@ -55,7 +91,7 @@ func AdmitBundle(b Bundle, records []BundleRecord, present, allow bool, by, why 
 	for _, r := range records {
 		switch {
 		case r.Digest == b.Digest && r.State == BundleRevoked:
-			return r, Event{}, Errorf(Refused, "%s is revoked since %s by %s: %s", b.Ref(), stamp(r.At), r.By, orDash(r.Why))
+			return r, Event{}, Errorf(Refused, "%s", r.Revoked())
 		case r.Digest == b.Digest:
 			next = r
 		case CompareVersions(r.Version, b.Version) == 0:
@@ -73,6 +109,15 @@ func AdmitBundle(b Bundle, records []BundleRecord, present, allow bool, by, why 
 		message += fmt.Sprintf(", a rollback behind version %s that was allowed", highest)
 	}
 	return next, bundleEvent(next, by, said(message, why), now), nil
+}
+
+// SignedBy adds to the evidence of an import whose signatures it had, as far as the site asks
+// for signatures.
+func (e Event) SignedBy(signers []string) Event {
+	if len(signers) > 0 {
+		e.Message += "; signed by " + strings.Join(signers, ", ")
+	}
+	return e
 }
 
 // Highest returns the highest version of records, or nothing.
@@ -104,7 +149,7 @@ func RefuseBundle(b Bundle, records []BundleRecord, policy BundlePolicy, now tim
 	}
 	switch r := records[i]; {
 	case r.State == BundleRevoked:
-		return fmt.Sprintf("%s is revoked since %s by %s: %s", b.Ref(), stamp(r.At), r.By, orDash(r.Why))
+		return r.Revoked()
 	case r.State == BundleApproved:
 	case r.State != BundleImported:
 		return fmt.Sprintf("%s is in the state %q, which this version does not know", b.Ref(), r.State)

@@ -374,20 +374,27 @@ func compare(a, b lane.Responder) int {
 }
 
 // Export writes what the interfaces recorded as pcapng: all of it, or the
-// conversations of some machines; of one interface, or of all when iface is empty.
+// conversations of some machines; of one interface, or of all when iface is empty. NotFound
+// where that is nothing.
 func (o *Observer) Export(w io.Writer, iface string, macs []lane.MAC) error {
 	var out []pcap.Source
+	packets := 0
 	for _, l := range o.links {
 		if iface != "" && l.Name != iface {
 			continue
 		}
 		l.mu.Lock()
-		records := slices.Clone(l.ring.records)
+		records := pcap.Of(slices.Clone(l.ring.records), macs)
 		l.mu.Unlock()
-		out = append(out, pcap.Source{Interface: l.Name, Records: pcap.Of(records, macs)})
+		out, packets = append(out, pcap.Source{Interface: l.Name, Records: records}), packets+len(records)
 	}
-	if len(out) == 0 {
+	switch {
+	case len(out) == 0:
 		return o.unknown(iface)
+	case packets == 0 && len(macs) > 0:
+		return lane.Errorf(lane.NotFound, "no boot packet of %v was recorded: has the machine booted by network since the server started? The last packets of all machines are in `bootlane events net:INTERFACE --pcap FILE`", macs)
+	case packets == 0:
+		return lane.Errorf(lane.NotFound, "no boot packet was recorded since the server started")
 	}
 	return pcap.Write(w, out)
 }

@@ -39,7 +39,8 @@ type Report struct {
 type Client struct {
 	MAC      lane.MAC  `json:"mac"`
 	UUID     lane.UUID `json:"uuid,omitempty"`
-	Stopped  string    `json:"stopped"` // the last thing that worked
+	Probe    bool      `json:"probe,omitempty"` // no machine: a Bootlane server asks who answers
+	Stopped  string    `json:"stopped"`         // the last thing that worked
 	Steps    []Step    `json:"steps"`
 	Attempts []Attempt `json:"attempts"`
 	Findings []Finding `json:"findings"`
@@ -97,6 +98,9 @@ func Analyse(c Capture) Report {
 	for _, p := range c.Packets {
 		if m, ok := DHCP(p); ok {
 			t.message(m)
+			if k := t.byMAC[m.Client]; k != nil && probes(p) {
+				k.Probe = true
+			}
 			continue
 		}
 		r.Narrow = r.Narrow && p.Proto == UDP && p.To.Port() == portTFTP
@@ -107,8 +111,11 @@ func Analyse(c Capture) Report {
 		talk := t.byMAC[k]
 		talk.conclude(c.To)
 		cl := talk.Client
-		cl.Findings = judge(cl, scene{begins: c.From, ends: c.To, narrow: r.Narrow, talkers: talkers})
-		cl.Stopped = stopped(cl)
+		if cl.Probe {
+			cl.Findings, cl.Stopped = []Finding{}, "nothing: it takes no offer"
+		} else {
+			cl.Findings, cl.Stopped = judge(cl, scene{begins: c.From, ends: c.To, narrow: r.Narrow, talkers: talkers}), stopped(cl)
+		}
 		slices.SortStableFunc(cl.Steps, func(a, b Step) int { return a.Packet - b.Packet })
 		r.Clients = append(r.Clients, cl)
 	}

@@ -2,9 +2,11 @@ package pcap
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +23,7 @@ const (
 	Probe    Outcome = "size asked" // EDK2 asks for the size, aborts, and asks again: normal
 	NotFound Outcome = "not found"
 	Refused  Outcome = "refused"
+	Denied   Outcome = "refused by the server" // HTTP 403: it is there, and not for this machine now
 	Aborted  Outcome = "aborted by the client"
 	Stalled  Outcome = "stalled"
 	Silent   Outcome = "no answer"
@@ -42,6 +45,7 @@ type Fetch struct {
 	Repeats int            `json:"repeats,omitempty"` // packets sent again
 	Status  int            `json:"status,omitempty"`  // HTTP status, or TFTP error number
 	Text    string         `json:"text,omitempty"`    // what came with it
+	Said    string         `json:"said,omitempty"`    // first line of the document that came with HTTP 403
 	Agent   string         `json:"agent,omitempty"`
 	wrong   string         // why firmware cannot accept the server's OACK
 	began   time.Time      // of the capture
@@ -55,10 +59,21 @@ func (f Fetch) String() string {
 	if f.Status != 0 {
 		s += fmt.Sprintf(", %d %s", f.Status, f.Text)
 	}
+	if f.Said != "" {
+		s += ": " + f.Said
+	}
 	if f.Repeats > 0 {
 		s += fmt.Sprintf(", %d packets sent again", f.Repeats)
 	}
 	return s
+}
+
+// decided reports whether it was a Bootlane that refused the file, by its rules: it begins with
+// what is decided, or why.
+func (f Fetch) decided() bool {
+	word, _, ok := strings.Cut(cmp.Or(f.Said, f.Text), ": ")
+	return ok && (slices.ContainsFunc(lane.Actions(), func(a lane.Action) bool { return a.String() == word }) ||
+		slices.ContainsFunc(lane.Reasons(), func(r lane.ReasonDoc) bool { return string(r.Reason) == word }))
 }
 
 // TFTP's opcodes: RFC 1350, and 2347 for OACK.
@@ -252,6 +267,7 @@ type pair struct{ client, server netip.AddrPort }
 type connection struct {
 	Fetch
 	open, closed bool
+	body         bool // its headers have passed
 }
 
 func (t *table) tcp(p Packet) {
@@ -308,6 +324,14 @@ func (c *connection) served(p Packet) {
 		c.Status, _ = strconv.Atoi(string(line[min(2, len(line)):min(5, len(line))]))
 		c.Text = lane.Clean(string(line[min(5, len(line)):]), 60)
 	}
+	body := p.Payload
+	if !c.body {
+		_, body, c.body = bytes.Cut(p.Payload, []byte("\r\n\r\n"))
+	}
+	if c.Status == 403 && c.body && c.Said == "" {
+		line, _, _ := bytes.Cut(body, []byte("\n"))
+		c.Said = lane.Clean(string(line), 200)
+	}
 }
 
 // conclude returns what was fetched; a connection without HTTP that was answered is
@@ -323,6 +347,8 @@ func (c *connection) conclude() (Fetch, bool) {
 		f.Outcome = Silent
 	case f.Status == 404 || f.Status == 410:
 		f.Outcome = NotFound
+	case f.Status == 403:
+		f.Outcome = Denied
 	case f.Status >= 300:
 		f.Outcome = Refused
 	default:

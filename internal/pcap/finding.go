@@ -40,6 +40,7 @@ const (
 	HTTPNotFetched   ID = "http-not-fetched"
 	HTTPNoAnswer     ID = "http-no-answer"
 	HTTPError        ID = "http-error"
+	HTTPRefused      ID = "http-refused"
 	HTTPRedirect     ID = "http-redirect"
 	TFTPNoAnswer     ID = "tftp-no-answer"
 	TFTPNotFound     ID = "tftp-not-found"
@@ -99,6 +100,7 @@ func kinds() []kind {
 		{HTTPNoAnswer, "the HTTP server does not answer", "is it listening on this port? Look at firewalls; firmware waits five seconds for a first byte"},
 		{HTTPRedirect, "UEFI HTTP Boot follows no redirect", "name the final URI"},
 		{HTTPError, "the HTTP server refuses the file", "look at the server's log for this path"},
+		{HTTPRefused, "the server has the path and does not give it to this machine", "what it says, and its log: is that meant?"},
 		{TFTPNoAnswer, "the TFTP server does not answer", "is it running, and does a firewall let port 69 in and any port out? Across NAT it needs a helper (nf_conntrack_tftp)"},
 		{TFTPBadOACK, "the firmware cannot accept the options that the TFTP server confirms", "use a TFTP server that answers tsize, and never confirms more than was asked"},
 		{TFTPNotFound, "the file is not on the TFTP server, or not under this name", "compare the name letter by letter with the server's directory"},
@@ -411,7 +413,7 @@ func (f Fetch) judge(a Attempt) []Finding {
 	}
 	ids := map[Outcome]ID{NotFound: TFTPNotFound, Refused: TFTPRefused, Aborted: TFTPAborted, Stalled: TFTPStalled, Silent: TFTPNoAnswer}
 	if f.Proto == "http" {
-		ids = map[Outcome]ID{NotFound: HTTPError, Refused: HTTPError, Silent: HTTPNoAnswer}
+		ids = map[Outcome]ID{NotFound: HTTPError, Refused: HTTPError, Denied: HTTPRefused, Silent: HTTPNoAnswer}
 		if f.Status >= 300 && f.Status < 400 {
 			ids[Refused] = ""
 			if a.Speaker == HTTPBoot || strings.HasPrefix(f.Agent, "UefiHttpBoot") {
@@ -420,6 +422,9 @@ func (f Fetch) judge(a Attempt) []Finding {
 		}
 	}
 	id := ids[f.Outcome]
+	if (f.Outcome == Denied || f.Outcome == Refused) && f.decided() {
+		return nil // an answer, and no fault: the step tells it
+	}
 	if id == "" || f.Outcome == NotFound && f.Proto == "tftp" && !strings.HasSuffix(a.BootFile(), strings.TrimLeft(f.Name, "/")) {
 		return nil // loaders look for many files that need not be there
 	}

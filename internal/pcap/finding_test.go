@@ -3,6 +3,7 @@ package pcap
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -169,6 +170,12 @@ func fetches(bound reply) []conversation {
 			l.wait(later).arp(client)
 		}, []ID{HTTPError}},
 		{"HTTP 404", func(l *tape) { get(l, "HTTP/1.1 404 Not Found\r\n\r\n") }, []ID{HTTPError}},
+		{"HTTP 403", func(l *tape) { get(l, "HTTP/1.1 403 Forbidden\r\nServer: x\r\n\r\nno such luck\n") }, []ID{HTTPRefused}},
+		{"HTTP 403 without a word", func(l *tape) { get(l, "HTTP/1.1 403 Forbidden\r\n\r\n") }, []ID{HTTPRefused}},
+		{"HTTP 403 by the lane's rules", func(l *tape) {
+			get(l, "HTTP/1.1 403 Forbidden\r\n\r\nlocal-boot: host-installed: n1 is installed\n")
+		}, nil},
+		{"HTTP 500", func(l *tape) { get(l, "HTTP/1.1 500 Oops\r\n\r\nlocal-boot: no\n") }, []ID{HTTPError}},
 		{"HTTP 302", func(l *tape) { get(l, "HTTP/1.1 302 Found\r\n\r\n") }, []ID{HTTPRedirect}},
 		{"HTTP is silent", func(l *tape) { get(l, "") }, []ID{HTTPNoAnswer}},
 		{"no HTTP server", func(l *tape) {
@@ -283,5 +290,46 @@ func TestOutcome(t *testing.T) {
 		if got := l.report().Clients[0].Attempts[0].Fetches[0].Outcome; got != want {
 			t.Errorf("OACK with %s: %s, want %s", size, got, want)
 		}
+	}
+}
+
+// TestRefusedByTheServer: what a server says with its 403 is told, whatever packets it comes in.
+func TestRefusedByTheServer(t *testing.T) {
+	for name, answer := range map[string][]string{
+		"one packet":  {"HTTP/1.1 403 Forbidden\r\nContent-Length: 60\r\n\r\nbundle-refused: sys-1 is revoked\nand more\n"},
+		"two packets": {"HTTP/1.1 403 Forbidden\r\nContent-Length: 60\r\n\r\n", "bundle-refused: sys-1 is revoked\n"},
+		"two headers": {"HTTP/1.1 403 Forbidden\r\nContent-Length: 60\r\n", "X: y\r\n\r\nbundle-refused: sys-1 is revoked\n"},
+	} {
+		l := newTape(t).bound(httpDiscover, httpRequest, reply{address: client.ip, opts: []opt{{60, "HTTPClient"}, {67, "http://192.168.77.1/x.efi"}}})
+		l.tcp(client, 1000, server, 80, "S", "").tcp(server, 80, client, 1000, "SA", "").tcp(client, 1000, server, 80, "A", "GET /x.efi HTTP/1.1\r\n\r\n")
+		for _, a := range answer {
+			l.tcp(server, 80, client, 1000, "A", a)
+		}
+		r := l.report()
+		f := r.Clients[0].Attempts[0].Fetches[0]
+		if got, want := f.String(), "http GET /x.efi from 192.168.77.1: refused by the server, 403 Forbidden: bundle-refused: sys-1 is revoked"; got != want || len(r.ids()) > 0 {
+			t.Errorf("%s: %s, found %v", name, got, r.ids())
+		}
+	}
+}
+
+// TestOwnProbe: who asks on behalf of a Bootlane server is no machine, and nothing is wrong with it.
+func TestOwnProbe(t *testing.T) {
+	l := newTape(t)
+	for i, pxe := range []bool{false, true} {
+		frame, err := Discover("02:00:00:00:00:01", "06:11:22:33:44:55", uint32(7+i), pxe)
+		l.must(err)
+		l.recs = append(l.recs, Record{At: l.now, Frame: frame})
+		l.wait(time.Second)
+	}
+	l.says(ovmfDiscover).wait(4 * time.Second).says(ovmfDiscover).wait(later).arp(server)
+	r := l.report()
+	if len(r.Clients) != 2 || !r.Clients[0].Probe || len(r.Clients[0].Findings) > 0 || r.Clients[1].Probe {
+		t.Fatalf("%+v", r.Clients)
+	}
+	var text strings.Builder
+	r.Text(&text)
+	if !strings.Contains(text.String(), "1 clients, 1 probes") || !strings.Contains(text.String(), "06:11:22:33:44:55  a probe of Bootlane's: no machine") {
+		t.Error(text.String())
 	}
 }

@@ -9,7 +9,16 @@ import (
 
 // Text writes the report for people.
 func (r Report) Text(w io.Writer) {
-	fmt.Fprintf(w, "%d frames, %s, %d clients", r.Frames, r.To.Sub(r.From).Round(time.Millisecond), len(r.Clients))
+	probes := 0
+	for _, c := range r.Clients {
+		if c.Probe {
+			probes++
+		}
+	}
+	fmt.Fprintf(w, "%d frames, %s, %d clients", r.Frames, r.To.Sub(r.From).Round(time.Millisecond), len(r.Clients)-probes)
+	if probes > 0 {
+		fmt.Fprintf(w, ", %d probes", probes)
+	}
 	if r.Cut > 0 {
 		fmt.Fprintf(w, ", %d frames cut short", r.Cut)
 	}
@@ -34,9 +43,15 @@ func (c Client) text(w io.Writer) {
 	if c.UUID != "" {
 		fmt.Fprintf(w, "  UUID %s", c.UUID)
 	}
+	if c.Probe {
+		fmt.Fprint(w, "  a probe of Bootlane's: no machine, it asks who answers and takes no offer")
+	}
 	fmt.Fprintln(w)
 	for _, s := range c.Steps {
 		fmt.Fprintf(w, "  %9.3fs  #%-5d %-18s %s\n", s.After.Seconds(), s.Packet, s.By, s.Text)
+	}
+	if c.Probe {
+		return
 	}
 	for _, a := range c.Attempts {
 		a.text(w)

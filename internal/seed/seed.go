@@ -304,7 +304,7 @@ func (in Input) checkBundle() []string {
 		return out
 	}
 	if in.Bundle.Mirror == "" {
-		out = append(out, "bundle.mirror: the Debian installer needs a pinned http:// mirror")
+		out = append(out, "bundle.mirror: the Debian installer needs a pinned http:// mirror: set `mirror` in the bundle's bundle.yaml, and build it with a new version")
 	}
 	if !codename.MatchString(in.Bundle.Release) || slices.Contains([]string{"stable", "oldstable", "testing", "unstable"}, in.Bundle.Release) {
 		out = append(out, fmt.Sprintf("bundle.release: %q is not a codename like bookworm: names that move do not pin anything", in.Bundle.Release))

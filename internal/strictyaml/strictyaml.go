@@ -47,7 +47,7 @@ var atLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
 
 // Decode reads data, called file in messages, into out, a pointer to a struct
 // with yaml tags. The document is usable even when there are problems, as far
-// as the text is YAML at all.
+// as the text is YAML at all: what could be read is in out, and lists keep their places.
 func Decode(file string, data []byte, out any) (Document, []Problem) {
 	doc := Document{file: file}
 	var root yaml.Node
@@ -55,10 +55,12 @@ func Decode(file string, data []byte, out any) (Document, []Problem) {
 		return doc, doc.explain(err)
 	}
 	doc.root = &root
-	dec := yaml.NewDecoder(strings.NewReader(string(data)))
-	dec.KnownFields(true)
+	dec := strict(data)
 	if err := dec.Decode(out); err != nil && len(root.Content) > 0 {
-		return doc, doc.explain(err)
+		if te := (*yaml.TypeError)(nil); !errors.As(err, &te) {
+			return doc, doc.explain(err)
+		}
+		return doc, doc.readable(data, out, err)
 	}
 	var more yaml.Node
 	switch err := dec.Decode(&more); {
@@ -70,34 +72,56 @@ func Decode(file string, data []byte, out any) (Document, []Problem) {
 	return doc, nil
 }
 
+// strict returns a decoder to which a key that nobody knows is an error.
+func strict(data []byte) *yaml.Decoder {
+	dec := yaml.NewDecoder(strings.NewReader(string(data)))
+	dec.KnownFields(true)
+	return dec
+}
+
 // Problem makes a finding about the field at path, for example "hosts[2].id",
 // or about its nearest parent that stands in the file.
 func (d Document) Problem(path, message string) Problem {
 	return Problem{File: d.file, Line: d.line(path), Field: path, Message: message}
 }
 
-// Join adds findings about fields to those of Decode, in the order of the file. On
-// a line with a value that Decode could not read nothing is added: of that value
-// nothing is known. A text that is no YAML has no fields to speak of.
+// Join adds findings about fields to those of Decode, in the order of the file. About
+// a value that Decode could not read nothing is added: of that value nothing is known. A
+// text that is no YAML has no fields to speak of.
 func (d Document) Join(found []Problem, more ...Problem) []Problem {
 	if d.root == nil {
 		return found
 	}
 	out := slices.Clone(found)
 	for _, p := range more {
-		if !slices.ContainsFunc(found, func(f Problem) bool { return f.unread && f.Line == p.Line }) {
+		if !slices.ContainsFunc(found, func(f Problem) bool { return f.unread && within(p.Field, f.Field) }) {
 			out = append(out, p)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Problem) int { return a.Line - b.Line })
-	return out
+	return inOrder(out)
 }
 
+// inOrder sorts problems as their lines stand in the file.
+func inOrder(list []Problem) []Problem {
+	slices.SortStableFunc(list, func(a, b Problem) int { return a.Line - b.Line })
+	return list
+}
+
+// within reports whether a field is another one or a part of it.
+func within(field, whole string) bool {
+	rest, ok := strings.CutPrefix(field, whole)
+	return ok && (whole == "" || rest == "" || rest[0] == '.' || rest[0] == '[')
+}
+
+// explain tells what the library says, but for what readable finds: with its field.
 func (d Document) explain(err error) []Problem {
+	if err == nil {
+		return nil
+	}
 	texts := []string{err.Error()}
 	var te *yaml.TypeError
 	if errors.As(err, &te) {
-		texts = te.Errors
+		texts = slices.DeleteFunc(te.Errors, func(t string) bool { return wrongType.MatchString(t) || twice.MatchString(t) })
 	}
 	var out []Problem
 	for _, t := range texts {
@@ -106,7 +130,6 @@ func (d Document) explain(err error) []Problem {
 			p.Line, _ = strconv.Atoi(m[1]) // the pattern admits digits only
 			p.Message = m[2]
 		}
-		p.unread = wrongType.MatchString(p.Message)
 		p.Message = plain(p.Message)
 		out = append(out, p)
 	}
@@ -115,7 +138,8 @@ func (d Document) explain(err error) []Problem {
 
 var (
 	unknownField = regexp.MustCompile(`^field (\S+) not found in type .+$`)
-	wrongType    = regexp.MustCompile("^cannot unmarshal !!(\\w+) (?:`(.*)` )?into (.+)$")
+	wrongType    = regexp.MustCompile("^line (\\d+): cannot unmarshal ")
+	twice        = regexp.MustCompile(`mapping key .* already defined`)
 )
 
 // plain turns the library's messages, which speak of Go types, into words for
@@ -125,32 +149,170 @@ func plain(msg string) string {
 		return msg + ": a tab? YAML is indented by blanks"
 	}
 	if m := unknownField.FindStringSubmatch(msg); m != nil {
-		return fmt.Sprintf("unknown key %q: check its spelling and indentation", m[1])
-	}
-	if m := wrongType.FindStringSubmatch(msg); m != nil {
-		kind := map[string]string{"str": "text", "seq": "a list", "map": "a mapping", "int": "a whole number", "float": "a number", "bool": "true or false"}
-		want := "another kind of value"
-		switch {
-		case strings.HasPrefix(m[3], "[]"):
-			want = "a list"
-		case strings.Contains(m[3], ".") && m[1] == "seq": // one of our structs
-			want = "a mapping: keys with values"
-		case m[3] == "string":
-			want = "text"
-		case m[3] == "int" || m[3] == "int64":
-			want = "a whole number"
-		case m[3] == "bool":
-			want = "true or false"
-		case strings.Contains(m[3], "Duration"):
-			want = "a duration such as 2h or 30s"
-		}
-		have := kind[m[1]]
-		if m[2] != "" {
-			have += " " + strconv.Quote(m[2])
-		}
-		return fmt.Sprintf("%s stands here, %s is wanted", strings.TrimSpace(have), want)
+		return unknownKey(m[1])
 	}
 	return msg
+}
+
+func unknownKey(key string) string {
+	return fmt.Sprintf("unknown key %q: check its spelling and indentation", key)
+}
+
+// place is a node of the file, and where it stands.
+type place struct {
+	node  *yaml.Node // whose line is its number among the places
+	line  int
+	field string
+}
+
+// stand is a kind of value, and an empty one of it.
+type stand struct {
+	words string
+	node  yaml.Node
+}
+
+// stands lists the kinds of values there are in our files.
+func stands() []stand {
+	scalar := func(tag, value string) yaml.Node {
+		return yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value}
+	}
+	return []stand{
+		{"a mapping: keys with values", yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}},
+		{"text", scalar("!!str", "")},
+		{"a list", yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}},
+		{"a whole number", scalar("!!int", "0")},
+		{"true or false", scalar("!!bool", "false")},
+		{"a duration such as 2h or 30s", scalar("!!str", "0s")},
+	}
+}
+
+// readable reads into out what can be read, and tells what cannot: what the library said, keys
+// that come twice, and values of a wrong kind.
+func (d Document) readable(data []byte, out any, said error) []Problem {
+	var root yaml.Node
+	if err := yaml.Unmarshal(data, &root); err != nil {
+		return d.explain(err)
+	}
+	places, problems := d.survey(nil, nil, root.Content[0], "")
+	if len(problems) == 0 {
+		problems = d.explain(said)
+	} else if text, err := yaml.Marshal(&root); err == nil { // the library looks at nothing beside keys that come twice
+		problems = append(problems, d.unknown(text, out)...)
+	}
+	return inOrder(append(d.kinds(&root, places, out), problems...))
+}
+
+// unknown tells the keys that nobody knows, in a text that says the same as the file and has
+// other lines.
+func (d Document) unknown(text []byte, out any) (problems []Problem) {
+	var root yaml.Node
+	if err := yaml.Unmarshal(text, &root); err != nil {
+		return d.explain(err)
+	}
+	places, _ := d.survey(nil, nil, root.Content[0], "")
+	for _, p := range d.explain(strict(text).Decode(out)) {
+		i := slices.IndexFunc(places, func(at place) bool { return at.line == p.Line && p.Message == unknownKey(at.node.Value) })
+		if i >= 0 {
+			p.Line = d.line(places[i].field)
+		}
+		problems = append(problems, p)
+	}
+	return problems
+}
+
+// kinds tells the values of a wrong kind. The library names no field, only a line, and says
+// what it wants as a Go type. So each node's line is a number of its own, and an empty value
+// of one kind after the other is tried in its place: the one that is taken is what is wanted,
+// and it stays, for a list would lose its place otherwise.
+func (d Document) kinds(root *yaml.Node, places []place, out any) (problems []Problem) {
+	all := unread(root, out)
+	have, wanted := map[int]string{}, map[int]string{}
+	for _, n := range all {
+		have[n] = describe(places[n].node)
+		wanted[n] = "another kind of value" // where an alias stands for it in two places, none will do
+	}
+	wrong := all
+	for _, s := range stands() {
+		if len(wrong) == 0 {
+			break
+		}
+		for _, n := range wrong {
+			s.node.Line = n
+			*places[n].node = s.node
+		}
+		still := unread(root, out)
+		for _, n := range wrong {
+			if !slices.Contains(still, n) {
+				wanted[n] = s.words
+			}
+		}
+		wrong = still
+	}
+	for _, n := range all {
+		problems = append(problems, Problem{File: d.file, Line: places[n].line, Field: places[n].field, Message: have[n] + " stands here, " + wanted[n] + " is wanted", unread: true})
+	}
+	return problems
+}
+
+// survey numbers the nodes, and takes out keys that come twice.
+func (d Document) survey(places []place, problems []Problem, n *yaml.Node, field string) ([]place, []Problem) {
+	places = append(places, place{n, n.Line, field})
+	n.Line = len(places) - 1
+	switch n.Kind {
+	case yaml.SequenceNode:
+		for i, c := range n.Content {
+			places, problems = d.survey(places, problems, c, fmt.Sprintf("%s[%d]", field, i))
+		}
+	case yaml.MappingNode:
+		seen, kept := map[string]int{}, []*yaml.Node{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			k := n.Content[i]
+			below := strings.TrimPrefix(field+"."+k.Value, ".")
+			if first, ok := seen[k.Value]; ok && k.Kind == yaml.ScalarNode {
+				problems = append(problems, Problem{File: d.file, Line: k.Line, Field: below, Message: fmt.Sprintf("stands on line %d already: a key comes once", first)})
+			} else {
+				seen[k.Value] = k.Line
+				kept = append(kept, k, n.Content[i+1])
+			}
+			places, problems = d.survey(places, problems, k, below)
+			places, problems = d.survey(places, problems, n.Content[i+1], below)
+		}
+		n.Content = kept
+	}
+	return places, problems
+}
+
+// unread reads the nodes into out, and returns the numbers of those that cannot be read. What
+// else is wrong, the library has said before.
+func unread(root *yaml.Node, out any) (numbers []int) {
+	var te *yaml.TypeError
+	if !errors.As(root.Decode(out), &te) {
+		return nil
+	}
+	for _, t := range te.Errors {
+		if m := wrongType.FindStringSubmatch(t); m != nil {
+			n, _ := strconv.Atoi(m[1]) // the pattern admits digits only
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return slices.Compact(numbers) // what an alias stands for is read more than once
+}
+
+// describe says what a node is.
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.SequenceNode:
+		return "a list"
+	case yaml.MappingNode:
+		return "a mapping"
+	}
+	kind := map[string]string{"!!str": "text", "!!int": "a whole number", "!!float": "a number", "!!bool": "true or false", "!!null": "nothing"}[n.ShortTag()]
+	value := []rune(n.Value)
+	if len(value) > 40 {
+		value = append(value[:40], '…')
+	}
+	return strings.TrimSpace(kind + " " + strconv.Quote(string(value)))
 }
 
 var step = regexp.MustCompile(`([^.\[\]]+)|\[(\d+)\]`)

@@ -29,17 +29,22 @@ func TestProblems(t *testing.T) {
 		text string
 		want []string // in order, each a part of one problem
 	}{
-		"good":            {"name: x\nunits: 3\nlease: 2h\non: true\nhosts: [{id: a, macs: [m]}]\n", nil},
-		"empty":           {"", nil},
-		"unknown keys":    {"nam: x\nunits: 3\nunitz: 4\n", []string{`f:1: unknown key "nam"`, `f:3: unknown key "unitz"`}},
-		"nested unknown":  {"hosts:\n  - id: a\n    mac: m\n", []string{`f:3: unknown key "mac"`}},
-		"wrong types":     {"units: many\nhosts: 5\nlease: soon\non: perhaps\n", []string{"f:1: text \"many\" stands here, a whole number", "f:2: a whole number \"5\" stands here, a list", "f:3: text \"soon\" stands here, a duration", "f:4: text \"perhaps\" stands here, true or false"}},
-		"key twice":       {"name: a\nname: b\n", []string{"f:2: mapping key \"name\" already defined at line 1"}},
-		"second document": {"name: a\n---\nname: b\n", []string{"f:2: a second YAML document"}},
-		"no YAML":         {"name: [a\nunits: 3\n", []string{"f:"}},
-		"tab":             {"hosts:\n\t- id: a\n", []string{"f:2:"}},
-		"bomb":            {bomb, []string{"f:"}},
-		"a list":          {"- a\n", []string{"f:1: a list stands here"}},
+		"good":                    {"name: x\nunits: 3\nlease: 2h\non: true\nhosts: [{id: a, macs: [m]}]\n", nil},
+		"empty":                   {"", nil},
+		"unknown keys":            {"nam: x\nunits: 3\nunitz: 4\n", []string{`f:1: unknown key "nam"`, `f:3: unknown key "unitz"`}},
+		"nested unknown":          {"hosts:\n  - id: a\n    mac: m\n", []string{`f:3: unknown key "mac"`}},
+		"wrong types":             {"units: many\nhosts: 5\nlease: soon\non: perhaps\n", []string{"f:1: units: text \"many\" stands here, a whole number is wanted", "f:2: hosts: a whole number \"5\" stands here, a list is wanted", "f:3: lease: text \"soon\" stands here, a duration", "f:4: on: text \"perhaps\" stands here, true or false"}},
+		"wrong types on one line": {"{name: [1], units: {}, lease: 2, on: [], hosts: {id: a}}\n", []string{"f:1: name: a list stands here, text is wanted", "f:1: units: a mapping stands here, a whole number", "f:1: lease: a whole number \"2\" stands here, a duration", "f:1: on: a list stands here, true or false", "f:1: hosts: a mapping stands here, a list"}},
+		"wrong types deep below":  {"hosts:\n  - 7\n  - {id: [x], macs: m}\n  - macs:\n      - a: b\n", []string{"f:2: hosts[0]: a whole number \"7\" stands here, a mapping", "f:3: hosts[1].id: a list stands here, text", "f:3: hosts[1].macs: text \"m\" stands here, a list", "f:5: hosts[2].macs[0]: a mapping stands here, text"}},
+		"everything at once":      {"units: x\nnam: y\nunits: 3\nhosts: [{ix: 1, id: {}, ix: 2}]\n", []string{"f:1: units: text \"x\"", `f:2: unknown key "nam"`, "f:3: units: stands on line 1 already", "f:4: hosts[0].id: a mapping stands here, text", "f:4: hosts[0].ix: stands on line 4", `f:4: unknown key "ix"`}},
+		"by an alias":             {"name: &a [x]\nhosts: [{id: a, macs: *a}]\n", []string{"f:1: name: a list stands here, another kind of value is wanted"}},
+		"a long value":            {"units: " + strings.Repeat("é", 60) + "\n", []string{"f:1: units: text \"" + strings.Repeat("é", 40) + "…\" stands"}},
+		"key twice":               {"name: a\nname: b\n", []string{"f:2: name: stands on line 1 already: a key comes once"}},
+		"second document":         {"name: a\n---\nname: b\n", []string{"f:2: a second YAML document"}},
+		"no YAML":                 {"name: [a\nunits: 3\n", []string{"f:"}},
+		"tab":                     {"hosts:\n\t- id: a\n", []string{"f:2:"}},
+		"bomb":                    {bomb, []string{"f:"}},
+		"a list":                  {"- a\n", []string{"f:1: a list stands here"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out rack
@@ -68,5 +73,22 @@ func TestLines(t *testing.T) {
 	}
 	if got := doc.Problem("hosts[0].id", "is odd").String(); got != "f:3: hosts[0].id: is odd" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestPlaces: what cannot be read takes nothing else with it, and a list keeps its places.
+func TestPlaces(t *testing.T) {
+	var out rack
+	doc, problems := strictyaml.Decode("f", []byte("units: 3\nunits: 4\nname: [x]\nhosts:\n  - 7\n  - {id: b, macs: [[m], n]}\n"), &out)
+	if len(problems) != 4 || out.Units != 3 || len(out.Hosts) != 2 || out.Hosts[1].ID != "b" || len(out.Hosts[1].MACs) != 2 || out.Hosts[1].MACs[1] != "n" {
+		t.Fatalf("%+v, %v", out, problems)
+	}
+	all := doc.Join(problems, doc.Problem("hosts[0].id", "is missing"), doc.Problem("hosts[1].macs[0]", "is no MAC"), doc.Problem("hosts[1].macs[1]", "is no MAC"), doc.Problem("name", "is missing"), doc.Problem("names", "is another"))
+	var said []string
+	for _, p := range all {
+		said = append(said, p.Field)
+	}
+	if got, want := strings.Join(said, " "), "names units name hosts[0] hosts[1].macs[0] hosts[1].macs[1]"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }

@@ -92,6 +92,16 @@ func (k *Keeper) Judge(manifest []byte, d lane.Digest, signatures map[string][]b
 	return k.policy.count(list, k.now())
 }
 
+// InForce returns the trust file as it counts now.
+func (k *Keeper) InForce() lane.Trust {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refresh()
+	out := k.policy.describe(k.now())
+	out.File, out.Warning = k.file, k.warning
+	return out
+}
+
 // Warning says why the trust file, as it stands there, is not in force; empty: it is.
 func (k *Keeper) Warning() string {
 	k.mu.Lock()
@@ -114,7 +124,7 @@ func (k *Keeper) refresh() {
 	}
 	k.seen, k.signSeen, k.warning = info, beside, ""
 	if err := k.takeOver(); err != nil {
-		k.warning = fmt.Sprintf("the trust file %s is not in force, version %d that was accepted before is: %v", k.file, k.policy.Version, err)
+		k.warning = notInForce(k.file, k.policy, err)
 	}
 }
 
@@ -133,36 +143,9 @@ func (k *Keeper) beside() (out string) {
 }
 
 func (k *Keeper) takeOver() error {
-	data, err := read(k.file)
-	if err != nil {
+	next, data, err := successor(k.file, k.accepted, k.policy, k.now())
+	if err != nil || data == nil {
 		return err
-	}
-	old, err := read(k.accepted)
-	if err != nil {
-		return err
-	}
-	if bytes.Equal(old, data) {
-		return nil
-	}
-	next, err := Parse(k.file, data)
-	if err != nil {
-		return err
-	}
-	if next.Version <= k.policy.Version {
-		return fmt.Errorf("its version is %d: give it a higher one, and sign it by the keys in force", next.Version)
-	}
-	signatures := map[string][]byte{}
-	names, err := filepath.Glob(k.file + "*.minisig")
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if signatures[filepath.Base(n)], err = read(n); err != nil {
-			return err
-		}
-	}
-	if v := k.policy.count(k.policy.verify(data, signatures), k.now()); v.Refusal != "" {
-		return fmt.Errorf("a change must be signed by the keys in force, `bootlane bundle sign %s --key FILE`: %s", k.file, v.Refusal)
 	}
 	if err := k.keep(data); err != nil {
 		return err
@@ -170,6 +153,62 @@ func (k *Keeper) takeOver() error {
 	k.policy = next
 	clear(k.cache)
 	return nil
+}
+
+// Pending says why the trust file would not take the place of the one in force, which is kept
+// at accepted, or nothing. Nothing is changed.
+func Pending(file, accepted string, now time.Time) string {
+	old, err := read(accepted)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "" // the first one is taken as it is
+	}
+	if err != nil {
+		return fmt.Sprintf("the trust file in force cannot be read: %v", err)
+	}
+	policy, err := Parse(accepted, old)
+	if err != nil {
+		return err.Error()
+	}
+	if _, _, err := successor(file, accepted, policy, now); err != nil {
+		return notInForce(file, policy, err)
+	}
+	return ""
+}
+
+func notInForce(file string, inForce Policy, why error) string {
+	return fmt.Sprintf("the trust file %s is not in force, version %d that was accepted before is: %v", file, inForce.Version, why)
+}
+
+// successor reads the trust file that is to take the place of the one that is kept at accepted;
+// no bytes: it is the same. The error says why it may not.
+func successor(file, accepted string, policy Policy, now time.Time) (next Policy, data []byte, err error) {
+	if data, err = read(file); err != nil {
+		return next, nil, err
+	}
+	old, err := read(accepted)
+	if err != nil || bytes.Equal(old, data) {
+		return next, nil, err
+	}
+	if next, err = Parse(file, data); err != nil {
+		return next, nil, err
+	}
+	if next.Version <= policy.Version {
+		return next, nil, fmt.Errorf("its version is %d: give it a higher one, and sign it by the keys in force", next.Version)
+	}
+	signatures := map[string][]byte{}
+	names, err := filepath.Glob(file + "*.minisig")
+	if err != nil {
+		return next, nil, err
+	}
+	for _, n := range names {
+		if signatures[filepath.Base(n)], err = read(n); err != nil {
+			return next, nil, err
+		}
+	}
+	if v := policy.count(policy.verify(data, signatures), now); v.Refusal != "" {
+		return next, nil, fmt.Errorf("a change must be signed by the keys in force, `bootlane bundle sign %s --key FILE`: %s", file, v.Refusal)
+	}
+	return next, data, nil
 }
 
 // keep remembers the file that is in force, so that a power cut leaves the old one or the new one.

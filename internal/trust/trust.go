@@ -267,5 +267,20 @@ func (p Policy) others(signers []string, now time.Time) (out []string) {
 	return out
 }
 
+// describe returns the policy for people.
+func (p Policy) describe(now time.Time) lane.Trust {
+	out := lane.Trust{Version: p.Version, Threshold: p.Threshold, Keys: []lane.TrustedKey{}, RevokedKeys: []lane.RevokedKey{}, RevokedBundles: []lane.RevokedBundle{}}
+	for _, k := range p.Keys {
+		out.Keys = append(out.Keys, lane.TrustedKey{Name: k.Name, ID: KeyID(k.Public.ID()), Key: k.Public.String(), From: k.From, Until: k.Until, Unusable: p.unusable(k.Public, k.From, k.Until, now)})
+	}
+	for _, r := range p.revokedKeys {
+		out.RevokedKeys = append(out.RevokedKeys, lane.RevokedKey{ID: KeyID(r.public.ID()), Key: r.public.String(), Why: r.why})
+	}
+	for _, d := range slices.Sorted(maps.Keys(p.revokedBundles)) {
+		out.RevokedBundles = append(out.RevokedBundles, lane.RevokedBundle{Digest: d, Why: p.revokedBundles[d]})
+	}
+	return out
+}
+
 // KeyID prints the number of a key as minisign does.
 func KeyID(id uint64) string { return fmt.Sprintf("%016X", id) }

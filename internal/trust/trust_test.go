@@ -269,6 +269,9 @@ func TestRotation(t *testing.T) {
 		must(t, os.Chtimes(file, clock, clock))
 	}
 	write(policy(1, a), nil)
+	if w := trust.Pending(file, accepted, now); w != "" {
+		t.Errorf("the first file, before any server: %q", w)
+	}
 	k, err := trust.Open(file, accepted, func() time.Time { return now })
 	must(t, err)
 	sa, sb := map[string][]byte{"s": a.sign(t, message)}, map[string][]byte{"s": b.sign(t, message)}
@@ -286,6 +289,9 @@ func TestRotation(t *testing.T) {
 			}
 			if w := k.Warning(); (w == "") != (warning == "") || !strings.Contains(w, warning) {
 				t.Errorf("%s, opened again %v: warns %q", what, again, w)
+			}
+			if w := trust.Pending(file, accepted, now); (w == "") != (warning == "") {
+				t.Errorf("%s, looked at from outside: %q", what, w)
 			}
 		}
 	}
@@ -308,6 +314,31 @@ func TestRotation(t *testing.T) {
 	expect("back to the first", false, true, "give it a higher one")
 	if text, err := os.ReadFile(accepted); err != nil || !bytes.Equal(text, policy(2, b)) {
 		t.Errorf("in force is\n%s, %v", text, err)
+	}
+}
+
+// TestInForce: what counts is told as it is, a stranger's change and what does not count too.
+func TestInForce(t *testing.T) {
+	a, b := newPair(t, 1), newPair(t, 2)
+	file := filepath.Join(t.TempDir(), "trust.yaml")
+	text := fmt.Sprintf("version: 3\nthreshold: 1\nkeys:\n  - {name: alice, key: %s, from: 2026-01-01, until: 2027-01-01}\n  - {name: bob, key: %s}\nrevoked:\n  keys: [{key: %s, why: stolen}]\n  bundles: [{digest: %s, why: CVE}]\n", a.line, b.line, b.line, digest)
+	must(t, os.WriteFile(file, []byte(text), 0o644))
+	k, err := trust.Open(file, file+".accepted", func() time.Time { return now })
+	must(t, err)
+	must(t, os.WriteFile(file, []byte(strings.Replace(text, "version: 3", "version: 44", 1)), 0o644))
+	got := k.InForce()
+	if !strings.Contains(got.Warning, "must be signed by the keys in force") {
+		t.Errorf("the change: %q", got.Warning)
+	}
+	if got.File != file || got.Version != 3 || got.Threshold != 1 || len(got.Keys) != 2 || len(got.RevokedKeys) != 1 || len(got.RevokedBundles) != 1 {
+		t.Fatalf("%+v", got)
+	}
+	alice, bob := got.Keys[0], got.Keys[1]
+	if alice.Name != "alice" || alice.Key != a.line || alice.Unusable != "" || alice.From.Year() != 2026 || alice.Until.Year() != 2027 || len(alice.ID) != 16 {
+		t.Errorf("%+v", alice)
+	}
+	if bob.Unusable != "is revoked: stolen" || got.RevokedKeys[0].Key != b.line || got.RevokedKeys[0].ID != bob.ID || got.RevokedBundles[0] != (lane.RevokedBundle{Digest: digest, Why: "CVE"}) {
+		t.Errorf("%+v, %+v", bob, got)
 	}
 }
 
