@@ -316,11 +316,13 @@ func (c *Control) standing(ctx context.Context, h lane.Host) (lane.BundleStatus,
 	}
 	r := records[i]
 	out := lane.BundleStatus{State: r.State, By: r.By, Why: r.Why, At: r.At, Refused: r.Revoked()}
-	b, err := c.bundle(ctx, r.Digest)
-	if out.Bundle = b; err == nil && out.Refused == "" {
-		out.Refused = b.Refusal
+	if h.Run.Open {
+		out.Bundle = c.granted(ctx, h)
+	} else if out.Bundle, err = c.bundle(ctx, r.Digest); err != nil {
+		return out, unlessUnknown(err)
 	}
-	return out, unlessUnknown(err)
+	out.Refused = cmp.Or(out.Refused, out.Refusal)
+	return out, nil
 }
 
 // unlessUnknown drops the error that says that there is no such thing.

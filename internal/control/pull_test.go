@@ -369,6 +369,9 @@ func TestPullBound(t *testing.T) {
 	r.provision("node1", lane.Provisioning{})
 	r.script(lane.Install)
 	r.forget("sys-1")
+	if v, err := r.Why(t.Context(), "node1"); err != nil || v.Rule != "bundle-missing" || !strings.HasSuffix(v.Because, "it is being fetched from reg.example/lab/sys:1") {
+		t.Errorf("why: %+v, %v", v, err)
+	}
 	r.pass(5 * time.Second)
 	r.script(lane.LocalBoot)
 	d, err := r.Ask(t.Context(), romFacts())
@@ -417,6 +420,9 @@ func TestPullMends(t *testing.T) {
 	}
 	refused(t, "meanwhile", r.kernel(), "is damaged in the store: linux")
 	refused(t, "meanwhile", r.kernel(), "it is being fetched from reg.example/lab/sys:1")
+	if v, err := r.Why(t.Context(), "node1"); err != nil || v.Rule != "bundle-refused" || !strings.Contains(v.Because, "is damaged in the store: linux") || !strings.HasSuffix(v.Because, "; it is being fetched from reg.example/lab/sys:1") {
+		t.Errorf("why: %+v, %v", v, err)
+	}
 	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "sys-1", By: "op:t", Check: true, Reinstall: true})
 	refused(t, "provision", err, "import it again; it is being fetched from reg.example/lab/sys:1")
 	if st := r.fetching("sys-1"); st.State != lane.BundleImported || st.Fetch == nil || !strings.Contains(st.Refused, "damaged") {

@@ -179,9 +179,12 @@ func underWay(v lane.Verdict, h lane.Host, b lane.BundleStatus, events []lane.Ev
 // barred judges a run whose bundle may not be installed now, whether or not its machine has
 // asked since.
 func barred(v lane.Verdict, h lane.Host, b lane.BundleStatus, events []lane.Event) lane.Verdict {
-	v.Rule = string(lane.BundleRefused)
-	v.Because = fmt.Sprintf("the run is open until %s and at stage %s, its bundle is refused, and so its machine is told to boot its disk: %s", h.Run.Deadline.UTC().Format("2006-01-02 15:04:05Z"), h.Run.Stage, b.Refused)
-	v.Next = next(lane.BundleRefused)
+	reason, what := lane.BundleRefused, "refused"
+	if b.Digest == "" && b.State != lane.BundleRevoked {
+		reason, what = lane.BundleMissing, "not in the store"
+	}
+	v.Rule, v.Next = string(reason), next(reason)
+	v.Because = fmt.Sprintf("the run is open until %s and at stage %s, its bundle is %s, and so its machine is told to boot its disk: %s", h.Run.Deadline.UTC().Format("2006-01-02 15:04:05Z"), h.Run.Stage, what, b.Refused)
 	if b.State == lane.BundleRevoked {
 		v.Next = fmt.Sprintf("`bootlane cancel %s`, then `bootlane provision %s --bundle BUNDLE` with one that may be installed: `bootlane bundle list`", h.ID, h.ID)
 	}

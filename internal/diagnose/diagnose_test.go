@@ -110,16 +110,18 @@ func TestRevoked(t *testing.T) {
 		b                   lane.BundleStatus
 		rule, because, next string
 	}{
-		"armed":                {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, revoked, "bundle-refused", said, "`bootlane cancel n1`, then `bootlane provision n1 --bundle BUNDLE`"},
-		"expired":              {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, expired, "bundle-refused", "sys-1 expired", "bundle list"},
-		"mended since":         {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, mended, "waiting-after-armed", "not asked", "boot order"},
-		"written":              {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageDiskWritten, "")}, revoked, "waiting-after-disk-written", said, "let the run end"},
-		"installed":            {lane.Host{State: lane.StateInstalled, Run: run(lane.StageReady, "ready")}, revoked, "installed", said, "provision n1 --reinstall --bundle BUNDLE"},
-		"installed, expired":   {lane.Host{State: lane.StateInstalled, Run: run(lane.StageReady, "ready")}, expired, "installed", "proved itself", "nothing"},
-		"installed of another": {lane.Host{State: lane.StateInstalled, Run: run(lane.StageArmed, "cancelled")}, revoked, "installed", "proved itself", "nothing"},
-		"new":                  {lane.Host{State: lane.StateNew}, revoked, "not-provisioned", said, "mean a bundle that may be installed"},
-		"failed":               {lane.Host{State: lane.StateFailed, Run: run(lane.StageKernel, "failed")}, revoked, "reported-failure", said, "mean a bundle that may be installed"},
-		"retired":              {lane.Host{State: lane.StateRetired, Note: "sold"}, revoked, "retired", "sold", "host import"},
+		"armed":                  {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, revoked, "bundle-refused", said, "`bootlane cancel n1`, then `bootlane provision n1 --bundle BUNDLE`"},
+		"expired":                {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, expired, "bundle-refused", "sys-1 expired", "bundle list"},
+		"lacking":                {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, lane.BundleStatus{State: lane.BundleImported, Refused: "it is being fetched"}, "bundle-missing", "its bundle is not in the store, and so its machine is told to boot its disk: it is being fetched", "the open run goes on"},
+		"revoked, and collected": {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, lane.BundleStatus{State: lane.BundleRevoked, Refused: said}, "bundle-refused", said, "bootlane cancel n1"},
+		"mended since":           {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, "")}, mended, "waiting-after-armed", "not asked", "boot order"},
+		"written":                {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageDiskWritten, "")}, revoked, "waiting-after-disk-written", said, "let the run end"},
+		"installed":              {lane.Host{State: lane.StateInstalled, Run: run(lane.StageReady, "ready")}, revoked, "installed", said, "provision n1 --reinstall --bundle BUNDLE"},
+		"installed, expired":     {lane.Host{State: lane.StateInstalled, Run: run(lane.StageReady, "ready")}, expired, "installed", "proved itself", "nothing"},
+		"installed of another":   {lane.Host{State: lane.StateInstalled, Run: run(lane.StageArmed, "cancelled")}, revoked, "installed", "proved itself", "nothing"},
+		"new":                    {lane.Host{State: lane.StateNew}, revoked, "not-provisioned", said, "mean a bundle that may be installed"},
+		"failed":                 {lane.Host{State: lane.StateFailed, Run: run(lane.StageKernel, "failed")}, revoked, "reported-failure", said, "mean a bundle that may be installed"},
+		"retired":                {lane.Host{State: lane.StateRetired, Note: "sold"}, revoked, "retired", "sold", "host import"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.host.ID = "n1"
