@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -184,7 +185,11 @@ func (s *server) cpu() (time.Duration, error) {
 		return 0, fmt.Errorf("%s has ended", s.name)
 	default:
 	}
-	return s.cpuOf(s.cmd.Process.Pid)
+	d, err := s.cpuOf(s.cmd.Process.Pid)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) { // it is gone before anybody has told us
+		err = fmt.Errorf("%s has ended: %w", s.name, err)
+	}
+	return d, err
 }
 
 func (s *server) cpuOf(pid int) (time.Duration, error) {

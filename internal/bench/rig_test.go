@@ -72,8 +72,8 @@ func TestLossyTime(t *testing.T) {
 		got, err := r.oneLossy(t.Context(), fileServer{"some", "file", func(ctx context.Context) (*server, error) {
 			return r.start(ctx, "some", "sh", "-c", c.server)
 		}}, 16, c.limit)
-		if err != nil || got.Rate < 700 || got.Rate > 1000 || !strings.Contains(got.Note, "gave up") {
-			t.Errorf("1 MB in a second: %.0f kB/s, %s, %v", got.Rate, got.Note, err)
+		if err != nil || got.Rate < 250 || got.Rate > 1000 || !strings.Contains(got.Note, "gave up") {
+			t.Errorf("1 MB in a second, and a server that takes five to end: %.0f kB/s, %s, %v", got.Rate, got.Note, err)
 		}
 	}
 }
