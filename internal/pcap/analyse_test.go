@@ -3,13 +3,12 @@ package pcap
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 // crowd is a capture in which n machines get an address and a loader.
-func crowd(t *testing.T, n int) Capture {
+func crowd(t testing.TB, n int) Capture {
 	l := newTape(t)
 	discover, request := l.fixture(ovmfDiscover), l.fixture(ovmfRequest)
 	for i := range n {
@@ -32,23 +31,18 @@ func crowd(t *testing.T, n int) Capture {
 	return c
 }
 
-// TestAnalyseCrowd: a capture of a boot storm takes time by how many machines there are, not by their square.
-func TestAnalyseCrowd(t *testing.T) {
-	best := func(n int) time.Duration {
-		c, best := crowd(t, n), time.Hour
-		for range 3 {
-			begin := time.Now()
-			if r := Analyse(c); len(r.Clients) != n {
-				t.Fatalf("%d clients of %d", len(r.Clients), n)
+// BenchmarkAnalyse: a capture of a boot storm takes time by how many machines there are, not by their square.
+func BenchmarkAnalyse(b *testing.B) {
+	for _, n := range []int{500, 4000} {
+		b.Run(fmt.Sprintf("%d machines", n), func(b *testing.B) {
+			c := crowd(b, n)
+			for b.Loop() {
+				if r := Analyse(c); len(r.Clients) != n {
+					b.Fatalf("%d clients", len(r.Clients))
+				}
 			}
-			best = min(best, time.Since(begin))
-		}
-		return best
-	}
-	few, many := best(500), best(4000)
-	t.Logf("500 machines: %s, 4000 machines: %s", few, many)
-	if many > 24*few { // 8 times as many
-		t.Errorf("500 machines take %s, and 4000 take %s", few, many)
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "us/machine")
+		})
 	}
 }
 

@@ -18,12 +18,12 @@ import (
 
 // tape is a capture in the making: who says what to whom, and when.
 type tape struct {
-	t    *testing.T
+	t    testing.TB
 	now  time.Time
 	recs []Record
 }
 
-func newTape(t *testing.T) *tape {
+func newTape(t testing.TB) *tape {
 	return &tape{t: t, now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)}
 }
 
