@@ -149,8 +149,11 @@ func dhclient(t *testing.T, p place, nic string, flags ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It may go on in the background.
-	p.run("procps", "sh", "-c", "[ ! -e "+pid+" ] || kill $(cat "+pid+")")
+	// It may go on in the background, and tells its pid there when it comes to it. The next client needs its port.
+	nettest.Eventually(t, "dhclient has left port 546", func() bool {
+		p.run("procps", "sh", "-c", "[ ! -s "+pid+" ] || kill $(cat "+pid+") || true") // it may have ended
+		return p.run("iproute2", "ss", "-Hlun", "sport = :546") == ""
+	})
 	return string(out)
 }
 
