@@ -22,7 +22,7 @@ func rooms() map[string]room {
 		"internal/strictyaml": {leaf: true, budget: 170, why: "a reader of files, not of machines"},
 		"internal/archtest":   {leaf: true, budget: 0, why: "tests only"},
 		"internal/script":     {budget: 340},
-		"internal/seed":       {budget: 400},
+		"internal/seed":       {budget: 480, why: "one installer more is a file of texts and what they must know; 400 until Anaconda"},
 		"internal/diagnose":   {budget: 230},
 		"internal/migrate":    {budget: 335},
 		"internal/store":      {budget: 1400, why: "moves values and keeps order; judges nothing"},
