@@ -128,9 +128,14 @@ func (w *world) bundles() {
 			sum := sha256.Sum256([]byte(files["disk.raw"]))
 			m.Image = &lane.BundleImage{File: "disk.raw", Compression: "none", RawDigest: lane.Digest("sha256:" + hex.EncodeToString(sum[:])), RawBytes: 2 << 20, RootLabel: "root"}
 		}
-		if seed == lane.SeedNoCloud { // as Ubuntu's image is, and as Anaconda looks for its tree
-			files["live.iso"] = string(isotest.Read(w.T, isotest.ISO(w.T, isotest.Files(w.T, map[string]string{"images/install.img": "stage 2"}))))
-			m.Tree, m.Args = "live.iso", "url={file:live.iso} inst.repo={tree}"
+		if seed == lane.SeedNoCloud || seed == lane.SeedKickstart {
+			files["live.iso"] = string(isotest.Read(w.T, isotest.ISO(w.T, isotest.Files(w.T, map[string]string{"images/install.img": "stage 2", "repodata/repomd.xml": "BaseOS", "AppStream/repodata/repomd.xml": "AppStream"}))))
+		}
+		switch seed {
+		case lane.SeedNoCloud: // as Ubuntu's image is
+			m.Args, m.Files = "url={file:live.iso}", map[string]string{"live.iso": ""}
+		case lane.SeedKickstart:
+			m.OS, m.Release, m.Tree, m.Mirror = "rocky", "9.6", "live.iso", ""
 		}
 		for f, text := range files {
 			must(w.T, os.WriteFile(filepath.Join(dir, f), []byte(text), 0o644))
@@ -341,7 +346,7 @@ func TestContract(t *testing.T) {
 var (
 	chainURL = regexp.MustCompile(`(?m)^chain .*?(http://\S+)`)
 	fileURL  = regexp.MustCompile(`(?m)^(?:kernel|initrd) (http://\S+)`)
-	argURL   = regexp.MustCompile(`(?:preseed/url=|s=|bootlane\.url=)(http://\S+)`)
+	argURL   = regexp.MustCompile(`(?:preseed/url=|;s=|inst\.ks=|bootlane\.url=)(http://\S+)`)
 	seedName = regexp.MustCompile(`(?:/seed/|get )([a-z][a-z.-]+\.(?:sh|service|cfg))`)
 )
 
@@ -394,28 +399,30 @@ func (w *world) installer(script []byte) {
 	switch {
 	case strings.HasSuffix(url, "preseed.cfg"):
 		w.documents(strings.TrimSuffix(url, "preseed.cfg"), "preseed.cfg")
+	case strings.HasSuffix(url, "ks.cfg"):
+		w.follow(script, map[string]string{` inst\.stage2=(\S+)`: "/images/install.img stage 2"})
+		_, ks := get(w.T, url)
+		w.follow(ks, map[string]string{`url --url=(\S+)`: "/repodata/repomd.xml BaseOS", `repo --name=AppStream --baseurl=(\S+)`: "/repodata/repomd.xml AppStream"})
+		w.documents(strings.TrimSuffix(url, "ks.cfg"), "ks.cfg")
 	case strings.HasSuffix(url, "/seed/"):
-		w.medium(script)
+		w.follow(script, map[string]string{` url=(\S+)`: " CD001"})
 		w.documents(url, "user-data", "meta-data", "vendor-data", "network-config")
 	default:
 		w.order(url)
 	}
 }
 
-// medium follows the arguments to the rest of the installer's medium.
-func (w *world) medium(script []byte) {
+// follow takes addresses out of a text, each by its pattern, to what must be found below them.
+func (w *world) follow(text []byte, wants map[string]string) {
 	w.Helper()
-	for arg, want := range map[string]string{` url=(http://\S+)`: "CD001", ` inst\.repo=(http://\S+)`: "stage 2"} {
-		m := regexp.MustCompile(arg).FindSubmatch(script)
+	for pattern, want := range wants {
+		path, content, _ := strings.Cut(want, " ")
+		m := regexp.MustCompile(pattern).FindSubmatch(text)
 		if m == nil {
-			w.Fatalf("no %s in\n%s", arg, script)
+			w.Fatalf("no %s in\n%s", pattern, text)
 		}
-		url := string(m[1])
-		if strings.HasSuffix(url, "/tree") {
-			url += "/images/install.img"
-		}
-		if status, body := get(w.T, url); status != http.StatusOK || !bytes.Contains(body, []byte(want)) {
-			w.Errorf("%s: %d, %d bytes", url, status, len(body))
+		if status, body := get(w.T, string(m[1])+path); status != http.StatusOK || !bytes.Contains(body, []byte(content)) {
+			w.Errorf("%s%s: %d, %d bytes", m[1], path, status, len(body))
 		}
 	}
 }

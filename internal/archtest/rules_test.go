@@ -18,11 +18,11 @@ func rooms() map[string]room {
 	return map[string]room{
 		"cmd/bootlane":        {imports: []string{"internal/cli"}, budget: 40, why: "main hands over at once"},
 		"cmd/bootlane-agent":  {imports: []string{"internal/agent"}, budget: 40, why: "main hands over at once; the agent must stay small enough for RAM"},
-		"internal/lane":       {leaf: true, budget: 3150, why: "the domain knows nobody"},
+		"internal/lane":       {leaf: true, budget: 3300, why: "the domain knows nobody"},
 		"internal/strictyaml": {leaf: true, budget: 320, why: "a reader of files, not of machines"},
 		"internal/archtest":   {leaf: true, budget: 0, why: "tests only"},
 		"internal/script":     {budget: 340},
-		"internal/seed":       {budget: 400},
+		"internal/seed":       {budget: 480, why: "one installer more is a file of texts and what they must know; 400 until Anaconda"},
 		"internal/diagnose":   {budget: 280},
 		"internal/migrate":    {budget: 335},
 		"internal/store":      {budget: 1400, why: "moves values and keeps order; judges nothing"},

@@ -89,6 +89,23 @@ func checkView(at string, v lane.Bundle) (out []lane.Problem) {
 	if v.Seed == lane.SeedPreseed && v.Mirror == "" {
 		bad("mirror", "is missing: the Debian installer takes its packages from a pinned mirror, http://HOST/DIRECTORY")
 	}
+	if v.Seed == lane.SeedKickstart {
+		out = append(out, checkKickstart(at, v)...)
+	}
+	return out
+}
+
+// checkKickstart looks at where Anaconda finds its second stage and the packages.
+func checkKickstart(at string, v lane.Bundle) (out []lane.Problem) {
+	if v.Tree == "" && v.Mirror == "" {
+		out = append(out, lane.Problem{Field: at + "tree", Message: "is missing: Anaconda takes the rest of itself and the packages from the image of a DVD, `tree: FILE.iso`, or from a pinned mirror, `mirror: http://HOST/DIRECTORY`"})
+	}
+	if v.Security != "" {
+		out = append(out, lane.Problem{Field: at + "security", Message: "is nothing that Anaconda is told: a release's updates are in its own repositories, so remove it"})
+	}
+	if v.Arch == lane.I386 {
+		out = append(out, lane.Problem{Field: at + "arch", Message: "i386 has no release that Anaconda installs: use x86_64 or arm64"})
+	}
 	return out
 }
 

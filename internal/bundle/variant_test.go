@@ -147,6 +147,33 @@ func TestArchitectureProblems(t *testing.T) {
 	}
 }
 
+// TestKickstartProblems: what Anaconda cannot be fed with is refused when the bundle is built.
+func TestKickstartProblems(t *testing.T) {
+	const head, sound = "name: a\nversion: \"1\"\nseed: kickstart/1\n", "arch: x86_64\nkernel: k\ninitrd: i\ntree: dvd.iso\n" // the head has 3 lines
+	for text, want := range map[string]string{
+		"os: rocky\nrelease: \"9.6\"\n" + sound:                                                             "",
+		"os: fedora\nrelease: \"42\"\n" + sound:                                                             "",
+		"os: centos\nrelease: \"9\"\n" + sound:                                                              `b:4: os: "centos" is not one that kickstart/1 can install: use one of rhel, rocky, almalinux, fedora`,
+		"os: rocky\nrelease: \"9\"\n" + sound:                                                               `b:5: release: "9" is not a release that kickstart/1 can install: a minor one of 8, 9 or 10, such as 9.6`,
+		"os: rhel\nrelease: \"7.9\"\n" + sound:                                                              `b:5: release: "7.9" is not a release`,
+		"os: rhel\nrelease: \"11.0\"\n" + sound:                                                             `b:5: release: "11.0" is not a release`,
+		"os: rhel\n" + sound:                                                                                `release: "" is not a release`,
+		"os: fedora\nrelease: \"39\"\n" + sound:                                                             `b:5: release: "39" is not a release of Fedora that kickstart/1 can install: a number from 40 on`,
+		"os: fedora\nrelease: rawhide\n" + sound:                                                            `b:5: release: "rawhide" is not`,
+		"os: rhel\nrelease: \"9.6\"\nsecurity: h\n" + sound:                                                 "b:6: security: is nothing that Anaconda is told",
+		"os: rhel\nrelease: \"9.6\"\n" + strings.Replace(sound, "x86_64", "i386", 1):                        "b:6: arch: i386 has no release",
+		"os: rhel\nrelease: \"9.6\"\n" + strings.Replace(sound, "tree: dvd.iso", "", 1):                     "tree: is missing: Anaconda takes the rest of itself",
+		"os: rhel\nrelease: \"9.6\"\n" + strings.Replace(sound, "tree: dvd.iso", "mirror: http://m/9.6", 1): "",
+		"os: rhel\nrelease: \"9.6\"\narchitectures:\n  arm64: {kernel: k, initrd: i, tree: t.iso}\n  x86_64: {kernel: k, initrd: i}\n":                       "b:8: architectures.x86_64.tree: is missing",
+		"os: rhel\nrelease: \"9.6\"\nmirror: http://m/9.6\narchitectures:\n  arm64: {kernel: k, initrd: i, tree: t.iso}\n  x86_64: {kernel: k, initrd: i}\n": "",
+	} {
+		_, err := parseManifest("b", []byte(head+text))
+		if want == "" && err != nil || want != "" && (err == nil || strings.Count(err.Error(), "\n  - ") != 1 || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v\nwant %s", text, err, want)
+		}
+	}
+}
+
 // TestSeveralCanonicalRefused: manifest.json has one form, in which nothing is hidden.
 func TestSeveralCanonicalRefused(t *testing.T) {
 	f, err := Build(t.Context(), severalFolder(t))

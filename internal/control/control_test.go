@@ -98,6 +98,9 @@ func (r *rig) bundle(seed string) {
 	r.must(os.MkdirAll(dir, 0o755))
 	m := bundle.Manifest{Name: name, Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: seed, BundleVariant: lane.BundleVariant{Kernel: "linux", Initrd: "initrd", Mirror: "http://mirror.example/debian"}}
 	files := []string{"linux", "initrd"}
+	if seed == lane.SeedKickstart {
+		m.OS, m.Release = "rocky", "9.6"
+	}
 	if seed == lane.SeedImage {
 		files = append(files, "disk.raw")
 		m.Image = &lane.BundleImage{File: "disk.raw", Compression: "zstd", RawDigest: lane.Digest("sha256:" + strings.Repeat("0", 64)), RawBytes: 2 << 20, RootLabel: "root"}

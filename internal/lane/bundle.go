@@ -18,7 +18,7 @@ type Bundle struct {
 	OS      string `json:"os"`
 	Release string `json:"release,omitempty"`
 	Arch    Arch   `json:"arch,omitempty"` // of a bundle for one architecture
-	Seed    string `json:"seed"`           // seed template and version: debian-preseed/1, nocloud/1, image/1
+	Seed    string `json:"seed"`           // seed template and version: debian-preseed/1, nocloud/1, kickstart/1, image/1
 	// BundleVariant is all that a bundle for one architecture has. One for several has here
 	// the arguments and mirrors of those that have none of their own.
 	BundleVariant
@@ -53,13 +53,14 @@ type BundleVariant struct {
 
 // The seed templates, with their versions: what a bundle's installer is fed with.
 const (
-	SeedImage   = "image/1"          // bootlane-agent writes a disk image
-	SeedPreseed = "debian-preseed/1" // the Debian installer
-	SeedNoCloud = "nocloud/1"        // Ubuntu's installer, by cloud-init's NoCloud
+	SeedImage     = "image/1"          // bootlane-agent writes a disk image
+	SeedPreseed   = "debian-preseed/1" // the Debian installer
+	SeedNoCloud   = "nocloud/1"        // Ubuntu's installer, by cloud-init's NoCloud
+	SeedKickstart = "kickstart/1"      // Anaconda: RHEL, Rocky, AlmaLinux and Fedora
 )
 
 // Seeds returns every seed template.
-func Seeds() []string { return []string{SeedImage, SeedPreseed, SeedNoCloud} }
+func Seeds() []string { return []string{SeedImage, SeedPreseed, SeedNoCloud, SeedKickstart} }
 
 // BundleFile is one file of a bundle.
 type BundleFile struct {

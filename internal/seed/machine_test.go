@@ -25,9 +25,24 @@ type machine struct {
 	root string
 }
 
-// world stands in for the network and the power supply. Functions come before
+// outside stands in for the network and the power supply. Functions come before
 // busybox's own applets. A POST fails as long as /refuse counts lines.
-const world = `
+const outside = `
+posted() {
+	echo "POST $1 $2" >> /log
+	[ ! -s /refuse ] || { sed -i 1d /refuse; return 1; }
+}
+got() {
+	echo "GET $1" >> /log
+	cat "/served/${1##*/}" > "$2"
+}
+timeout() { shift; "$@"; }
+poweroff() { echo "poweroff $*" >> /log; [ -e /sticks ] || exit 99; }
+sleep() { echo "sleep $*" >> /log; }
+`
+
+// wget is what the installers of Debian and Ubuntu fetch with here, curl is Anaconda's.
+const wget = `
 wget() {
 	out='' data='' url=''
 	while [ $# -gt 0 ]; do
@@ -41,17 +56,28 @@ wget() {
 		esac
 		shift
 	done
-	if [ -n "$data" ]; then
-		echo "POST $url $data" >> /log
-		[ ! -s /refuse ] || { sed -i 1d /refuse; return 1; }
-		return 0
-	fi
-	echo "GET $url" >> /log
-	cat "/served/${url##*/}" > "$out"
+	if [ -n "$data" ]; then posted "$url" "$data"; else got "$url" "$out"; fi
 }
-timeout() { shift; "$@"; }
-poweroff() { echo "poweroff $*" >> /log; [ -e /sticks ] || exit 99; }
-sleep() { echo "sleep $*" >> /log; }
+`
+
+const curl = `
+curl() {
+	out='' data='' url=''
+	while [ $# -gt 0 ]; do
+		case $1 in
+		-o) out=$2; shift ;;
+		-d) data=$2; shift ;;
+		-m | --retry) shift ;;
+		-fsS) ;;
+		-*) echo "an option that was not foreseen: $1" >> /log ;;
+		*) url=$1 ;;
+		esac
+		shift
+	done
+	if [ -n "$data" ]; then posted "$url" "$data"; else got "$url" "$out"; fi
+}
+wget() { echo "wget was not foreseen" >> /log; }
+chroot() { echo "chroot $*" >> /log; [ ! -e /no-chroot ]; }
 `
 
 // newMachine returns the machine that full and minimal describe, with the disk
@@ -64,12 +90,12 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	m.write("bin/busybox", string(busybox))
-	for _, applet := range []string{"sh", "cat", "chmod", "cut", "dd", "grep", "head", "ln", "mkdir", "readlink", "sed", "sort", "tr"} {
+	for _, applet := range []string{"sh", "cat", "chmod", "cut", "dd", "grep", "head", "ln", "mkdir", "readlink", "sed", "sort", "tail", "tr"} {
 		if err := os.Symlink("busybox", filepath.Join(m.root, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m.write("world", world)
+	m.write("world", wget+outside)
 	m.write("bin/debconf-set", "#!/bin/sh\necho \"debconf-set $*\" >> /log\n[ ! -e /no-debconf ]\n")
 	m.write("bin/in-target", "#!/bin/sh\necho \"in-target $*\" >> /log\n[ ! -e /no-in-target ]\n")
 	m.write("bin/udevadm", "#!/bin/sh\ncat /udev/\"${5##*/}\" 2>/dev/null\n")
@@ -87,6 +113,25 @@ func newMachine(t *testing.T) *machine {
 	m.write("udev/sdb", "ID_SERIAL=X_S2\nID_SERIAL_SHORT=S2\n")
 	m.disk("loop0", map[string]string{"size": "937500000", "serial": "S1"})
 	return m
+}
+
+// machineFor returns the same machine as the installer of a seed finds it. No disk was told to it.
+func machineFor(t *testing.T, seed string) *machine {
+	t.Helper()
+	m := newMachine(t)
+	switch seed {
+	case lane.SeedNoCloud:
+		m.write("autoinstall.yaml", "a: \"@DISK0@\"\n")
+	case lane.SeedKickstart:
+		m.write("world", curl+outside)
+	}
+	return m
+}
+
+// told reports whether the installer was told a disk.
+func (m *machine) told() bool {
+	auto := m.read("autoinstall.yaml")
+	return strings.Contains(m.read("log"), "debconf-set partman-auto/disk") || auto != "" && !strings.Contains(auto, "@DISK0@") || m.read("tmp/bootlane-disk") != ""
 }
 
 func (m *machine) path(name string) string { return filepath.Join(m.root, name) }
@@ -209,6 +254,7 @@ func (m *machine) expect(script string, pass bool, want ...string) {
 var gates = []struct{ seed, document, system string }{
 	{lane.SeedPreseed, "early.sh", "Debian"},
 	{lane.SeedNoCloud, "gate.sh", "Ubuntu"},
+	{lane.SeedKickstart, "gate.sh", "Anaconda"},
 }
 
 func TestIdentityGate(t *testing.T) {
@@ -243,24 +289,23 @@ func TestIdentityGate(t *testing.T) {
 			}, "mac: expected"},
 			{"everything wrong", func(m *machine, _ *Input) { m.remove("sys/class") }, "uuid: expected 4c4c4544-0042-3510-8051-b4c04f4d3732, this machine has none. mac: expected one of 52:54:00:00:00:a1 52:54:00:00:00:a2, this machine has none. serial: expected SN-A 1, this machine has none."},
 		} {
-			if gate.seed == lane.SeedNoCloud && !slices.Contains([]string{"", "uuid", "serial"}, strings.Split(c.want, ":")[0]) {
+			if gate.seed != lane.SeedPreseed && !slices.Contains([]string{"", "uuid", "serial"}, strings.Split(c.want, ":")[0]) {
 				continue // the check itself is the same text; this is about what becomes of it
 			}
 			t.Run(gate.system+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
-				m, in := newMachine(t), full(gate.seed)
+				m, in := machineFor(t, gate.seed), full(gate.seed)
 				c.edit(m, &in)
-				m.write("autoinstall.yaml", "path: \"@DISK0@\"\n")
 				script := document(t, in, gate.document)
 				if c.want != "" {
 					m.expect(script, false, "kernel 1 failed: "+"identity gate: "+c.want)
-					if !strings.Contains(m.read("autoinstall.yaml"), "@DISK0@") {
+					if m.told() {
 						t.Error("the disk was told to the installer")
 					}
 					return
 				}
 				want := []string{"kernel 1 ok: " + gate.system + " installer up, identity agrees: uuid "}
-				if gate.seed == lane.SeedNoCloud {
+				if gate.seed != lane.SeedPreseed {
 					want = append(want, "installer 1 ok")
 				}
 				m.expect(script, true, want...)
@@ -290,24 +335,22 @@ func TestGateWithoutServer(t *testing.T) {
 				return // the waiting is the same text, and takes a thousand processes
 			}
 			t.Parallel()
-			m := newMachine(t)
+			m := machineFor(t, gate.seed)
 			m.write("refuse", strings.Repeat("no\n", 1000))
-			m.write("autoinstall.yaml", "@DISK0@")
 			if status, console := m.run(document(t, full(gate.seed), gate.document)); status != 99 || !m.poweredOff() {
 				t.Errorf("exit %d\n%s", status, console)
 			}
 			if n := strings.Count(m.read("log"), "sleep 5\n"); n != 2*59 { // the report, and that it could not be made
 				t.Errorf("waited %d times", n)
 			}
-			if m.read("autoinstall.yaml") != "@DISK0@" {
+			if m.told() {
 				t.Error("the disk was told to the installer")
 			}
 		})
 		t.Run(gate.system+" comes back", func(t *testing.T) {
 			t.Parallel()
-			m := newMachine(t)
+			m := machineFor(t, gate.seed)
 			m.write("refuse", "no\nno\n")
-			m.write("autoinstall.yaml", "@DISK0@")
 			if status, console := m.run(document(t, full(gate.seed), gate.document)); status != 0 || m.poweredOff() {
 				t.Errorf("exit %d\n%s", status, console)
 			}
@@ -320,15 +363,15 @@ func TestGateWithoutServer(t *testing.T) {
 
 // TestGateHoldsWithoutPower: even where the power stays on, a gate that refuses does not succeed.
 func TestGateHoldsWithoutPower(t *testing.T) {
-	for _, c := range []struct{ seed, document string }{{lane.SeedPreseed, "early.sh"}, {lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}} {
-		m := newMachine(t)
+	for _, c := range []struct{ seed, document string }{{lane.SeedPreseed, "early.sh"}, {lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}, {lane.SeedKickstart, "gate.sh"}} {
+		m := machineFor(t, c.seed)
 		m.write("sticks", "")
 		m.remove("sys/class/dmi")
 		if status, console := m.run(document(t, full(c.seed), c.document)); status == 0 || !m.poweredOff() {
 			t.Errorf("%s: exit %d\n%s", c.document, status, console)
 		}
-		if log := m.read("log"); strings.Contains(log, "debconf-set") {
-			t.Errorf("%s: the disk was told to the installer:\n%s", c.document, log)
+		if m.told() {
+			t.Errorf("%s: the disk was told to the installer:\n%s", c.document, m.read("log"))
 		}
 	}
 }
@@ -398,18 +441,17 @@ func TestDiskGate(t *testing.T) {
 		{"nothing selected", lane.DiskSelector{}, func(m *machine) { m.remove("sys/block/sdb") }, "no disk matches none"},
 		{"only a size", lane.DiskSelector{SizeGB: 480}, func(m *machine) { m.remove("sys/block/sdb") }, "no disk matches sizeGB=480"},
 	} {
-		for _, gate := range []struct{ seed, document string }{{lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}} {
+		for _, gate := range []struct{ seed, document string }{{lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}, {lane.SeedKickstart, "gate.sh"}} {
 			if gate.seed == lane.SeedNoCloud && !slices.Contains([]string{"everything", "no such link", "two match", "too small"}, c.name) {
 				continue // the choice itself is the same text; this is about what becomes of it
 			}
-			t.Run(c.name+"/"+gate.document, func(t *testing.T) {
+			t.Run(c.name+"/"+gate.seed, func(t *testing.T) {
 				t.Parallel()
-				m, in := newMachine(t), full(gate.seed)
+				m, in := machineFor(t, gate.seed), full(gate.seed)
 				in.Host.Run.Disk = c.disk
 				if c.edit != nil {
 					c.edit(m)
 				}
-				m.write("autoinstall.yaml", "a: \"@DISK0@\"\n")
 				diskGate(t, m, document(t, in, gate.document), c.want)
 			})
 		}
@@ -615,8 +657,7 @@ func diskGate(t *testing.T, m *machine, script, want string) {
 	status, console := m.run(script)
 	reports := m.reports()
 	last := reports[len(reports)-1]
-	log, auto := m.read("log"), m.read("autoinstall.yaml")
-	told := strings.Contains(log, "debconf-set partman-auto/disk") || !strings.Contains(auto, "@DISK0@")
+	log, auto, told := m.read("log"), m.read("autoinstall.yaml"), m.told()
 	if !strings.HasPrefix(want, "/dev/") {
 		if status != 99 || told || said(last) != "installer 1 failed" || !strings.Contains(last.Get(lane.ReportMessage), "disk gate: ") || !strings.Contains(last.Get(lane.ReportMessage), want) {
 			t.Errorf("exit %d, told %v, report %s: %s\nwant %s\n%s", status, told, said(last), last.Get(lane.ReportMessage), want, console)
@@ -633,6 +674,10 @@ func diskGate(t *testing.T, m *machine, script, want string) {
 				t.Errorf("no %q in\n%s", set, log)
 			}
 		}
+		return
+	}
+	if strings.Contains(script, "bootlane-disk") {
+		checkDiskLines(t, m.read("tmp/bootlane-disk"), name, "part /boot/efi --fstype=efi --size=600")
 		return
 	}
 	if auto != "a: \""+want+"\"\n" {
@@ -693,19 +738,19 @@ func TestPartitionRecipe(t *testing.T) {
 
 func TestLate(t *testing.T) {
 	const fstab = "# swap was on none swap here\nUUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\n/swapfile\tnone\tswap\tsw\t0\t0\n"
-	for _, c := range []struct{ seed, system string }{{lane.SeedPreseed, "Debian"}, {lane.SeedNoCloud, "Ubuntu"}} {
+	for _, c := range []struct{ seed, system, root string }{{lane.SeedPreseed, "Debian", "target"}, {lane.SeedNoCloud, "Ubuntu", "target"}, {lane.SeedKickstart, "rhel 9.6", "mnt/sysroot"}} {
 		served := func(t *testing.T) *machine {
-			m := newMachine(t)
+			m := machineFor(t, c.seed)
 			m.write("served/firstboot.sh", "the script")
 			m.write("served/firstboot.service", "the unit")
-			m.write("target/etc/fstab", fstab)
+			m.write(c.root+"/etc/fstab", fstab)
 			return m
 		}
 		script := document(t, full(c.seed), "late.sh")
 		t.Run(c.system, func(t *testing.T) {
 			m := served(t)
 			m.expect(script, true, "disk-written 1 ok: "+c.system+" installed, first boot in place")
-			checkTarget(t, m, c.seed)
+			checkTarget(t, m, c.seed, c.root+"/")
 			// The report is the last thing that is done.
 			if log := strings.TrimSpace(m.read("log")); !strings.HasPrefix(log[strings.LastIndex(log, "\n")+1:], "POST ") {
 				t.Errorf("after the report:\n%s", log)
@@ -718,14 +763,14 @@ func TestLate(t *testing.T) {
 		})
 		t.Run(c.system+" on a full disk", func(t *testing.T) {
 			m := served(t)
-			m.write("target/usr", "a file where a directory should be")
+			m.write(c.root+"/usr", "a file where a directory should be")
 			m.expect(script, false, "disk-written 1 failed")
 		})
 		t.Run(c.system+" twice", func(t *testing.T) {
 			m := served(t)
 			m.run(script)
-			before := m.read("target/home/admin1/.ssh/authorized_keys")
-			if status, console := m.run(script); status != 0 || m.read("target/home/admin1/.ssh/authorized_keys") != before || m.read("target/etc/fstab") == fstab {
+			before := m.read(c.root + "/home/admin1/.ssh/authorized_keys")
+			if status, console := m.run(script); status != 0 || m.read(c.root+"/home/admin1/.ssh/authorized_keys") != before || m.read(c.root+"/etc/fstab") == fstab {
 				t.Errorf("exit %d\n%s", status, console)
 			}
 		})
@@ -739,14 +784,16 @@ func TestLate(t *testing.T) {
 	})
 }
 
-func checkTarget(t *testing.T, m *machine, seed string) {
+func checkTarget(t *testing.T, m *machine, seed, root string) {
 	t.Helper()
-	modes := map[string]fs.FileMode{"target/usr/local/lib/bootlane/firstboot": 0o700, "target/etc/sudoers.d/90-bootlane": 0o440}
-	if seed == lane.SeedPreseed {
-		modes["target/home/admin1/.ssh"], modes["target/home/admin1/.ssh/authorized_keys"] = 0o700, 0o600
-		if got, want := m.read("target/home/admin1/.ssh/authorized_keys"), strings.Join(full(seed).Site.SSHKeys, "\n")+"\n"; got != want {
+	modes := map[string]fs.FileMode{root + "usr/local/lib/bootlane/firstboot": 0o700, root + "etc/sudoers.d/90-bootlane": 0o440}
+	if seed != lane.SeedNoCloud {
+		modes[root+"home/admin1/.ssh"], modes[root+"home/admin1/.ssh/authorized_keys"] = 0o700, 0o600
+		if got, want := m.read(root+"home/admin1/.ssh/authorized_keys"), strings.Join(full(seed).Site.SSHKeys, "\n")+"\n"; got != want {
 			t.Errorf("keys %q, want %q", got, want)
 		}
+	}
+	if seed == lane.SeedPreseed {
 		if !strings.Contains(m.read("log"), "in-target chown -R admin1:admin1 /home/admin1/.ssh\n") {
 			t.Error("the keys do not belong to their user")
 		}
@@ -756,16 +803,16 @@ func checkTarget(t *testing.T, m *machine, seed string) {
 			t.Errorf("%s: %v, %v", name, st, err)
 		}
 	}
-	if m.read("target/usr/local/lib/bootlane/firstboot") != "the script" || m.read("target/etc/systemd/system/bootlane-firstboot.service") != "the unit" {
+	if m.read(root+"usr/local/lib/bootlane/firstboot") != "the script" || m.read(root+"etc/systemd/system/bootlane-firstboot.service") != "the unit" {
 		t.Error("first boot is not in place")
 	}
-	if link, err := os.Readlink(m.path("target/etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service")); err != nil || link != "/etc/systemd/system/bootlane-firstboot.service" {
+	if link, err := os.Readlink(m.path(root + "etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service")); err != nil || link != "/etc/systemd/system/bootlane-firstboot.service" {
 		t.Errorf("first boot is not enabled: %s, %v", link, err)
 	}
-	if got := m.read("target/etc/sudoers.d/90-bootlane"); got != "admin1 ALL=(ALL) NOPASSWD:ALL\n" {
+	if got := m.read(root + "etc/sudoers.d/90-bootlane"); got != "admin1 ALL=(ALL) NOPASSWD:ALL\n" {
 		t.Errorf("sudoers %q", got)
 	}
-	if got, want := m.read("target/etc/fstab"), "# swap was on none swap here\nUUID=1 / ext4 defaults 0 1\n#UUID=2 none swap sw 0 0\n#/swapfile\tnone\tswap\tsw\t0\t0\n"; got != want {
+	if got, want := m.read(root+"etc/fstab"), "# swap was on none swap here\nUUID=1 / ext4 defaults 0 1\n#UUID=2 none swap sw 0 0\n#/swapfile\tnone\tswap\tsw\t0\t0\n"; got != want {
 		t.Errorf("fstab:\n%s", got)
 	}
 }

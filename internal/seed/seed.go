@@ -1,5 +1,5 @@
 // Package seed writes what an installer and a first boot read: preseed, NoCloud
-// documents, the agent's files, and the first-boot script. It is pure, and
+// documents, kickstart, the agent's files, and the first-boot script. It is pure, and
 // deterministic to the byte: host, bundle and site go in, text comes out.
 //
 // Identity and disk are checked again on the machine by these texts, because an
@@ -24,7 +24,8 @@ var sources embed.FS
 
 // templates are parsed once: machines ask for documents by the thousand.
 var templates = template.Must(template.New("").Option("missingkey=error").
-	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "join": func(list []string) string { return strings.Join(list, " ") }}).ParseFS(sources, "templates/*"))
+	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") },
+		"commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
 
 // Site is what all hosts share.
 type Site struct {
@@ -105,6 +106,11 @@ func Documents(in Input) ([]Document, error) {
 			{"vendor-data", "", typeYAML}, {"network-config", "", typeYAML},
 			{"gate.sh", "nocloud-gate.sh", typeShell}, {"late.sh", "nocloud-late.sh", typeShell},
 			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+	case lane.SeedKickstart:
+		return in.render([]part{
+			{"ks.cfg", "kickstart.cfg", typeText}, {"gate.sh", "kickstart-gate.sh", typeShell},
+			{"late.sh", "kickstart-late.sh", typeShell}, {"failed.sh", "kickstart-failed.sh", typeShell},
+			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
 	case lane.SeedImage:
 		return in.render([]part{{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
 	}
@@ -130,6 +136,11 @@ func KernelArgs(in Input, boot lane.MAC) string {
 	case lane.SeedNoCloud:
 		// iPXE has no quoting: the semicolon stands bare, it is inside a token.
 		args = "autoinstall cloud-config-url=/dev/null ip=dhcp" + bootif + " ds=nocloud;s=" + in.Base + "/seed/ " + own + " ---"
+	case lane.SeedKickstart:
+		// cmdline: what is not answered is an error, and no question; ksstrict: so is a warning;
+		// nosave: the kickstart names what opens the run, and stays out of the system; leavebootorder:
+		// the machine goes on booting by network, where it is told to boot its disk.
+		args = "inst.ks=" + in.Base + "/seed/ks.cfg inst.stage2=" + in.medium().Stage2 + " inst.cmdline inst.ksstrict inst.nosave=all_ks inst.leavebootorder ip=dhcp" + bootif + " " + own
 	default:
 		args = "bootlane.url=" + in.Base + bootif + " " + own
 	}
@@ -177,7 +188,8 @@ type part struct{ name, template, mediaType string }
 
 func (in Input) render(parts []part) ([]Document, error) {
 	short, domain := in.names()
-	view := view{Input: in, Short: short, Domain: domain, Mirror: splitMirror(in.Bundle.Mirror), Security: splitMirror(in.Bundle.Security)}
+	view := view{Input: in, Short: short, Domain: domain, Mirror: splitMirror(in.Bundle.Mirror), Security: splitMirror(in.Bundle.Security), Medium: in.medium()}
+	view.Anaconda, _ = in.Bundle.Anaconda() // another installer's is nothing, and none of its documents asks
 	var out []Document
 	for _, p := range parts {
 		var b bytes.Buffer
@@ -196,6 +208,8 @@ type view struct {
 	Input
 	Short, Domain    string
 	Mirror, Security mirror
+	Medium           medium
+	Anaconda         lane.Anaconda
 }
 
 type mirror struct{ Host, Directory string }
@@ -299,6 +313,9 @@ func (in Input) checkBundle() []string {
 		if m.v != "" && !mirrorURL.MatchString(m.v) {
 			out = append(out, "bundle."+m.name+": "+m.v+" is not http://HOST/DIRECTORY")
 		}
+	}
+	if in.Bundle.Seed == lane.SeedKickstart {
+		return append(out, in.checkKickstart()...)
 	}
 	if in.Bundle.Seed != lane.SeedPreseed {
 		return out

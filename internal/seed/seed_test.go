@@ -21,7 +21,7 @@ const testBase = "http://10.0.0.1:8080/run/abcdefghijklmnopqrstuvwxyz234567"
 
 // full is a host that says everything of itself, and a site that sets everything.
 func full(seed string) Input {
-	return Input{
+	in := Input{
 		Host: lane.Host{ID: "node-a", Hostname: "node-a.example.org", Arch: lane.X86_64, Role: "worker", Labels: map[string]string{"zone": "z1", "pool": "p1"},
 			Identity: lane.Identity{UUID: "4c4c4544-0042-3510-8051-b4c04f4d3732", MACs: []lane.MAC{"52:54:00:00:00:a1", "52:54:00:00:00:a2"}, Serial: "SN-A 1", AssetTag: "AT-1"},
 			Run:      lane.Run{ID: "r-abc123", BundleName: "debian-12-1", Disk: lane.DiskSelector{ByID: "wwn-0x5002538e00000001", ByPath: "pci-0000:00:17.0-ata-1", WWN: "0x5002538e00000001", Serial: "S1", SizeGB: 480}}},
@@ -31,16 +31,24 @@ func full(seed string) Input {
 			Locale: "de_DE.UTF-8", Keyboard: "de", Timezone: "Europe/Berlin", NTP: []string{"10.0.0.2", "ntp.example.org"}},
 		Base: testBase,
 	}
+	if seed == lane.SeedKickstart {
+		in.Bundle = lane.Bundle{Name: "rhel-9", Version: "1", Seed: seed, OS: "rhel", Release: "9.6", Arch: lane.X86_64, BundleVariant: lane.BundleVariant{Args: "console=ttyS0,115200", Tree: "dvd.iso"}}
+	}
+	return in
 }
 
 // minimal is a host of which little is known, on a site that sets nothing.
 func minimal(seed string) Input {
-	return Input{
+	in := Input{
 		Host: lane.Host{ID: "node-b", Hostname: "node-b", Identity: lane.Identity{MACs: []lane.MAC{"52:54:00:00:00:b1"}},
 			Run: lane.Run{ID: "r-1", BundleName: "debian-12-1", Disk: lane.DiskSelector{Serial: "S2"}}},
 		Bundle: lane.Bundle{Seed: seed, Release: "bookworm", BundleVariant: lane.BundleVariant{Mirror: "http://10.0.0.1/debian"}},
 		Base:   testBase,
 	}
+	if seed == lane.SeedKickstart {
+		in.Bundle = lane.Bundle{Seed: seed, OS: "rocky", Release: "9.6", Arch: lane.ARM64, BundleVariant: lane.BundleVariant{Mirror: "http://10.0.0.1/rocky/9.6/"}}
+	}
+	return in
 }
 
 func documents(t *testing.T, in Input) []Document {
@@ -120,7 +128,7 @@ func TestDeterministic(t *testing.T) {
 
 // TestEveryDocument holds for all of them.
 func TestEveryDocument(t *testing.T) {
-	types := map[string]string{"preseed.cfg": typeText, "user-data": typeYAML, "meta-data": typeYAML, "vendor-data": typeYAML, "network-config": typeYAML, "firstboot.service": typeText}
+	types := map[string]string{"preseed.cfg": typeText, "ks.cfg": typeText, "user-data": typeYAML, "meta-data": typeYAML, "vendor-data": typeYAML, "network-config": typeYAML, "firstboot.service": typeText}
 	for _, input := range []func(string) Input{full, minimal} {
 		for _, seed := range lane.Seeds() {
 			for _, d := range documents(t, input(seed)) {
@@ -150,7 +158,7 @@ func TestCheck(t *testing.T) {
 		edit func(*Input)
 		want []string
 	}{
-		{"unknown seed", func(in *Input) { in.Bundle.Seed = "kickstart/1" }, []string{"kickstart/1"}},
+		{"unknown seed", func(in *Input) { in.Bundle.Seed = "autoyast/1" }, []string{"autoyast/1"}},
 		{"no mirror", func(in *Input) { in.Bundle.Mirror = "" }, []string{"bundle.mirror: the Debian installer needs"}},
 		{"https mirror", func(in *Input) { in.Bundle.Mirror = "https://m/d" }, []string{"bundle.mirror: https://m/d is not http://"}},
 		{"mirror with a line break", func(in *Input) { in.Bundle.Mirror = "http://m/d\nd-i x" }, []string{"bundle.mirror"}},
@@ -238,6 +246,10 @@ func TestKernelArgs(t *testing.T) {
 			"auto=true priority=critical preseed/url=" + testBase + "/seed/preseed.cfg netcfg/choose_interface=auto netcfg/no_default_route=true BOOTIF=01-52-54-00-00-00-a2 hostname=node-a netcfg/hostname=node-a domain=example.org console=ttyS0,115200 ---"},
 		{"nocloud", full(lane.SeedNoCloud), "52:54:00:00:00:a1",
 			"autoinstall cloud-config-url=/dev/null ip=dhcp BOOTIF=01-52-54-00-00-00-a1 ds=nocloud;s=" + testBase + "/seed/ console=ttyS0,115200 ---"},
+		{"kickstart, a DVD's tree", full(lane.SeedKickstart), "52:54:00:00:00:a2",
+			"inst.ks=" + testBase + "/seed/ks.cfg inst.stage2=" + testBase + "/tree inst.cmdline inst.ksstrict inst.nosave=all_ks inst.leavebootorder ip=dhcp BOOTIF=01-52-54-00-00-00-a2 console=ttyS0,115200"},
+		{"kickstart, a mirror", minimal(lane.SeedKickstart), "",
+			"inst.ks=" + testBase + "/seed/ks.cfg inst.stage2=http://10.0.0.1/rocky/9.6/BaseOS/aarch64/os inst.cmdline inst.ksstrict inst.nosave=all_ks inst.leavebootorder ip=dhcp"},
 		{"image", full(lane.SeedImage), "52:54:00:00:00:a1", "bootlane.url=" + testBase + " BOOTIF=01-52-54-00-00-00-a1 console=ttyS0,115200"},
 		{"image without a boot MAC or arguments", minimal(lane.SeedImage), "", "bootlane.url=" + testBase},
 		{"domain of the site", func() Input { in := short; in.Bundle.Seed = lane.SeedPreseed; return in }(), "",

@@ -48,7 +48,7 @@ func inputs() map[string]Input {
 }
 
 func TestShellSyntax(t *testing.T) {
-	dash, busybox, shellcheck := tool(t, "dash", "dash"), tool(t, "busybox", "busybox-static"), tool(t, "shellcheck", "shellcheck")
+	dash, bash, busybox, shellcheck := tool(t, "dash", "dash"), tool(t, "bash", "bash"), tool(t, "busybox", "busybox-static"), tool(t, "shellcheck", "shellcheck")
 	for name, in := range inputs() {
 		t.Run(name, func(t *testing.T) {
 			dir, docs := unfold(t, in)
@@ -59,7 +59,7 @@ func TestShellSyntax(t *testing.T) {
 				}
 				path := filepath.Join(dir, d.Name)
 				scripts = append(scripts, path)
-				for _, check := range [][]string{{dash, "-n", path}, {busybox, "sh", "-n", path}} {
+				for _, check := range [][]string{{dash, "-n", path}, {bash, "-n", path}, {busybox, "sh", "-n", path}} {
 					if out, err := exec.Command(check[0], check[1:]...).CombinedOutput(); err != nil || len(out) > 0 {
 						t.Errorf("%v: %v\n%s", check, err, out)
 					}

@@ -25,6 +25,11 @@ import (
 
 const treeinfo = "[general]\nfamily = Rocky Linux\nversion = 9.5\narch = x86_64\n\n[images-x86_64]\nkernel = images/pxeboot/vmlinuz\ninitrd = images/pxeboot/initrd.img\n"
 
+// anaconda is the boot image of RHEL and its kin.
+func anaconda(treeinfo string) map[string]string {
+	return map[string]string{".treeinfo": treeinfo, "images/pxeboot/vmlinuz": "the kernel", "images/pxeboot/initrd.img": "the initrd", "EFI/BOOT/BOOTX64.EFI": "shim", "EFI/BOOT/grubx64.efi": "GRUB"}
+}
+
 // media are the layouts of the distributions.
 func media() map[string]map[string]string {
 	netboot := map[string]string{"version.info": "Debian version:  12 (bookworm)\nInstaller build: 20230607+deb12u15\n", "debian-installer/amd64/linux": "the kernel", "debian-installer/amd64/initrd.gz": "the initrd",
@@ -33,8 +38,9 @@ func media() map[string]map[string]string {
 		"debian": isotest.DebianCD(), "debian-netboot": netboot,
 		"ubuntu": {".disk/info": `Ubuntu-Server 24.04.1 LTS "Noble Numbat" - Release amd64 (20240827)`, "casper/vmlinuz": "the kernel", "casper/initrd": "the initrd",
 			"EFI/boot/bootx64.efi": "shim", "EFI/boot/grubx64.efi": "GRUB", "EFI/boot/mmx64.efi": "mok"},
-		"rocky": {".treeinfo": treeinfo, "images/pxeboot/vmlinuz": "the kernel", "images/pxeboot/initrd.img": "the initrd", "EFI/BOOT/BOOTX64.EFI": "shim", "EFI/BOOT/grubx64.efi": "GRUB"},
-		"sles":  {"media.1/products": "/ SLE-15-SP5-Online 15.5-0\n", "boot/x86_64/loader/linux": "the kernel", "boot/x86_64/loader/initrd": "the initrd", "EFI/BOOT/bootx64.efi": "shim", "EFI/BOOT/grub.efi": "GRUB"},
+		"rocky":  anaconda(treeinfo),
+		"centos": anaconda(strings.Replace(treeinfo, "Rocky Linux", "CentOS Stream", 1)),
+		"sles":   {"media.1/products": "/ SLE-15-SP5-Online 15.5-0\n", "boot/x86_64/loader/linux": "the kernel", "boot/x86_64/loader/initrd": "the initrd", "EFI/BOOT/bootx64.efi": "shim", "EFI/BOOT/grub.efi": "GRUB"},
 	}
 }
 
@@ -53,7 +59,7 @@ func TestLayouts(t *testing.T) {
 		"debian":         "name: debian-bookworm os: debian seed: debian-preseed/1 kernel: vmlinuz initrd: initrd.gz bootx64.efi grubx64.efi CD's initrd looks for the CD",
 		"debian-netboot": "name: debian-bookworm os: debian seed: debian-preseed/1 kernel: linux initrd: initrd.gz bootnetx64.efi grubx64.efi mirror:",
 		"ubuntu":         "name: ubuntu-24.04.1 os: ubuntu seed: nocloud/1 kernel: vmlinuz initrd: initrd bootx64.efi grubx64.efi url={file:test.iso}",
-		"rocky":          "name: rocky-9.5 os: rocky kernel: vmlinuz initrd: initrd.img bootx64.efi grubx64.efi inst.repo={tree} no template",
+		"centos":         "name: centos-9.5 os: centos kernel: vmlinuz initrd: initrd.img bootx64.efi grubx64.efi inst.repo={tree} no template",
 		"sles":           "name: sles-15-sp5 os: sles kernel: linux initrd: initrd bootx64.efi grub.efi install={tree} no template",
 	} {
 		dir := isotest.Files(t, media()[name])
@@ -91,6 +97,53 @@ func TestLayouts(t *testing.T) {
 			if preseed := strings.Contains(want, "debian-preseed"); preseed != strings.Contains(fmt.Sprint(err), "mirror: is missing") || !preseed && (err == nil) != strings.Contains(want, "seed:") {
 				t.Errorf("%s: %v\n%s", name, err, text)
 			}
+		}
+	}
+}
+
+// TestAnaconda: the seed leads to the image as the bundle's tree, and needs packages from it or from a mirror.
+func TestAnaconda(t *testing.T) {
+	fedora := strings.NewReplacer("Rocky Linux", "Fedora", "9.5", "42").Replace(treeinfo)
+	for _, c := range []struct {
+		name, treeinfo, packages, kind, mirror, args string
+		want                                         []string
+		missing                                      string // the problem's first word; empty: it is a whole bundle
+	}{
+		{"DVD", treeinfo, "BaseOS/repodata/repomd.xml", "iso:", "", "", []string{"name: rocky-9.5", "os: rocky", `release: "9.5"`, "seed: kickstart/1", "tree: test.iso"}, ""},
+		{"DVD with arguments", treeinfo, "BaseOS/repodata/repomd.xml", "iso:", "", "console=ttyS0", []string{`args: "console=ttyS0"`, "tree: test.iso"}, ""},
+		{"boot image", treeinfo, "", "iso:", "", "", []string{"seed: kickstart/1", "tree: test.iso"}, "mirror: this image has no packages"},
+		{"boot image and a mirror", treeinfo, "", "iso:", "http://m/9.5", "", []string{"tree: test.iso", "mirror: http://m/9.5"}, ""},
+		{"tree", treeinfo, "BaseOS/repodata/repomd.xml", "dir:", "", "", []string{"seed: kickstart/1"}, "tree: Anaconda fetches"},
+		{"tree and a mirror", treeinfo, "", "dir:", "http://m/9.5", "", []string{"mirror: http://m/9.5"}, ""},
+		{"Fedora's DVD", fedora, "repodata/repomd.xml", "iso:", "", "", []string{"name: fedora-42", "os: fedora", `release: "42"`, "seed: kickstart/1", "tree: test.iso"}, ""},
+		{"release 7", strings.Replace(treeinfo, "9.5", "7.9", 1), "", "iso:", "", "", []string{"os: rocky", "inst.repo={tree}", "tree: test.iso"}, "a seed: no template"},
+	} {
+		files := anaconda(c.treeinfo)
+		if c.packages != "" {
+			files[c.packages] = "packages"
+		}
+		from := isotest.Files(t, files)
+		if c.kind == "iso:" {
+			from = isotest.ISO(t, from)
+		}
+		r, err := build(t, source.Request{From: []string{c.kind + from}, Mirror: c.mirror, Args: c.args})
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		text := string(isotest.Read(t, filepath.Join(r.Dir, "bundle.yaml")))
+		for _, want := range c.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in\n%s", c.name, want, text)
+			}
+		}
+		if c.kind == "dir:" && strings.Contains(text, "\ntree:") {
+			t.Errorf("%s: a tree in\n%s", c.name, text)
+		}
+		if want := c.missing != ""; len(r.Problems) != map[bool]int{true: 1}[want] || want && !strings.HasPrefix(r.Problems[0], c.missing) {
+			t.Errorf("%s: problems %q, want %q", c.name, r.Problems, c.missing)
+		}
+		if _, err := bundle.ReadManifest(r.Dir); c.missing == "" && err != nil {
+			t.Errorf("%s: %v\n%s", c.name, err, text)
 		}
 	}
 }

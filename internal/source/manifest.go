@@ -35,8 +35,8 @@ func (b *builder) manifest() ([]byte, error) {
 	seed := cmp.Or(b.Seed, m.Seed)
 	args, tree := b.Args, ""
 	if b.image != "" {
-		args = strings.ReplaceAll(m.Args, "%s", b.image)
-		if strings.Contains(args, "{tree}") {
+		args = cmp.Or(b.Args, strings.ReplaceAll(m.Args, "%s", b.image))
+		if m.Tree || strings.Contains(args, "{tree}") {
 			tree = b.image
 		}
 	}
@@ -73,8 +73,15 @@ func (b *builder) missing(seed string) {
 	if seed == "" {
 		b.result.Problems = append(b.result.Problems, fmt.Sprintf("a seed: no template of this version answers this installer; there are %s", strings.Join(lane.Seeds(), ", ")))
 	}
-	if seed == "debian-preseed/1" && b.Mirror == "" {
+	if seed == lane.SeedPreseed && b.Mirror == "" {
 		b.result.Problems = append(b.result.Problems, "mirror: the pinned package mirror that the installer takes packages from, http://HOST/DIRECTORY")
+	}
+	switch {
+	case seed != lane.SeedKickstart || b.Mirror != "":
+	case b.image == "":
+		b.result.Problems = append(b.result.Problems, noTree)
+	case !b.media.Packages:
+		b.result.Problems = append(b.result.Problems, noDVD)
 	}
 	if b.media.Args != "" && b.image == "" && b.Args == "" {
 		b.result.Problems = append(b.result.Problems, noImage+strings.NewReplacer("{tree}", "http://...", "{file:%s}", "http://...").Replace(b.media.Args))

@@ -25,6 +25,8 @@ type Media struct {
 	Initrd      string
 	Shim, GRUB  string // signed boot loaders; empty where there are none
 	Args        string // that lead the installer to the rest of its medium; %s is the image's file name
+	Tree        bool   // its seed leads it there, to the image as the bundle's tree
+	Packages    bool   // of such a tree: it has them
 	Seed        string // the seed template that answers this installer; empty: there is none yet
 	Note        string // what the files alone do not do
 }
@@ -42,6 +44,8 @@ type layout struct {
 
 const (
 	debianCD = "this CD's initrd looks for the CD: for an install over the network take debian-netboot"
+	noDVD    = "mirror: this image has no packages, and Anaconda takes them from a pinned mirror, http://HOST/DIRECTORY: name it, or build from iso:FILE of the DVD"
+	noTree   = "tree: Anaconda fetches the rest of itself, of which there is only the tree here: build from iso:FILE, or name a pinned mirror, http://HOST/DIRECTORY"
 	noImage  = "the installer fetches the rest of its medium, of which there is only the tree here: build from iso:FILE, or name its place with args: "
 )
 
@@ -98,6 +102,10 @@ func treeinfo(fsys fs.FS, text []byte) (Media, error) {
 		out.OS = "fedora"
 	} else if word, _, _ := strings.Cut(strings.ToLower(general["family"]), " "); slices.Contains([]string{"rocky", "almalinux", "centos", "oracle"}, word) {
 		out.OS = word
+	}
+	if _, unknown := (lane.Bundle{OS: out.OS, Release: out.Release}).Anaconda(); unknown == nil {
+		out.Seed, out.Args, out.Tree = lane.SeedKickstart, "", true
+		out.Packages = first(fsys, []string{"BaseOS/repodata/repomd.xml", "repodata/repomd.xml"}) != ""
 	}
 	if out.Kernel == "" || out.Initrd == "" {
 		return out, lane.Errorf(lane.Invalid, ".treeinfo of %q names no kernel and initrd for %q: take the boot or DVD image", out.Title, lane.Clean(arch, 20))

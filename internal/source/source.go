@@ -183,7 +183,7 @@ func (b *builder) iso(file string) error {
 
 // whole takes the image itself along, where its installer fetches the rest of it.
 func (b *builder) whole(file string) error {
-	if b.media.Args == "" || b.Args != "" {
+	if !b.media.Tree && (b.media.Args == "" || b.Args != "") {
 		return nil
 	}
 	name := filepath.Base(file)

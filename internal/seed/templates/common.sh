@@ -242,20 +242,44 @@ choose() {
 set -e
 trap 'report disk-written 1 failed "the installation is not complete: the late hook failed"; poweroff -f' EXIT
 
-get() { wget -q -T 20 -O "$2" "$base/seed/$1"; }
+# get NAME FILE: a document of this run, into a file.
+get() {
+	if command -v curl >/dev/null 2>&1; then
+		curl -fsS -m 20 --retry 5 -o "$2" "$base/seed/$1"
+	else
+		wget -q -T 20 -O "$2" "$base/seed/$1"
+	fi
+}
 
 # The kubelet refuses to run beside swap.
-if [ -e /target/etc/fstab ]; then
-	sed -i '/^[^#].*[[:space:]]swap[[:space:]]/s/^/#/' /target/etc/fstab
+if [ -e {{.Target}}/etc/fstab ]; then
+	sed -i '/^[^#].*[[:space:]]swap[[:space:]]/s/^/#/' {{.Target}}/etc/fstab
 fi
 
-mkdir -p /target/etc/sudoers.d
-echo {{sq (printf "%s ALL=(ALL) NOPASSWD:ALL" .Site.User)}} > /target/etc/sudoers.d/90-bootlane
-chmod 0440 /target/etc/sudoers.d/90-bootlane
+mkdir -p {{.Target}}/etc/sudoers.d
+echo {{sq (printf "%s ALL=(ALL) NOPASSWD:ALL" .Site.User)}} > {{.Target}}/etc/sudoers.d/90-bootlane
+chmod 0440 {{.Target}}/etc/sudoers.d/90-bootlane
 
-mkdir -p /target/usr/local/lib/bootlane /target/etc/systemd/system/multi-user.target.wants
-get firstboot.sh /target/usr/local/lib/bootlane/firstboot
-chmod 0700 /target/usr/local/lib/bootlane/firstboot
-get firstboot.service /target/etc/systemd/system/bootlane-firstboot.service
-ln -sf /etc/systemd/system/bootlane-firstboot.service /target/etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service
+mkdir -p {{.Target}}/usr/local/lib/bootlane {{.Target}}/etc/systemd/system/multi-user.target.wants
+get firstboot.sh {{.Target}}/usr/local/lib/bootlane/firstboot
+chmod 0700 {{.Target}}/usr/local/lib/bootlane/firstboot
+get firstboot.service {{.Target}}/etc/systemd/system/bootlane-firstboot.service
+ln -sf /etc/systemd/system/bootlane-firstboot.service {{.Target}}/etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service
+{{- end}}
+
+{{define "keys.sh" -}}
+{{- with .Site}}
+{{- if .SSHKeys}}
+
+home={{sq (printf "/home/%s" .User)}}
+mkdir -p "{{$.Target}}$home/.ssh"
+cat > "{{$.Target}}$home/.ssh/authorized_keys" <<'END-OF-KEYS'
+{{- range .SSHKeys}}
+{{.}}
+{{- end}}
+END-OF-KEYS
+chmod 0700 "{{$.Target}}$home/.ssh"
+chmod 0600 "{{$.Target}}$home/.ssh/authorized_keys"
+{{- end}}
+{{- end}}
 {{- end}}

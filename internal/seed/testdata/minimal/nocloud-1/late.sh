@@ -50,7 +50,14 @@ report() {
 set -e
 trap 'report disk-written 1 failed "the installation is not complete: the late hook failed"; poweroff -f' EXIT
 
-get() { wget -q -T 20 -O "$2" "$base/seed/$1"; }
+# get NAME FILE: a document of this run, into a file.
+get() {
+	if command -v curl >/dev/null 2>&1; then
+		curl -fsS -m 20 --retry 5 -o "$2" "$base/seed/$1"
+	else
+		wget -q -T 20 -O "$2" "$base/seed/$1"
+	fi
+}
 
 # The kubelet refuses to run beside swap.
 if [ -e /target/etc/fstab ]; then

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Bootlane gate for {{.Host.ID}}, run {{.Host.Run.ID}}: identity, then exactly one disk. Only a gate
+# that has passed writes the commands that name a disk.
+{{template "report.sh" .}}
+
+{{template "refuse.sh" .}}
+
+{{template "identity.sh" .}}
+
+{{template "disk.sh" .}}
+
+{{template "choose.sh" .}}
+
+why=$(identity) || refuse kernel 1 "identity gate:$why"
+report kernel 1 ok "Anaconda installer up, identity agrees: uuid $uuid, macs $macs" || refuse kernel 2 "the server does not answer"
+choose
+
+# No swap partition: the kubelet refuses one. Where the boot loader goes depends on the firmware.
+{
+	echo "ignoredisk --only-use=$disk"
+	echo 'zerombr'
+	echo "clearpart --all --initlabel --disklabel=gpt --drives=$disk"
+	echo "bootloader --location=mbr --boot-drive=$disk"
+	if [ -d /sys/firmware/efi ]; then
+		echo "part /boot/efi --fstype=efi --size=600 --ondisk=$disk"
+	else
+		echo "part biosboot --fstype=biosboot --size=1 --ondisk=$disk"
+	fi
+	echo "part /boot --fstype=xfs --size=1024 --ondisk=$disk"
+	echo "part / --fstype=xfs --size=4096 --grow --ondisk=$disk"
+} > /tmp/bootlane-disk || refuse installer 2 "the disk cannot be told to the installer"
