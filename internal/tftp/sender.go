@@ -41,6 +41,8 @@ type sender struct {
 	srtt    time.Duration // smoothed round trip; 0 until one was measured
 	rttvar  time.Duration
 	least   time.Duration // bounds rto from below
+	atLeast time.Duration // so long the round trip is, if nothing better is known; decays
+	timed   bool          // what was sent last was sent once, and is all that is out: the next progress can only be the answer
 
 	offering bool          // the OACK is out and not answered
 	heard    bool          // the client has answered something: the address it came from is real
@@ -95,31 +97,41 @@ func (s *sender) start() step {
 
 // waiting completes a step that waits.
 func (s *sender) waiting(next step, wait time.Duration) step {
+	if next.oack || next.from <= next.to && next.to > 0 {
+		s.timed = s.once()
+	}
 	s.pending, next.wait = wait, wait
 	return next
 }
 
-// heardAfter takes the time between sending something once and the answer to it; 0 if nobody knows.
-func (s *sender) heardAfter(rtt time.Duration) {
+// measure takes the time from the last transmission to progress. Of what was sent again nobody knows which one was answered
+// (RFC 6298 section 3), but it took at least so long: where a window takes longer than our timeout, this is all there is
+// to learn that from.
+func (s *sender) measure(since time.Duration) {
 	switch {
-	case rtt <= 0:
+	case since <= 0:
 		return
+	case !s.timed:
+		s.atLeast = max(since, s.atLeast*7/8)
 	case s.srtt == 0:
-		s.srtt, s.rttvar = rtt, rtt/2
+		s.srtt, s.rttvar, s.atLeast = since, since/2, 0
 	default:
-		s.rttvar += ((s.srtt - rtt).Abs() - s.rttvar) / 4
-		s.srtt += (rtt - s.srtt) / 8
+		s.rttvar += ((s.srtt - since).Abs() - s.rttvar) / 4
+		s.srtt += (since - s.srtt) / 8
+		s.atLeast = 0
 	}
-	s.rto = min(max(s.srtt+4*s.rttvar, s.least), s.timeout)
+	if s.srtt > 0 {
+		s.rto = max(min(max(s.srtt+4*s.rttvar, s.least), s.timeout), min(2*s.atLeast, s.ceiling))
+	}
 }
 
 // hurried is how long to wait for progress after an ACK that may tell of a loss, or of nothing but a duplicate: twice the
 // round trip, after which what was under way has been answered.
 func (s *sender) hurried() time.Duration {
 	if s.srtt == 0 {
-		return s.rto / 8
+		return min(max(s.rto/8, 2*s.atLeast), s.rto)
 	}
-	return min(max(2*s.srtt, s.least/8), s.rto)
+	return min(max(2*s.srtt, s.least/8, 2*s.atLeast), s.rto)
 }
 
 // once reports whether all that is out was sent once. Of what was sent again nobody knows which one was answered: RFC
@@ -133,22 +145,21 @@ func (s *sender) advance() step {
 	return s.waiting(step{from: s.acked + 1, to: s.sent}, s.rto)
 }
 
-// ack takes an ACK with the block number as it was on the wire, and for heardAfter the time since something was sent to
-// which it can only be the answer.
+// ack takes an ACK with the block number as it was on the wire, and the time since something was sent.
 //
 // Ahead of acked it is progress. If it is short of sent, the client saw a gap and gets the window from there (RFC 7440
 // section 4), but once: until it has caught up, further ACKs only let new blocks out, for they may well be answers to
 // duplicates, and to answer those with duplicates would go on until the end. The same is true of an ACK equal to acked
 // (RFC 1123 section 4.2.3.1; EDK2 sends one for each DATA that it did not expect). Both can also be a client that lost
 // the next block, so they shorten the wait, once: progress ends the wait, loss does not. All others are stale.
-func (s *sender) ack(wire uint16, rtt time.Duration) step {
+func (s *sender) ack(wire uint16, since time.Duration) step {
 	if s.offering {
 		if wire != 0 {
 			return step{}
 		}
 		s.offering, s.heard, s.silent = false, true, 0
 		s.timeout, s.rto, s.ceiling = s.agreed, s.agreed, max(s.ceiling, s.agreed)
-		s.heardAfter(rtt)
+		s.measure(since)
 		return s.advance()
 	}
 	ahead := int64(wire - uint16(s.acked))
@@ -159,8 +170,10 @@ func (s *sender) ack(wire uint16, rtt time.Duration) step {
 	case ahead == 0 || ahead > s.sent-s.acked:
 		return step{}
 	}
-	s.least = leastRTO
-	s.heardAfter(rtt)
+	if s.timed && s.least == earlyRTO { // the first window: what the OACK took says nothing of those
+		s.least, s.srtt = leastRTO, 0
+	}
+	s.measure(since)
 	s.acked += ahead
 	s.heard, s.nudge, s.tries, s.silent = true, nudgeNone, 1, 0
 	switch {

@@ -366,7 +366,7 @@ func TestRetransmissionTimer(t *testing.T) {
 	if got := s.ack(1, 300*time.Microsecond); got.wait != leastRTO {
 		t.Errorf("with a short round trip: %+v", got)
 	}
-	s.heardAfter(0) // a clock that stands still measures nothing
+	s.measure(0) // a clock that stands still measures nothing
 	var waits []time.Duration
 	total := leastRTO
 	for range 100 {
@@ -380,13 +380,14 @@ func TestRetransmissionTimer(t *testing.T) {
 		t.Errorf("%v, %s in all", waits, total)
 	}
 	slow := newSender(10000, terms{block: 512, window: 1, timeout: time.Second}, time.Second)
+	slow.start()
 	for range 20 {
-		slow.heardAfter(400 * time.Millisecond)
+		slow.measure(400 * time.Millisecond)
 	}
 	if slow.rto < 400*time.Millisecond || slow.rto > time.Second {
 		t.Errorf("a slow client is given %s", slow.rto)
 	}
-	slow.heardAfter(30 * time.Second)
+	slow.measure(30 * time.Second)
 	if slow.rto != time.Second {
 		t.Errorf("more than was agreed: %s", slow.rto)
 	}
@@ -401,11 +402,19 @@ func TestEarlyTimer(t *testing.T) {
 		t.Errorf("after the OACK: %+v", got)
 	}
 	s.expired()
-	if got := s.ack(2, 0); got != blocks(3, 6).after(earlyRTO) {
+	if got := s.ack(2, time.Millisecond); got != blocks(3, 6).after(earlyRTO) {
 		t.Errorf("after a window that was sent again: %+v", got)
 	}
-	if got := s.ack(6, 2*time.Millisecond); got != blocks(7, 10).after(leastRTO) {
+	s.ack(6, 2*time.Millisecond)
+	if got := s.ack(10, 2*time.Millisecond); got != blocks(11, 14).after(leastRTO) {
 		t.Errorf("after a window: %+v", got)
+	}
+	s.expired()
+	if s.ack(14, 300*time.Millisecond); s.rto != 600*time.Millisecond {
+		t.Errorf("%s, and the answer to what was sent again took 300 ms", s.rto)
+	}
+	if s.ack(18, 310*time.Millisecond); s.rto < 310*time.Millisecond || s.rto > 600*time.Millisecond {
+		t.Errorf("%s, and a window took 310 ms", s.rto)
 	}
 	slow := newSender(100000, terms{block: 512, window: 4, timeout: time.Second, oack: []byte("oack")}, time.Second)
 	slow.start()

@@ -42,7 +42,7 @@ type transfer struct {
 	now     func() time.Time
 	end     context.CancelCauseFunc
 	heard   atomic.Int64 // when the client answered last, in nanoseconds after report.Started; 0 before it did
-	asked   time.Time    // when something was sent to which the next ACK can only be the answer; zero once it was sent again
+	said    time.Time    // when something was sent last
 	buf     []byte       // the packets of one window; nil as long as nobody answers what comes before the first one
 	in      [headerSize + maxTextSize + 1]byte
 	told    int  // strangers told off
@@ -81,10 +81,7 @@ func (t *transfer) run(ctx context.Context) {
 // perform does what a step says. Its errors end the transfer.
 func (t *transfer) perform(s step) error {
 	if s.oack || s.from <= s.to && s.to > 0 {
-		t.asked = time.Time{}
-		if t.sender.once() {
-			t.asked = t.now()
-		}
+		t.said = t.now()
 	}
 	if s.wait > 0 {
 		t.alarm.set(s.wait)
@@ -247,12 +244,9 @@ func (t *transfer) receive(b []byte, from netip.AddrPort) (next step, ok bool) {
 		}
 	case err != nil:
 	case p.op == opAck:
-		now, rtt := t.now(), time.Duration(0)
+		now := t.now()
 		t.heard.Store(max(1, int64(now.Sub(t.report.Started))))
-		if !t.asked.IsZero() {
-			rtt = now.Sub(t.asked)
-		}
-		next = t.sender.ack(p.block, rtt)
+		next = t.sender.ack(p.block, now.Sub(t.said))
 		return next, next != step{}
 	case p.op == opError:
 		next = t.sender.refused(p.err.Code)
