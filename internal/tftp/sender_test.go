@@ -416,6 +416,12 @@ func TestEarlyTimer(t *testing.T) {
 	if s.ack(18, 310*time.Millisecond); s.rto < 310*time.Millisecond || s.rto > 600*time.Millisecond {
 		t.Errorf("%s, and a window took 310 ms", s.rto)
 	}
+	long := newSender(100000, terms{block: 512, window: 4, timeout: time.Second, oack: []byte("oack")}, time.Second)
+	long.start()
+	long.ack(0, 300*time.Microsecond)
+	if got := long.ack(4, 100*time.Millisecond); got != blocks(5, 8).after(300*time.Millisecond) {
+		t.Errorf("after a window that takes much longer than the OACK did: %+v", got)
+	}
 	slow := newSender(100000, terms{block: 512, window: 4, timeout: time.Second, oack: []byte("oack")}, time.Second)
 	slow.start()
 	if got := slow.ack(0, 2*time.Second); got != blocks(1, 4) {
