@@ -57,10 +57,15 @@ func Decode(file string, data []byte, out any) (Document, []Problem) {
 	doc.root = &root
 	dec := strict(data)
 	if err := dec.Decode(out); err != nil && len(root.Content) > 0 {
-		if te := (*yaml.TypeError)(nil); !errors.As(err, &te) {
+		te := (*yaml.TypeError)(nil)
+		if !errors.As(err, &te) {
 			return doc, doc.explain(err)
 		}
-		return doc, doc.readable(data, out, err)
+		problems := doc.readable(data, out, err)
+		if len(problems) == 0 { // an error that nobody can place is one all the same
+			problems = doc.told(te.Errors)
+		}
+		return doc, problems
 	}
 	var more yaml.Node
 	switch err := dec.Decode(&more); {
@@ -121,9 +126,13 @@ func (d Document) explain(err error) []Problem {
 	texts := []string{err.Error()}
 	var te *yaml.TypeError
 	if errors.As(err, &te) {
-		texts = slices.DeleteFunc(te.Errors, func(t string) bool { return wrongType.MatchString(t) || twice.MatchString(t) })
+		texts = slices.DeleteFunc(slices.Clone(te.Errors), func(t string) bool { return wrongType.MatchString(t) || twice.MatchString(t) })
 	}
-	var out []Problem
+	return d.told(texts)
+}
+
+// told makes findings of the library's messages.
+func (d Document) told(texts []string) (out []Problem) {
 	for _, t := range texts {
 		p := Problem{File: d.file, Message: strings.TrimPrefix(t, "yaml: ")}
 		if m := atLine.FindStringSubmatch(t); m != nil {
@@ -137,9 +146,9 @@ func (d Document) explain(err error) []Problem {
 }
 
 var (
-	unknownField = regexp.MustCompile(`^field (\S+) not found in type .+$`)
+	unknownField = regexp.MustCompile(`^field (.+?) not found in type .+$`)
 	wrongType    = regexp.MustCompile("^line (\\d+): cannot unmarshal ")
-	twice        = regexp.MustCompile(`mapping key .* already defined`)
+	twice        = regexp.MustCompile(`^line \d+: mapping key .* already defined at line \d+$`)
 )
 
 // plain turns the library's messages, which speak of Go types, into words for
@@ -180,6 +189,7 @@ func stands() []stand {
 		{"a mapping: keys with values", yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}},
 		{"text", scalar("!!str", "")},
 		{"a list", yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}},
+		{"a number", scalar("!!float", ".inf")}, // of 0.5 the library makes a whole number
 		{"a whole number", scalar("!!int", "0")},
 		{"true or false", scalar("!!bool", "false")},
 		{"a duration such as 2h or 30s", scalar("!!str", "0s")},
@@ -193,6 +203,9 @@ func (d Document) readable(data []byte, out any, said error) []Problem {
 	if err := yaml.Unmarshal(data, &root); err != nil {
 		return d.explain(err)
 	}
+	if spell(&root, 0, maxNodes) < 0 {
+		return nil
+	}
 	places, problems := d.survey(nil, nil, root.Content[0], "")
 	if len(problems) == 0 {
 		problems = d.explain(said)
@@ -200,6 +213,34 @@ func (d Document) readable(data []byte, out any, said error) []Problem {
 		problems = append(problems, d.unknown(text, out)...)
 	}
 	return inOrder(append(d.kinds(&root, places, out), problems...))
+}
+
+// What aliases may make of a file: one may stand within what it stands for.
+const (
+	maxNodes = 1_000_000
+	maxDepth = 100
+)
+
+// spell puts what an alias stands for in its place, so that each value has a place of its own, and returns how many more
+// nodes there may be: below 0 when there are too many.
+func spell(n *yaml.Node, depth, left int) int {
+	if n.Kind == yaml.AliasNode {
+		line := n.Line
+		*n = *n.Alias
+		n.Line = line
+	}
+	n.Anchor, n.Content = "", slices.Clone(n.Content)
+	for i := range n.Content {
+		if left--; left < 0 || depth > maxDepth {
+			return -1
+		}
+		c := *n.Content[i]
+		n.Content[i] = &c
+		if left = spell(&c, depth+1, left); left < 0 {
+			return left
+		}
+	}
+	return left
 }
 
 // unknown tells the keys that nobody knows, in a text that says the same as the file and has
@@ -229,7 +270,7 @@ func (d Document) kinds(root *yaml.Node, places []place, out any) (problems []Pr
 	have, wanted := map[int]string{}, map[int]string{}
 	for _, n := range all {
 		have[n] = describe(places[n].node)
-		wanted[n] = "another kind of value" // where an alias stands for it in two places, none will do
+		wanted[n] = "another kind of value"
 	}
 	wrong := all
 	for _, s := range stands() {
@@ -254,7 +295,7 @@ func (d Document) kinds(root *yaml.Node, places []place, out any) (problems []Pr
 	return problems
 }
 
-// survey numbers the nodes, and takes out keys that come twice.
+// survey numbers the nodes, and takes out keys that come twice or are none.
 func (d Document) survey(places []place, problems []Problem, n *yaml.Node, field string) ([]place, []Problem) {
 	places = append(places, place{n, n.Line, field})
 	n.Line = len(places) - 1
@@ -268,7 +309,11 @@ func (d Document) survey(places []place, problems []Problem, n *yaml.Node, field
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k := n.Content[i]
 			below := strings.TrimPrefix(field+"."+k.Value, ".")
-			if first, ok := seen[k.Value]; ok && k.Kind == yaml.ScalarNode {
+			if k.Kind != yaml.ScalarNode {
+				problems = append(problems, Problem{File: d.file, Line: k.Line, Field: field, Message: describe(k) + " stands where a key is wanted: a template that was not filled in?"})
+				continue
+			}
+			if first, ok := seen[k.Value]; ok {
 				problems = append(problems, Problem{File: d.file, Line: k.Line, Field: below, Message: fmt.Sprintf("stands on line %d already: a key comes once", first)})
 			} else {
 				seen[k.Value] = k.Line
@@ -296,7 +341,7 @@ func unread(root *yaml.Node, out any) (numbers []int) {
 		}
 	}
 	slices.Sort(numbers)
-	return slices.Compact(numbers) // what an alias stands for is read more than once
+	return slices.Compact(numbers)
 }
 
 // describe says what a node is.

@@ -1,9 +1,13 @@
 package strictyaml_test
 
 import (
+	"bytes"
+	"io"
 	"strings"
 	"testing"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"bootlane/internal/strictyaml"
 )
@@ -13,6 +17,7 @@ type rack struct {
 	Units int           `yaml:"units"`
 	Lease time.Duration `yaml:"lease"`
 	On    bool          `yaml:"on"`
+	Load  float64       `yaml:"load"`
 	Hosts []struct {
 		ID   string   `yaml:"id"`
 		MACs []string `yaml:"macs"`
@@ -37,7 +42,15 @@ func TestProblems(t *testing.T) {
 		"wrong types on one line": {"{name: [1], units: {}, lease: 2, on: [], hosts: {id: a}}\n", []string{"f:1: name: a list stands here, text is wanted", "f:1: units: a mapping stands here, a whole number", "f:1: lease: a whole number \"2\" stands here, a duration", "f:1: on: a list stands here, true or false", "f:1: hosts: a mapping stands here, a list"}},
 		"wrong types deep below":  {"hosts:\n  - 7\n  - {id: [x], macs: m}\n  - macs:\n      - a: b\n", []string{"f:2: hosts[0]: a whole number \"7\" stands here, a mapping", "f:3: hosts[1].id: a list stands here, text", "f:3: hosts[1].macs: text \"m\" stands here, a list", "f:5: hosts[2].macs[0]: a mapping stands here, text"}},
 		"everything at once":      {"units: x\nnam: y\nunits: 3\nhosts: [{ix: 1, id: {}, ix: 2}]\n", []string{"f:1: units: text \"x\"", `f:2: unknown key "nam"`, "f:3: units: stands on line 1 already", "f:4: hosts[0].id: a mapping stands here, text", "f:4: hosts[0].ix: stands on line 4", `f:4: unknown key "ix"`}},
-		"by an alias":             {"name: &a [x]\nhosts: [{id: a, macs: *a}]\n", []string{"f:1: name: a list stands here, another kind of value is wanted"}},
+		"by an alias":             {"name: &a [x]\nhosts: [{id: a, macs: *a}]\n", []string{"f:1: name: a list stands here, text is wanted"}},
+		"an alias itself":         {"hosts:\n  - {id: a, macs: &m [x]}\n  - {id: *m}\n", []string{"f:3: hosts[1].id: a list stands here, text is wanted"}},
+		"an alias without anchor": {"units: 1\nunits: &x 2\nname: *x\non: []\n", []string{"f:2: units: stands on line 1 already", "f:4: on: a list stands here"}},
+		"a number":                {"load: high\n", []string{"f:1: load: text \"high\" stands here, a number is wanted"}},
+		"templates not filled in": {"name: x\nhosts:\n  - id: a\n    {{ more }}: 1\n    {{ again }}: 2\n", []string{"f:4: hosts[0]: a mapping stands where a key is wanted", "f:5: hosts[0]: a mapping stands where a key is wanted"}},
+		"keys that are lists":     {"? [a]\n: 1\n? [a]\n: 2\n", []string{"f:1: a list stands where a key is wanted", "f:3: a list stands"}},
+		"keys that are aliases":   {"name: &n x\n*n : 1\n*n : 2\n", []string{"f:1: unknown key \"x\"", "f:3: x: stands on line 2"}},
+		"a key like a message":    {"\"line 1: mapping key \\\"x\\\" already defined at line 1\": 1\n", []string{"f:1: unknown key"}},
+		"an alias within itself":  {"hosts: &h\n  - {id: a, macs: *h}\n", []string{"f:"}},
 		"a long value":            {"units: " + strings.Repeat("é", 60) + "\n", []string{"f:1: units: text \"" + strings.Repeat("é", 40) + "…\" stands"}},
 		"key twice":               {"name: a\nname: b\n", []string{"f:2: name: stands on line 1 already: a key comes once"}},
 		"second document":         {"name: a\n---\nname: b\n", []string{"f:2: a second YAML document"}},
@@ -91,4 +104,26 @@ func TestPlaces(t *testing.T) {
 	if got, want := strings.Join(said, " "), "names units name hosts[0] hosts[1].macs[0] hosts[1].macs[1]"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
+}
+
+// FuzzDecode: whatever the library refuses is told, with a line that the file has.
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{"name: x\nhosts: [{id: a, macs: [m]}]\n", "{{ a }}: 1\n{{ b }}: 2\n", "units: x\nnam: y\nunits: 3\n", "hosts: &h\n  - {id: a, macs: *h}\n",
+		"name: &a [x]\nhosts: [{id: *a}]\n", "<<: {units: 1}\nunits: many\n", "load: !!binary x\n", "? [a]\n: 1\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var got, want rack
+		_, problems := strictyaml.Decode("f", data, &got)
+		dec := yaml.NewDecoder(bytes.NewReader(data))
+		dec.KnownFields(true)
+		if err := dec.Decode(&want); err != nil && err != io.EOF && len(problems) == 0 {
+			t.Errorf("nobody tells %v", err)
+		}
+		for _, p := range problems {
+			if p.Line < 0 || p.Line > 1+bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte("\r"))+bytes.Count(data, []byte("\xc2\x85"))+bytes.Count(data, []byte("\xe2\x80")) {
+				t.Errorf("%q: the file has no such line", p)
+			}
+		}
+	})
 }
