@@ -13,7 +13,6 @@ import (
 	"syscall"
 
 	"bootlane/internal/lane"
-	"bootlane/internal/store/sqlite"
 	"bootlane/internal/udp"
 )
 
@@ -83,13 +82,12 @@ func (c Config) tryPorts(ctx context.Context) (out []lane.Problem, notes []strin
 		case errors.Is(err, fs.ErrPermission):
 			notes = append(notes, "whether "+s.name+" is free cannot be tried without root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW")
 		case errors.Is(err, syscall.EADDRINUSE):
-			ours, err := sqlite.InUse(filepath.Join(c.Data, DatabaseFile))
-			switch {
-			case err != nil:
-				notes = append(notes, fmt.Sprintf("%s is in use, and whether by a bootlane of this data directory cannot be told: %v", s.name, err))
-			case ours:
-				notes = append(notes, s.name+" is in use, by a running bootlane of this data directory, as its lock says")
-			default:
+			switch holds(s.network, s.addr, filepath.Join(c.Data, DatabaseFile)) {
+			case holderUnknown:
+				notes = append(notes, s.name+" is in use, and by whom cannot be told: `ss -lntup` as root shows it")
+			case holderOurs:
+				notes = append(notes, s.name+" is in use, by a running bootlane of this data directory")
+			case holderOther:
 				out = append(out, lane.Problem{Field: s.field, Message: s.name + " is in use by another program: `ss -lntup` shows which; stop it, or listen elsewhere"})
 			}
 		default:

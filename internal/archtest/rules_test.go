@@ -56,7 +56,7 @@ func rooms() map[string]room {
 		"internal/lab": {imports: []string{"internal/api", "internal/pcap"}, budget: 2950, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves"},
 		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source", "internal/registry"}, budget: 3700,
 			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files"},
-		"internal/app": {imports: []string{everybody}, budget: 1950, why: "the only package that knows everybody"},
+		"internal/app": {imports: []string{everybody}, budget: 2000, why: "the only package that knows everybody"},
 	}
 }
 

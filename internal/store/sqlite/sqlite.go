@@ -55,24 +55,6 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-// InUse reports whether a server has the database at path open. Nothing is created, and
-// whoever has it is not disturbed.
-func InUse(path string) (bool, error) {
-	f, err := os.Open(path + ".lock")
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = f.Close() }() // which gives the lock back, if it was free
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return true, nil
-	}
-	return false, err
-}
-
 func open(ctx context.Context, path string) (store.Engine, error) {
 	if f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600); err == nil { // SQLite would make it for everybody to read
 		if err := f.Close(); err != nil {

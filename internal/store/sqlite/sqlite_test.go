@@ -59,32 +59,6 @@ func TestSecondServerIsRefused(t *testing.T) {
 	}
 }
 
-// TestInUse: whether a server runs can be told without being one, and leaves nothing behind.
-func TestInUse(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "bootlane.db")
-	expect := func(when string, want bool) {
-		t.Helper()
-		if got, err := sqlite.InUse(path); err != nil || got != want {
-			t.Errorf("%s: %v, %v", when, got, err)
-		}
-	}
-	expect("before", false)
-	if _, err := os.Stat(path + ".lock"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("asking made a lock file: %v", err)
-	}
-	for range 2 { // to ask keeps nobody from starting
-		e, err := sqlite.Open(t.Context(), path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		expect("while it runs", true)
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
-		expect("after", false)
-	}
-}
-
 func TestBadDatabases(t *testing.T) {
 	dir := t.TempDir()
 	garbage := filepath.Join(dir, "garbage.db")
