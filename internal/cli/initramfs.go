@@ -47,20 +47,29 @@ func (a *app) bundleInitramfsCmd() *cobra.Command {
 
 // firmwareIn lists the files below a directory by their path in the initramfs. A link counts
 // as what it points at, and as nothing where that is not there: packages of firmware have
-// links into one another.
+// links into one another. One that points at a directory within is refused, for it would
+// have to be followed.
 func firmwareIn(dir string) (map[string]string, error) {
 	if dir == "" {
 		return nil, nil
 	}
 	out := map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+	root, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read --firmware: %w", err)
+	}
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
+		st, err := os.Stat(path)
+		if err == nil && st.IsDir() && !entry.IsDir() {
+			return fmt.Errorf("%s is a link to a directory: give a copy without links, `cp -rL`", path)
+		}
+		if err != nil || !st.Mode().IsRegular() {
 			return nil
 		}
-		rel, err := filepath.Rel(dir, path)
+		rel, err := filepath.Rel(root, path)
 		out["lib/firmware/"+filepath.ToSlash(rel)] = path
 		return err
 	})

@@ -170,7 +170,8 @@ func (a *app) proveBundle(policy uefi.Policy, dir string) error {
 		if second := b.Loaders[name].Second; second != "" {
 			chain = append(chain, second)
 		}
-		if view, ok := b.For(platform.Arch); ok {
+		view, ok := b.For(platform.Arch)
+		if ok {
 			chain = append(chain, view.Kernel)
 		}
 		for i := range chain {
@@ -179,6 +180,9 @@ func (a *app) proveBundle(policy uefi.Policy, dir string) error {
 		proof, err := prove(policy, uefi.Least(b.MinimumSBAT), chain)
 		if err != nil {
 			return err
+		}
+		if !ok {
+			proof.Unknown = append(proof.Unknown, fmt.Sprintf("the bundle has no kernel for %s: only loaders stand here", platform.Arch))
 		}
 		proofs, bad = append(proofs, platformProof{name, proof}), errors.Join(bad, broken(name+": ", proof))
 	}

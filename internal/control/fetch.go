@@ -14,7 +14,7 @@ import (
 func (c *Control) redeem(ctx context.Context, capability string, f lane.Facts) (lane.Host, lane.Bundle, lane.Decision, error) {
 	h, err := c.Store.ByCapability(ctx, capability)
 	if lane.CodeOf(err) == lane.NotFound {
-		c.Store.Record(lane.Event{Subject: "server", At: c.Now(), Kind: lane.KindRefused, By: string(f.Surface), Surface: f.Surface,
+		c.Store.Record(lane.Event{Subject: lane.SubjectServer, At: c.Now(), Kind: lane.KindRefused, By: string(f.Surface), Surface: f.Surface,
 			Message: "a capability that no run has was tried from " + f.From})
 	}
 	if err != nil {

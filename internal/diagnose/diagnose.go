@@ -168,6 +168,12 @@ func underWay(v lane.Verdict, h lane.Host, b lane.BundleStatus, events []lane.Ev
 		v.Next = next(e.Reason)
 		return v
 	}
+	if e := answered(h, events); e != nil && e.Reason == lane.ArchMismatch {
+		v.Rule, v.Evidence = string(e.Reason), e
+		v.Because += "; its machine was told to boot its disk: " + e.Message
+		v.Next = next(e.Reason)
+		return v
+	}
 	if e := lured(h, events); e != nil {
 		v.Rule, v.Evidence = "other-server", e
 		v.Because += "; " + e.Message
@@ -210,11 +216,16 @@ func progressed(h lane.Host, events []lane.Event) *lane.Event {
 // bundleRefused returns the last answer within the run, when that was that its bundle may
 // not be installed any more.
 func bundleRefused(h lane.Host, events []lane.Event) *lane.Event {
-	e := last(events, func(e lane.Event) bool { return e.Run == h.Run.ID && e.Reason != "" && e.Action != "" })
+	e := answered(h, events)
 	if e == nil || e.Reason != lane.BundleRefused && e.Reason != lane.BundleMissing {
 		return nil
 	}
 	return e
+}
+
+// answered returns the last answer within the run.
+func answered(h lane.Host, events []lane.Event) *lane.Event {
+	return last(events, func(e lane.Event) bool { return e.Run == h.Run.ID && e.Reason != "" && e.Action != "" })
 }
 
 // lured returns the evidence that the machine of a run took another server's offer

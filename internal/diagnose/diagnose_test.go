@@ -136,6 +136,22 @@ func TestRevoked(t *testing.T) {
 	}
 }
 
+// TestOtherArchitecture: a machine that is told to boot its disk has asked, and is told why.
+func TestOtherArchitecture(t *testing.T) {
+	h := lane.Host{ID: "n1", State: lane.StateProvisioning, Run: lane.Run{ID: "r-1", Open: true, Stage: lane.StageArmed, StageAt: at(1), Deadline: at(59)}}
+	mismatch := event(lane.KindAsked, func(e *lane.Event) {
+		e.Action, e.Reason, e.Message = "local-boot", lane.ArchMismatch, "the machine is arm64, its record says x86_64"
+	})
+	v := diagnose.Host(h, lane.BundleStatus{Bundle: lane.Bundle{Digest: "sha256:1"}}, []lane.Event{event(lane.KindArmed, nil), mismatch}, at(10))
+	if v.Rule != "arch-mismatch" || !strings.Contains(v.Because, mismatch.Message) || !strings.Contains(v.Next, "correct `arch`") || v.Evidence == nil || v.Evidence.Reason != lane.ArchMismatch {
+		t.Errorf("%+v", v)
+	}
+	granted := event(lane.KindAsked, func(e *lane.Event) { e.Action, e.Reason = "install", lane.Granted })
+	if v := diagnose.Host(h, lane.BundleStatus{Bundle: lane.Bundle{Digest: "sha256:1"}}, []lane.Event{event(lane.KindArmed, nil), mismatch, granted}, at(10)); v.Rule == "arch-mismatch" {
+		t.Errorf("mended since: %+v", v)
+	}
+}
+
 // TestEveryStageHasACheck: wherever a run stands still, somebody is told where to look.
 func TestEveryStageHasACheck(t *testing.T) {
 	seen := map[string]lane.Stage{}

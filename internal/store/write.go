@@ -258,7 +258,7 @@ func (s *Store) takePending() {
 	}
 	s.pending, s.byKey = make([]*lane.Event, 0, len(s.pending)), make(map[string]int, len(s.byKey)) // about as many come again
 	if n := s.gap.Swap(0); n > 0 {
-		s.backlog = append(s.backlog, &lane.Event{Subject: "server", At: s.now(), Kind: lane.KindGap, By: "server", Count: int(n),
+		s.backlog = append(s.backlog, &lane.Event{Subject: lane.SubjectServer, At: s.now(), Kind: lane.KindGap, By: "server", Count: int(n),
 			Message: "lines of evidence were shed: more came in than can be written, or about more unknown machines than are kept in an hour (20,000 lines) or a day (10,000 machines); `tcpdump -ni IFACE port 67` shows who floods"})
 	}
 }
