@@ -20,20 +20,25 @@ func (a *app) onHost(cmd *cobra.Command) *cobra.Command {
 		if len(argv) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return a.completions(cmd, typed, func(ctx context.Context) ([]string, error) {
-			c, err := a.client()
-			if err != nil {
-				return nil, err
-			}
-			hosts, err := c.Hosts(ctx)
-			var out []string
-			for _, h := range hosts {
-				out = append(out, string(h.ID))
-			}
-			return out, err
-		})
+		return a.hostIDs(cmd, typed)
 	}
 	return cmd
+}
+
+// hostIDs completes to the ids of the inventory.
+func (a *app) hostIDs(cmd *cobra.Command, typed string) ([]string, cobra.ShellCompDirective) {
+	return a.completions(cmd, typed, func(ctx context.Context) ([]string, error) {
+		c, err := a.client()
+		if err != nil {
+			return nil, err
+		}
+		hosts, err := c.Hosts(ctx)
+		var out []string
+		for _, h := range hosts {
+			out = append(out, string(h.ID))
+		}
+		return out, err
+	})
 }
 
 // bundleRefs completes to the bundles in the store.

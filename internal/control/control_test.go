@@ -528,6 +528,25 @@ func TestPreflightNamesTheField(t *testing.T) {
 	}
 }
 
+// TestPreflightLints: what the linter calls an error is refused, with document, line and rule,
+// beside everything else.
+func TestPreflightLints(t *testing.T) {
+	r := newRig(t)
+	r.Site.User = "www-data" // a good name, and Debian's own
+	bad := spec("node1")
+	bad.Disk = lane.DiskSelector{}
+	r.enrol(bad)
+	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "nocloud-1", Check: true})
+	for _, want := range []string{"\n  - user-data:10:15: the user name \"www-data\" is one of the system's own [user-name-reserved]: take another name", "disk: no disk selector"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nlacks %q", err, want)
+		}
+	}
+	if _, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "image-1", Check: true}); err == nil || strings.Contains(err.Error(), "user-name-reserved") {
+		t.Errorf("a text that nobody reads: %v", err)
+	}
+}
+
 // unwritable is the real store with a full disk under it.
 type unwritable struct{ *store.Store }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/lint"
 	"bootlane/internal/migrate"
 	"bootlane/internal/script"
 	"bootlane/internal/seed"
@@ -23,8 +24,12 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	h.Run = lane.Run{ID: "r-preflight", Capability: secretStandIn, Disk: h.Disk, BundleName: b.Ref()}
 	var out []lane.Problem
 	in, err := c.documents(h, b, c.BaseURL)
+	var docs []seed.Document
 	if err == nil {
-		_, err = seed.Documents(in)
+		docs, err = seed.Documents(in)
+	}
+	if err == nil {
+		out = lintProblems(append(docs, seed.Document{Name: "cmdline", Body: []byte(seed.KernelArgs(in, ""))}))
 	}
 	if e := new(lane.Error); errors.As(err, &e) && len(e.Problems) > 0 { // each names its field
 		for _, p := range e.Problems {
@@ -40,6 +45,21 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	if n := c.home(h.Network.Address); b.Seed == lane.SeedPreseed && len(n.DNS) == 0 && !n.Proxy {
 		// No preseed answers this: the question comes before the preseed is fetched.
 		out = append(out, lane.Problem{Field: "networks[].dns", Message: fmt.Sprintf("the Debian installer stops and asks for a name server when DHCP names none: set networks[].dns of %s in the configuration", n.Prefix)})
+	}
+	return out
+}
+
+// lintProblems returns what the linter holds against the texts that an installer would read.
+// Warnings keep nobody from installing: `bootlane lint` tells them.
+func lintProblems(docs []seed.Document) (out []lane.Problem) {
+	for _, d := range docs {
+		f := lint.Detect(d.Name, d.Body)
+		if f == "" { // a unit of systemd
+			continue
+		}
+		for _, x := range lint.Errors(lint.File(d.Name, d.Body, f, lint.Options{})) {
+			out = append(out, lane.Problem{Field: fmt.Sprintf("%s:%d:%d", x.File, x.Line, x.Column), Message: fmt.Sprintf("%s [%s]: %s", x.Message, x.Rule, x.Mend)})
+		}
 	}
 	return out
 }

@@ -1,0 +1,226 @@
+package lint
+
+import (
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// What Agama reads at the top of a profile, of the releases for SLE 16 and of later ones.
+var agamaKeys = []string{"$schema", "access", "bootloader", "dasd", "files", "hostname", "iscsi", "l10n", "legacyAutoyastStorage", "localization", "network", "ntp", "product", "proxy", "questions", "root", "scripts",
+	"security", "software", "storage", "user", "zfcp"}
+
+// agama judges a profile of Agama.
+func (r *report) agama(text string) {
+	root := r.json(text)
+	if root == nil {
+		return
+	}
+	r.known("agama-unknown-key", root, agamaKeys, "a profile")
+	r.kinds(root, map[string]yaml.Kind{"product": yaml.MappingNode, "storage": yaml.MappingNode, "user": yaml.MappingNode, "root": yaml.MappingNode, "questions": yaml.MappingNode, "network": yaml.MappingNode, "hostname": yaml.MappingNode})
+	if k, v := entry(root, "questions"); !is(get(v, "policy"), "auto") {
+		p := pos(root)
+		if k != nil {
+			p = pos(k)
+		}
+		r.add("agama-questions", p, "questions.policy is not auto: the installer waits for somebody to answer")
+	}
+	for _, key := range []string{"user", "root"} {
+		r.agamaAccount(key, get(root, key))
+	}
+	if v := get(root, "hostname", "static"); v != nil {
+		if s, ok := r.text(v); ok {
+			r.hostname(pos(v), s)
+		}
+	}
+	for _, c := range items(get(root, "network", "connections")) {
+		var own []netip.Prefix
+		for _, a := range items(get(c, "addresses")) {
+			if v, ok := r.text(a); ok {
+				if p, ok := r.prefix(pos(a), v); ok {
+					own = append(own, p)
+				}
+			}
+		}
+		for _, key := range []string{"gateway4", "gateway6"} {
+			if g := get(c, key); g != nil {
+				r.gateway(pos(g), g.Value, own)
+			}
+		}
+		if n := get(c, "interface"); n != nil && get(c, "macAddress") == nil && kernelNIC.MatchString(n.Value) {
+			r.add("net-kernel-name", pos(n), "%q is the kernel's name, which another NIC may have after a change of hardware", n.Value)
+		}
+	}
+	r.agamaStorage(root)
+}
+
+func (r *report) agamaAccount(key string, u *yaml.Node) {
+	if u == nil {
+		return
+	}
+	if v := get(u, "userName"); v != nil {
+		if s, ok := r.text(v); ok {
+			r.user(pos(v), s)
+		}
+	}
+	seen := map[string]bool{}
+	if v := get(u, "sshPublicKey"); v != nil {
+		if s, ok := r.text(v); ok {
+			r.sshKey(pos(v), s, seen)
+		}
+	}
+	r.keys(get(u, "sshPublicKeys"), seen)
+	pw := get(u, "password")
+	if pw == nil {
+		return
+	}
+	if !yes(get(u, "hashedPassword")) {
+		r.add("password-cleartext", pos(pw), "a password stands here in clear text: %s.hashedPassword is not true", key)
+		return
+	}
+	if s, ok := r.text(pw); ok {
+		r.hash(pos(pw), s)
+	}
+}
+
+// agamaStorage judges which disks are erased.
+func (r *report) agamaStorage(root *yaml.Node) {
+	k, st := entry(root, "storage")
+	drives := items(get(st, "drives"))
+	if len(drives) == 0 {
+		if get(root, "legacyAutoyastStorage") == nil && len(items(get(st, "mdRaids"))) == 0 {
+			p := pos(root)
+			if k != nil {
+				p = pos(k)
+			}
+			r.add("disk-selector-missing", p, "storage has no drives: the installer takes a disk of its choice")
+		}
+	}
+	for _, d := range drives {
+		sk, search := entry(d, "search")
+		switch {
+		case search == nil:
+			r.add("disk-selector-missing", pos(d), "the drive has no search: the installer takes the first by name")
+		case search.Kind == yaml.ScalarNode:
+			if search.Value == "*" {
+				r.add("disk-selector-loose", pos(search), "the search * takes every disk")
+				continue
+			}
+			r.disk(pos(search), search.Value)
+		default:
+			r.agamaSearch(sk, search)
+		}
+	}
+	r.agamaSecrets(st)
+}
+
+func (r *report) agamaSearch(k, search *yaml.Node) {
+	cond := get(search, "condition")
+	if cond == nil || len(cond.Content) == 0 {
+		r.add("disk-selector-loose", pos(k), "the search has no condition: every disk matches")
+	}
+	if n := get(cond, "name"); n != nil {
+		r.disk(pos(n), n.Value)
+	}
+	if v := get(search, "ifNotFound"); v != nil && v.Value != "error" {
+		r.add("disk-selector-loose", pos(v), "ifNotFound is %q: a drive that is not there is passed over, and the layout goes elsewhere", v.Value)
+	}
+	if v := get(search, "max"); v == nil || v.Value != "1" {
+		p := pos(k)
+		if v != nil {
+			p = pos(v)
+		}
+		r.add("disk-selector-loose", p, "the search has no max of 1: it takes every disk that matches")
+	}
+}
+
+// agamaSecrets finds passphrases, wherever a device is encrypted.
+func (r *report) agamaSecrets(n *yaml.Node) {
+	each(n, func(k, v *yaml.Node) {
+		if (k.Value == "luks1" || k.Value == "luks2" || k.Value == "pervasiveLuks2" || k.Value == "tpmFde") && get(v, "password") != nil {
+			r.add("secret-disk-passphrase", pos(get(v, "password")), "the passphrase of the disk stands here in clear text")
+		}
+		r.agamaSecrets(v)
+	})
+	for _, c := range items(n) {
+		r.agamaSecrets(c)
+	}
+}
+
+var (
+	ignitionKeys    = []string{"ignition", "kernelArguments", "passwd", "storage", "systemd"}
+	ignitionVersion = regexp.MustCompile(`^3\.[0-6]\.0$`)
+	ignitionHash    = regexp.MustCompile(`^(sha512-[0-9a-f]{128}|sha256-[0-9a-f]{64})$`)
+	// File modes that were meant octal: JSON has only decimal numbers.
+	octalLooking = []string{"400", "440", "444", "600", "640", "644", "660", "664", "666", "700", "750", "755", "775", "777"}
+)
+
+// ignition judges the configuration of Fedora CoreOS and Flatcar.
+func (r *report) ignition(text string) {
+	root := r.json(text)
+	if root == nil {
+		return
+	}
+	r.known("ignition-unknown-key", root, ignitionKeys, "the configuration")
+	r.kinds(root, map[string]yaml.Kind{"ignition": yaml.MappingNode, "passwd": yaml.MappingNode, "storage": yaml.MappingNode, "systemd": yaml.MappingNode})
+	if v := get(root, "ignition", "version"); v == nil {
+		r.add("ignition-version", pos(root), "ignition.version is missing")
+	} else if !ignitionVersion.MatchString(v.Value) {
+		r.add("ignition-version", pos(v), "%q is no version from 3.0.0 to 3.6.0", v.Value)
+	}
+	for _, u := range items(get(root, "passwd", "users")) {
+		r.ignitionUser(u)
+	}
+	for _, d := range items(get(root, "storage", "disks")) {
+		if n := get(d, "device"); n != nil {
+			r.disk(pos(n), n.Value)
+		} else {
+			r.add("disk-selector-missing", pos(d), "the disk has no device")
+		}
+	}
+	for _, f := range items(get(root, "storage", "files")) {
+		if m := get(f, "mode"); m != nil && slices.Contains(octalLooking, m.Value) {
+			r.add("ignition-mode", pos(m), "%s is decimal here: it is not the octal mode that it looks like", m.Value)
+		}
+		if p := get(f, "path"); p != nil && p.Value == "/etc/hostname" {
+			if s := get(f, "contents", "source"); s != nil && strings.HasPrefix(s.Value, "data:,") {
+				r.hostname(pos(s), strings.TrimSuffix(strings.TrimPrefix(s.Value, "data:,"), "%0A"))
+			}
+		}
+		r.ignitionResource(get(f, "contents"))
+	}
+	r.ignitionResource(get(root, "ignition", "config", "replace"))
+	for _, m := range items(get(root, "ignition", "config", "merge")) {
+		r.ignitionResource(m)
+	}
+}
+
+func (r *report) ignitionUser(u *yaml.Node) {
+	name := get(u, "name")
+	if v, ok := r.text(name); ok && v != "root" && v != "core" {
+		r.user(pos(name), v)
+	}
+	if v := get(u, "uid"); v != nil {
+		r.uid(pos(v), v.Value)
+	}
+	if v := get(u, "passwordHash"); v != nil {
+		if s, ok := r.text(v); ok {
+			r.hash(pos(v), s)
+		}
+	}
+	r.keys(get(u, "sshAuthorizedKeys"), map[string]bool{})
+}
+
+// ignitionResource judges what is fetched from elsewhere.
+func (r *report) ignitionResource(n *yaml.Node) {
+	src, hash := get(n, "source"), get(n, "verification", "hash")
+	switch {
+	case hash != nil && !ignitionHash.MatchString(hash.Value):
+		r.add("source-checksum-missing", pos(hash), "the hash is not sha512- with 128 hex digits, or sha256- with 64")
+	case src != nil && hash == nil && strings.Contains(src.Value, "://") && !strings.HasPrefix(src.Value, "data:"):
+		r.add("source-checksum-missing", pos(src), "what is fetched has no verification.hash")
+	}
+}

@@ -1,0 +1,290 @@
+package lint
+
+import "strings"
+
+const (
+	autoMatch = `layout: {name: direct, match: {serial: "S1"}}`
+	ksDisk    = "disk/by-id/wwn-0x5002538e00000001"
+	ksURL     = "url --url=http://mirror.example.org/rocky/9.6-20261101/BaseOS"
+	preDisk   = "/dev/disk/by-id/wwn-0x5002538e00000001"
+	agamaMax  = `"max": 1, "ifNotFound": "error"`
+	lan0      = `    addresses: ["10.0.0.21/24"]`
+)
+
+// actions is a storage section of actions, on a disk that is found by what is given.
+func actions(disk, rest string) string {
+	return "config:\n      - " + disk + "\n      - {type: partition, id: esp, device: d, size: 1G, flag: boot, grub_device: true}\n" + rest
+}
+
+// span is the part of a base from one text to before another.
+func span(f Format, from, to string) string {
+	text := base()[f]
+	i := strings.Index(text, from)
+	return text[i : i+strings.Index(text[i:], to)]
+}
+
+func pairs() []pair {
+	var all []pair
+	for _, some := range [][]pair{diskPairs(), userPairs(), namePairs(), netPairs(), secretPairs(), sourcePairs(), textPairs(), ubuntuPairs(), kickstartPairs(), preseedPairs(), suseAndCorePairs(), cmdlinePairs()} {
+		all = append(all, some...)
+	}
+	return all
+}
+
+func diskPairs() []pair {
+	disk := func(by string) string { return "{type: disk, id: d, ptable: gpt" + by + "}" }
+	return []pair{
+		{"disk-selector-missing", Autoinstall, autoMatch, "§layout: {name: direct}", autoMatch},
+		{"disk-selector-missing", Autoinstall, autoMatch, actions("§"+disk(`, wwn: "0x2"`), ""), actions(disk(`, wwn: "0x2", serial: "S"`), "")},
+		{"disk-selector-missing", Autoinstall, "storage:\n    " + autoMatch, "§storage:\n    swap: {size: 0}", "storage:\n    swap: {size: 0}\n    " + autoMatch},
+		{"disk-selector-missing", Kickstart, "ignoredisk --only-use=" + ksDisk + "\nzerombr\nclearpart", "zerombr\n§clearpart", "ignoredisk --only-use " + ksDisk + "\nzerombr\nclearpart"},
+		{"disk-selector-missing", Preseed, "d-i partman-auto/method string regular\nd-i partman-auto/disk string " + preDisk, "d-i §partman-auto/method string regular", "d-i partman-auto/method string regular\nd-i partman/early_command string choose || poweroff -f"},
+		{"disk-selector-missing", AutoYaST, "<drive><device>" + preDisk + "</device>", "§<drive>", "<drive><device>" + preDisk + "</device><disklabel>gpt</disklabel>"},
+		{"disk-selector-missing", AutoYaST, "<partitioning config:type=\"list\">\n    <drive><device>" + preDisk + "</device><use>all</use></drive>\n  </partitioning>", "§<partitioning config:type=\"list\"/>", "<partitioning config:type=\"list\"><drive><type>CT_DISK</type><device>" + preDisk + "</device></drive><drive><type config:type=\"symbol\">CT_LVM</type></drive></partitioning>"},
+		{"disk-selector-missing", Agama, `"drives": [{"search": {"condition": {"name": "` + preDisk + `"}, ` + agamaMax + `}}]`, `"drives": [§{"partitions": []}]`, `"drives": [{"search": "` + preDisk + `"}]`},
+		{"disk-selector-missing", Ignition, `{"device": "` + preDisk + `", "wipeTable": true}`, `§{"wipeTable": true}`, `{"device": "` + preDisk + `"}`},
+		{"disk-selector-loose", Autoinstall, autoMatch, "layout: {name: direct, match: §{ssd: true, size: largest}}", "layout: {name: direct, match: {ssd: true, serial: x}}"},
+		{"disk-selector-loose", AutoYaST, "<use>all</use>", "§<skip_list config:type=\"list\"/>", "<use>free</use>"},
+		{"disk-selector-loose", Agama, agamaMax, `"max": 1, "ifNotFound": §"skip"`, `"max": 1`},
+		{"disk-selector-loose", Agama, `"search": {"condition": {"name": "` + preDisk + `"}, ` + agamaMax + `}`, `§"search": {"condition": {"name": "` + preDisk + `"}}`, `"search": {"max": 1, "condition": {"name": "` + preDisk + `"}}`},
+		{"disk-selector-loose", Agama, `{"condition": {"name": "` + preDisk + `"}, ` + agamaMax + `}`, `§"*"`, `"` + preDisk + `"`},
+		{"disk-match-unknown-key", Autoinstall, autoMatch, `layout: {name: direct, match: {§wwn: "0x2"}}`, `layout: {name: direct, match: {id_path: "pci-0000"}}`},
+		{"disk-match-unknown-key", Autoinstall, autoMatch, `layout: {name: direct, match: [{serial: a}, {§serials: b}]}`, `layout: {name: direct, match: [{serial: a}, {serial: b}]}`},
+		{"disk-match-empty", Autoinstall, autoMatch, `layout: {name: direct, §match: {}}`, autoMatch},
+		{"disk-match-glob", Autoinstall, autoMatch, `layout: {name: direct, match: {serial: §"S*"}}`, `layout: {name: direct, match: {serial: "S[*]1"}}`},
+		{"disk-match-glob", Kickstart, "bootloader --boot-drive=" + ksDisk, "bootloader --boot-drive=§disk/by-id/wwn-0x5002538e00000001|x", "bootloader"},
+		{"disk-link-literal", Autoinstall, autoMatch, actions(disk(", path: §/dev/disk/by-id/ata-x"), ""), actions(disk(`, serial: "S1"`), "")},
+		{"disk-kernel-name", Autoinstall, autoMatch, `layout: {name: direct, match: {path: §/dev/nvme0n1}}`, `layout: {name: direct, match: {devpath: "/devices/pci0000:00/x"}}`},
+		{"disk-kernel-name", Preseed, "string " + preDisk, "string §/dev/sda", "string /dev/disk/by-id/ata-x"},
+		{"disk-kernel-name", Preseed, "d-i mirror/suite string bookworm", "d-i grub-installer/bootdev string §/dev/sda", "d-i grub-installer/bootdev string default"},
+		{"disk-kernel-name", AutoYaST, "<device>" + preDisk, "<device>§/dev/vda", "<device> /dev/disk/by-id/virtio-x"},
+		{"disk-kernel-name", CommandLine, "hostname=node-a", "coreos.inst.install_dev=§/dev/sda", "coreos.inst.install_dev=" + preDisk},
+		{"disk-wwn-illegal", Agama, `"` + preDisk, `§"/dev/disk/by-id/wwn-5002538e00000001`, `"/dev/disk/by-id/nvme-eui.0025385a71b03a5b`},
+		{"disk-selector-mismatch", Kickstart, "bootloader --boot-drive=" + ksDisk, "bootloader --boot-drive=§disk/by-id/ata-x", "bootloader --boot-drive=/dev/" + ksDisk},
+		{"clearpart-unscoped", Kickstart, "ignoredisk --only-use=" + ksDisk + "\nzerombr\nclearpart --all --initlabel --drives=" + ksDisk, "zerombr\n§clearpart --all --initlabel", "ignoredisk --only-use=" + ksDisk + "\nzerombr\nclearpart --all"},
+		{"disk-layout-and-config", Autoinstall, autoMatch, autoMatch + "\n    §config: []", autoMatch + "\n    swap: {size: 0}"},
+		{"preseed-link-unresolved", Preseed, "string " + preDisk, "string §/dev/disk/by-id/nvme-eui.0025385a71b03a5b", "string /dev/disk/by-id/nvme-eui.0025385a71b03a5b\nd-i partman/early_command string choose || poweroff -f"},
+		{"preseed-disks-skipped", Preseed, "regular\nd-i partman-auto/disk string " + preDisk, "lvm\nd-i partman-lvm/device_remove_lvm boolean true\nd-i partman-lvm/confirm boolean true\nd-i partman-lvm/confirm_nooverwrite boolean true\nd-i partman-auto/disk string §/dev/disk/by-id/ata-a /dev/disk/by-id/ata-b", "regular\nd-i partman-auto/disk string /dev/disk/by-id/ata-a /dev/disk/by-id/ata-b"},
+		{"partition-rest-not-last", Autoinstall, autoMatch, actions(disk(`, serial: "S1"`), "      - {type: partition, id: a, device: d, size: §-1}\n      - {type: partition, id: b, device: d, size: 1G}\n"), actions(disk(`, serial: "S1"`), "      - {type: partition, id: b, device: d, size: 1G}\n      - {type: partition, id: a, device: d, size: -1}\n")},
+		{"partition-percent", Autoinstall, autoMatch, actions(disk(`, serial: "S1"`), "      - {type: partition, id: a, device: d, size: 60%}\n      - {type: partition, id: b, device: d, size: §50%}\n"), actions(disk(`, serial: "S1"`), "      - {type: partition, id: a, device: d, size: 60%}\n      - {type: partition, id: b, device: d, size: 40%}\n")},
+		{"partition-boot-missing", Autoinstall, autoMatch, "config:\n      - §{type: disk, id: d, ptable: gpt, serial: \"S1\"}\n      - {type: partition, id: a, device: d, size: -1}", "config:\n      - {type: disk, id: d, ptable: gpt, serial: \"S1\"}\n      - {type: partition, id: b, device: d, size: 1M, flag: bios_grub}\n      - {type: partition, id: a, device: d, size: -1}"},
+		{"raid-members", Autoinstall, autoMatch, actions(disk(`, serial: "S1"`), "      - §{type: raid, raidlevel: 1, devices: [a]}\n"), actions(disk(`, serial: "S1"`), "      - {type: raid, raidlevel: 1, devices: [a, b]}\n")},
+		{"raid-members", Kickstart, "autopart", "§raid / --level=RAID5 raid.1 raid.2\npart raid.1 --ondisk=" + ksDisk, "raid / --device=root --level=RAID1 raid.1 raid.2\npart raid.1 --ondisk=" + ksDisk},
+		{"secret-disk-passphrase", Autoinstall, autoMatch, `layout: {name: lvm, password: §"x", match: {serial: "S1"}}`, `layout: {name: lvm, match: {serial: "S1"}}`},
+		{"secret-disk-passphrase", Kickstart, "autopart", "autopart --encrypted --passphrase=§x", "autopart --encrypted --escrowcert=http://x"},
+		{"secret-disk-passphrase", AutoYaST, "<use>all</use>", "<partitions config:type=\"list\"><partition><crypt_key>§x</crypt_key></partition></partitions>", "<partitions config:type=\"list\"><partition><crypt_key/></partition></partitions>"},
+		{"secret-disk-passphrase", Agama, agamaMax + "}", agamaMax + `}, "partitions": [{"encryption": {"luks2": {"password": §"x"}}}]`, agamaMax + `}, "partitions": [{"encryption": {"luks2": {}}}]`},
+	}
+}
+
+func userPairs() []pair {
+	return []pair{
+		{"password-cleartext", Autoinstall, `"` + sha512crypt + `"`, `§"hunter2"`, `"!"`},
+		{"password-cleartext", CloudConfig, "runcmd:", "chpasswd: {users: [{name: ops, type: text, password: §\"x\"}]}\nruncmd:", "chpasswd: {users: [{name: ops, type: RANDOM}], list: [\"a:R\"]}\nruncmd:"},
+		{"password-cleartext", CloudConfig, "uid: 1000,", "uid: 1000, plain-text-passwd: §x,", "uid: 1000, ssh-import-id: [\"gh:ops\"],"},
+		{"password-cleartext", Kickstart, "rootpw --lock", "rootpw §hunter2", "rootpw --iscrypted !"},
+		{"password-cleartext", Preseed, "passwd/user-password-crypted password " + sha512crypt, "passwd/user-password password §x", "passwd/user-password-crypted password !"},
+		{"password-cleartext", AutoYaST, `<encrypted config:type="boolean">true</encrypted><user_password>`, `<user_password>§x`, `<encrypted config:type="boolean">true</encrypted><user_password>!`},
+		{"password-cleartext", Agama, `"hashedPassword": true, "password": "` + sha512crypt + `"`, `"password": §"x"`, `"hashedPassword": true, "password": "!"`},
+		{"password-empty", Ignition, `"uid": 1000`, `"passwordHash": §""`, `"passwordHash": "*"`},
+		{"password-hash-weak", Kickstart, "rootpw --lock", "rootpw --iscrypted §$1$saltsalt$aaaaaaaaaaaaaaaaaaaaaa", "rootpw --iscrypted $5$saltsalt$" + strings.Repeat("a", 43)},
+		{"password-hash-illegal", Ignition, `"uid": 1000`, `"passwordHash": §"$6$cut"`, `"passwordHash": "$y$j9T$abc$` + strings.Repeat("a", 43) + `"`},
+		{"password-hash-illegal", Kickstart, "rootpw --lock", "rootpw --iscrypted §notahash", "rootpw --lock --iscrypted " + sha512crypt},
+		{"ssh-key-malformed", Kickstart, `"` + ed25519 + `"`, `§"ssh-ed25519 AAAAC3Nz alice"`, `"` + other + `"`},
+		{"ssh-key-weak", Kickstart, `"` + ed25519 + `"`, `§"` + rsa + `"`, `"` + other + `"`},
+		{"ssh-key-twice", CloudConfig, `["` + ed25519 + `"]`, `["` + ed25519 + `", §"` + ed25519 + `"]`, `["` + ed25519 + `", "` + other + `"]`},
+		{"user-name-illegal", Agama, `"userName": "ops"`, `"userName": §"Ops"`, `"userName": "ops_2"`},
+		{"user-name-reserved", Preseed, "passwd/username string ops", "passwd/username string §admin", "passwd/username string administrator"},
+		{"user-uid-low", CloudConfig, "uid: 1000", "uid: §500", "uid: 5000"},
+		{"login-nobody", Autoinstall, "identity:\n    hostname: \"node-a\"\n    username: \"ops\"\n    password: \"" + sha512crypt + "\"\n  ssh: {install-server: true, authorized-keys: [\"" + ed25519 + "\"]}", "§identity: {hostname: node-a, username: ops, password: \"!\"}", "identity:\n    hostname: \"node-a\"\n    username: \"ops\"\n    password: \"!\"\n  ssh: {authorized-keys: [\"" + ed25519 + "\"]}"},
+		{"login-nobody", Kickstart, span(Kickstart, "rootpw", "%post") + "%post --erroronfail\necho done\n%end\n", "§rootpw --lock\nuser --name=ops\n" + span(Kickstart, "network", "%post"), "user --name=ops\n" + span(Kickstart, "sshkey", "%post")},
+		{"login-nobody", CloudConfig, `{name: ops, uid: 1000, lock_passwd: false, passwd: "` + sha512crypt + `", ssh_authorized_keys: ["` + ed25519 + `"]`, `§{name: ops`, `{name: ops, ssh_import_id: ["gh:ops"]`},
+	}
+}
+
+func namePairs() []pair {
+	return []pair{
+		{"hostname-illegal", CommandLine, "hostname=node-a", "hostname=§node_a", "hostname=node-a.example.org"},
+		{"hostname-illegal", MetaData, `"node-a"`, `§"-node"`, `"n1"`},
+		{"hostname-illegal", AutoYaST, "<hostname>node-a", "<hostname>§Node", "<hostname>node-b"},
+		{"hostname-illegal", Agama, `"node-a"`, `§"node.."`, `"node-a.b"`},
+		{"hostname-illegal", Ignition, `"data:,node-a"`, `§"data:,1234"`, `"data:,n1234"`},
+		{"hostname-default", Preseed, "get_hostname string node-a", "get_hostname string §debian", "get_hostname string debian-1"},
+		{"meta-data-instance", MetaData, "instance-id: \"i-1\"\n", "§", "instance-id: i-2\n"},
+	}
+}
+
+func netPairs() []pair {
+	return []pair{
+		{"net-address-illegal", NetworkConfig, `"10.0.0.21/24"`, `§"010.0.0.21/24"`, `"10.0.0.22/24"`},
+		{"net-address-illegal", Kickstart, "10.0.0.53", "§300.1.1.1", "10.0.0.53,10.0.0.54"},
+		{"net-prefix-missing", NetworkConfig, lan0, `    addresses: [§"10.0.0.21/255.255.255.0"]`, lan0},
+		{"net-prefix-missing", Kickstart, "--ip=10.0.0.21 --netmask=255.255.255.0 --gateway=10.0.0.254", "--ip=§10.0.0.21", "--bootproto=dhcp"},
+		{"net-prefix-missing", AutoYaST, "<ipaddr>10.0.0.21</ipaddr><prefixlen>24</prefixlen>", "<ipaddr>§10.0.0.21</ipaddr>", "<ipaddr>10.0.0.21/24</ipaddr>"},
+		{"net-prefix-missing", Agama, `"10.0.0.21/24"`, `§"10.0.0.21"`, `"fd00::1/64"`},
+		{"net-address-reserved", NetworkConfig, `"10.0.0.21/24"`, `§"10.0.0.255/24"`, `"10.0.0.255/16", "10.0.0.7/24"`},
+		{"net-address-reserved", Kickstart, "10.0.0.21", "§10.0.0.0", "10.0.0.1"},
+		{"net-gateway-outside", NetworkConfig, `"10.0.0.254"`, `§"10.0.1.254"`, `"10.0.1.254", on-link: true`},
+		{"net-gateway-outside", Kickstart, "10.0.0.254", "§10.0.1.254", "10.0.0.253"},
+		{"net-gateway-outside", Agama, `["10.0.0.21/24"]`, `["10.0.0.21/24"], "gateway4": §"10.0.1.254"`, `["10.0.0.21/24"], "gateway4": "10.0.0.254"`},
+		{"net-two-routers", NetworkConfig, "    dhcp4: true", "    dhcp4: true\n    routes: [{to: §0.0.0.0/0, via: \"10.0.0.254\"}]", "    dhcp4: true\n    routes: [{to: 0.0.0.0/0, via: \"10.0.0.254\", metric: 200}]"},
+		{"net-dns-missing", NetworkConfig, "  lan:\n    match: {macaddress: \"3c:ec:ef:12:34:56\"}\n    set-name: lan0\n" + lan0 + "\n    nameservers: {addresses: [\"10.0.0.53\"]}\n    routes: [{to: default, via: \"10.0.0.254\"}]\n    mtu: 1500\n  wan:\n    match: {macaddress: \"3c:ec:ef:12:34:57\"}\n    dhcp4: true\nvlans:\n  storage: {id: 7, link: lan, addresses: [\"fd00::21/64\"]}", "  §lan: {addresses: [\"10.0.0.21/24\"]}", "  lan: {dhcp4: true, addresses: [\"10.0.0.21/24\"]}"},
+		{"net-dns-missing", Kickstart, "--ip=10.0.0.21 --netmask=255.255.255.0 --gateway=10.0.0.254 --nameserver=10.0.0.53", "--ip=§10.0.0.21 --netmask=255.255.255.0", "--ip=10.0.0.21 --netmask=255.255.255.0 --nameserver=10.0.0.53"},
+		{"net-mtu", NetworkConfig, "mtu: 1500", "mtu: §9", "mtu: 1000"},
+		{"net-vlan-id", NetworkConfig, "storage: {id: 7", "§storage: {id: 4095", "storage: {id: 4094"},
+		{"net-vlan-id", Kickstart, "--hostname=node-a", "--vlanid=§0", "--vlanid=12"},
+		{"net-members", NetworkConfig, "pair: {interfaces: [lan, wan]}", "§pair: {interfaces: []}", "pair: {interfaces: [lan]}"},
+		{"net-members", NetworkConfig, "interfaces: [lan, wan]}", "interfaces: [lan, wan], parameters: {primary: §eth0}}", "interfaces: [lan, wan], parameters: {primary: lan}}"},
+		{"net-kernel-name", NetworkConfig, "  wan:\n    match: {macaddress: \"3c:ec:ef:12:34:57\"}", "  §eth1:", "  eth1:\n    match: {macaddress: \"3c:ec:ef:12:34:57\"}"},
+		{"net-kernel-name", Kickstart, "--device=3c:ec:ef:12:34:56", "--device=§eth0", "--device=bootif"},
+		{"net-kernel-name", AutoYaST, "<name>lan0", "<name>§eth0", "<name>lan1"},
+		{"net-kernel-name", Agama, `"macAddress": "3c:ec:ef:12:34:56"`, `"interface": §"enp3s0"`, `"interface": "enp3s0", "macAddress": "3c:ec:ef:12:34:56"`},
+		{"net-name-twice", NetworkConfig, "    dhcp4: true", "    set-name: §lan0", "    set-name: wan0"},
+		{"net-name-long", NetworkConfig, "set-name: lan0", "set-name: §lan0-of-the-rack-7", "set-name: lan0-of-rack-7"},
+		{"net-unknown-key", NetworkConfig, "dhcp4: true", "§dhcp: true", "dhcp6: true"},
+		{"net-unknown-key", NetworkConfig, "ethernets:", "§ethernet: {}\nethernets:", "renderer: networkd\nethernets:"},
+		{"net-version", NetworkConfig, "version: 2", "version: §1", "version: 2\nrenderer: networkd"},
+		{"mac-illegal", NetworkConfig, `"3c:ec:ef:12:34:57"`, `§"ff:ff:ff:ff:ff:ff"`, `"3c:ec:ef:12:34:58"`},
+		{"mac-local", NetworkConfig, `"3c:ec:ef:12:34:57"`, `§"52:54:00:12:34:56"`, `"00:11:22:33:44:55"`},
+		{"mac-twice", NetworkConfig, `"3c:ec:ef:12:34:57"`, `§"3C:EC:EF:12:34:56"`, `"3c:ec:ef:12:34:59"`},
+	}
+}
+
+func secretPairs() []pair {
+	return []pair{
+		{"secret-private-key", CloudConfig, `content: "hello"`, `content: "§-----BEGIN OPENSSH PRIVATE KEY-----"`, `content: "-----BEGIN CERTIFICATE-----"`},
+		{"secret-join-token", CloudConfig, `- "true"`, `- "kubeadm join 10.0.0.1:6443 --§token abcdef.0123456789abcdef"`, `- "kubeadm join 10.0.0.1:6443 --token $TOKEN"`},
+		{"secret-join-token", Shell, "set -e", "§K3S_TOKEN=secret k3s agent", "K3S_TOKEN=$(cat /run/token) k3s agent"},
+		{"secret-in-url", Kickstart, ksURL, "url --url=§http://u:p@mirror.example.org/rocky/9.6", "url --url=http://mirror.example.org:8080/rocky/9.6"},
+		{"secret-on-cmdline", CommandLine, "hostname=node-a", "live.password=§hunter2", "live.password_url=http://x"},
+		{"secret-world-readable", CloudConfig, `{path: /etc/motd, permissions: "0644"`, `{path: /etc/k3s-token, permissions: §"0640"`, `{path: /etc/k3s-token, permissions: "0600"`},
+		{"join-ca-unpinned", Shell, "set -e", "kubeadm join §--discovery-token-unsafe-skip-ca-verification", "kubeadm join --discovery-token-ca-cert-hash x"},
+	}
+}
+
+func sourcePairs() []pair {
+	return []pair{
+		{"source-unpinned", Kickstart, ksURL, "url §--mirrorlist=http://m.example.org/list", "url --url=http://m.example.org/list"},
+		{"source-unpinned", Autoinstall, "  apt: {fallback: abort}", "  apt:\n    fallback: abort\n    mirror-selection:\n      primary:\n§        - country-mirror", "  apt:\n    fallback: abort\n    mirror-selection:\n      primary:\n        - uri: http://mirror.example.org/2026"},
+		{"source-unpinned", Preseed, "d-i mirror/suite string bookworm", "d-i mirror/http/hostname string §deb.debian.org", "d-i mirror/http/hostname string snapshot.debian.org"},
+		{"source-unpinned", Kickstart, ksURL, "url --url=§http://mirror.example.org/rocky/9/BaseOS", "url --url=http://mirror.example.org/rocky/9.6/BaseOS"},
+		{"source-unpinned", Preseed, "mirror/suite string bookworm", "mirror/suite string §stable", "mirror/suite string trixie"},
+		{"source-unpinned", Autoinstall, "fallback: abort", "fallback: abort, mirror-selection: {primary: [{uri: \"§http://archive.ubuntu.com/ubuntu\"}]}", "fallback: abort, mirror-selection: {primary: [{uri: \"http://snapshot.ubuntu.com/ubuntu/20261101T000000Z\"}]}"},
+		{"source-unverified", Kickstart, ksURL, ksURL + " §--noverifyssl", ksURL},
+		{"source-unverified", Agama, `"product": {"id": "SLES"}`, `"product": {"id": "SLES"}, "software": {"extraRepositories": [{§"allowUnsigned": true}]}`, `"product": {"id": "SLES"}, "software": {"extraRepositories": [{"allowUnsigned": false}]}`},
+		{"source-unverified", AutoYaST, "<general>", "<general><signature-handling>§<accept_unsigned_file config:type=\"boolean\">true</accept_unsigned_file></signature-handling>", "<general><signature-handling><accept_unsigned_file config:type=\"boolean\">false</accept_unsigned_file></signature-handling>"},
+		{"source-unverified", Shell, "wget", "§curl -fsk https://m/x\nwget", "curl -fsS https://m/x\nwget"},
+		{"source-checksum-missing", Kickstart, ksURL, "§liveimg --url=http://m/i.img", "liveimg --url=http://m/i.img --checksum=" + sha256hex},
+		{"source-checksum-missing", Ignition, `{"source": "https://m.example/k", "verification": {"hash": "sha256-` + sha256hex + `"}}`, `{"source": §"https://m.example/k"}`, `{"source": "data:,x"}`},
+		{"hook-failure-ignored", Kickstart, "%post --erroronfail", "§%post", "%post --nochroot --erroronfail"},
+		{"hook-failure-ignored", Preseed, "report || poweroff -f", "§report", "report || reboot -f"},
+		{"hook-failure-unreported", Autoinstall, "autoinstall:\n  version: 1\n  identity:\n    hostname: \"node-a\"\n    username: \"ops\"\n    password: \"" + sha512crypt + "\"\n  ssh: {install-server: true, authorized-keys: [\"" + ed25519 + "\"]}\n  apt: {fallback: abort}\n  early-commands: [\"true\"]\n  error-commands: [\"report\"]", "§autoinstall:\n  version: 1\n  identity: {hostname: node-a, username: ops, password: \"!\"}\n  ssh: {authorized-keys: [\"" + ed25519 + "\"]}", "autoinstall:\n  version: 1\n  identity: {hostname: node-a, username: ops, password: \"!\"}\n  ssh: {authorized-keys: [\"" + ed25519 + "\"]}\n  error-commands: [[report, \"1\"]]"},
+		{"hook-pipe-to-shell", Shell, "set -e", "§curl -s https://get.example.org | sudo sh", "curl -s https://get.example.org | sha256sum"},
+		{"hook-bashism", Preseed, "report || poweroff -f", "§if [[ -e /x ]]; then poweroff -f; fi", "if [ -e /x ]; then poweroff -f; fi"},
+		{"hook-no-interpreter", Shell, "#!/bin/sh\n", "§", "#!/bin/dash\n"},
+	}
+}
+
+func textPairs() []pair {
+	return []pair{
+		{"syntax", CloudConfig, "runcmd:\n  - ", "runcmd:\n§\t- ", "runcmd:\n    - "},
+		{"syntax", Agama, `"product": {"id": "SLES"},`, `"product": {"id": "SLES"},§,`, `"product": {"id": "SLES"} ,`},
+		{"syntax", Preseed, "d-i debian-installer/locale string", "§d-i debian-installer/locale\nd-i debian-installer/locale string", "# d-i debian-installer/locale\nd-i debian-installer/locale string"},
+		{"syntax", Kickstart, "timezone Etc/UTC --utc", `timezone §"Etc/UTC --utc`, `timezone "Etc/UTC" --utc`},
+		{"value-kind", Autoinstall, `early-commands: ["true"]`, `§early-commands: "true"`, `early-commands: [["true"]]`},
+		{"value-kind", CloudConfig, `- "true"`, `- §echo: hello`, `- "echo: hello"`},
+		{"key-twice", CloudConfig, "runcmd:", "§hostname: \"b\"\nruncmd:", "fqdn: \"b.c\"\nruncmd:"},
+		{"key-twice", Ignition, `"ignition"`, `"kernelArguments": {}, §"kernelArguments": {}, "ignition"`, `"kernelArguments": {}, "ignition"`},
+		{"key-twice", Preseed, "d-i partman/confirm boolean true", "d-i partman/confirm boolean true\nd-i §partman/confirm boolean false", "d-i partman/confirm seen true\nd-i partman/confirm boolean true"},
+		{"yaml-not-text", CloudConfig, `permissions: "0644"`, "permissions: §0644", `permissions: "0640"`},
+		{"yaml-not-text", CloudConfig, `- "true"`, "- [echo, §no]", "- [sleep, 5]"},
+		{"yaml-not-text", Autoinstall, `"ops"`, "§on", "ops"},
+		{"yaml-sexagesimal", NetworkConfig, `"3c:ec:ef:12:34:57"`, "§10:54:00:12:34:56", `00:11:22:33:44:55`},
+		{"yaml-anchor", CloudConfig, "runcmd:", "fqdn: &a node-b\ngroups: [§*a]\nruncmd:", "fqdn: &a node-b\nruncmd:"},
+		{"yaml-second-document", MetaData, "local-hostname: \"node-a\"\n", "local-hostname: \"node-a\"\n§---\na: b\n", "local-hostname: \"node-b\"\n"},
+		{"template-leftover", CloudConfig, `"hello"`, `"§{{ motd }}"`, `"{ motd }"`},
+		{"template-leftover", Kickstart, "lang en_US.UTF-8", "lang §@LANG@", "lang a@b.c"},
+		{"text-bom", CloudConfig, "#cloud-config", "\ufeff§#cloud-config", "#cloud-config"},
+		{"text-cr", Kickstart, "reboot\n", "reboot§\r\n", "reboot\n"},
+		{"text-control", Preseed, "string en_US.UTF-8", "string en_US§\x01", "string de_DE.UTF-8"},
+		{"text-invisible", CloudConfig, `"hello"`, "\"hel§\u200blo\"", `"hällo"`},
+		{"text-not-utf8", Preseed, "string en_US.UTF-8", "string en_US§\xff", "string de_DE.UTF-8"},
+	}
+}
+
+func ubuntuPairs() []pair {
+	return []pair{
+		{"cloud-config-header", CloudConfig, "#cloud-config", "§#cloud-config: yes", "#cloud-config"},
+		{"cloud-config-unknown-key", CloudConfig, "runcmd:", "§runcmdd:", "bootcmd:"},
+		{"autoinstall-missing", Autoinstall, "autoinstall:", "§autoinstal:", "autoinstall:"},
+		{"autoinstall-unknown-key", Autoinstall, "  apt:", "  §latecommands: []\n  apt:", "  late-commands: []\n  apt:"},
+		{"autoinstall-version", Autoinstall, "version: 1", `version: §"1"`, "version: 1"},
+		{"autoinstall-identity", Autoinstall, "  identity:\n    hostname: \"node-a\"\n", "  §identity:\n", "  identity:\n    hostname: \"node-b\"\n"},
+		{"autoinstall-hostname", Autoinstall, "  apt:", "  user-data: {§hostname: node-b}\n  apt:", "  user-data: {timezone: Etc/UTC}\n  apt:"},
+		{"autoinstall-interactive", Autoinstall, "  apt:", "  interactive-sections: §[network]\n  apt:", "  interactive-sections: []\n  apt:"},
+		{"autoinstall-reporting-type", Autoinstall, "  apt:", "  reporting: {a: {type: §rsyslog}}\n  apt:", "  reporting: {a: {type: journald}}\n  apt:"},
+		{"autoinstall-reporting-key", Autoinstall, "  apt:", "  reporting: {a: {type: webhook, endpoint: \"http://x\", §token: x}}\n  apt:", "  reporting: {a: {type: webhook, endpoint: \"http://x\", level: INFO}}\n  apt:"},
+		{"autoinstall-apt-fallback", Autoinstall, "apt: {fallback: abort}", "§apt: {geoip: false}", "apt: {geoip: false, fallback: abort}"},
+		{"autoinstall-refresh", Autoinstall, "  apt:", "  refresh-installer: {update: §yes}\n  apt:", "  refresh-installer: {update: no}\n  apt:"},
+	}
+}
+
+func kickstartPairs() []pair {
+	return []pair{
+		{"kickstart-command-missing", Kickstart, "#version=RHEL9\ntext\nlang en_US.UTF-8", "§#version=RHEL9\ntext", "lang de_DE.UTF-8\ncmdline"},
+		{"kickstart-source-missing", Kickstart, "#version=RHEL9\ntext\nlang en_US.UTF-8\nkeyboard us\ntimezone Etc/UTC --utc\n" + ksURL, "§#version=RHEL9\ntext\nlang en_US.UTF-8\nkeyboard us\ntimezone Etc/UTC --utc", "text\nlang en_US.UTF-8\nkeyboard us\ntimezone Etc/UTC --utc\ncdrom"},
+		{"kickstart-section-end", Kickstart, "%packages\n@core\n%end", "§%packages\n@core", "%packages\n@core\n# all\n%end"},
+		{"kickstart-section-end", Kickstart, "reboot\n", "reboot\n§%end\n", "reboot\n%onerror\nreport\n%end\n"},
+		{"kickstart-unknown-command", Kickstart, "zerombr", "§zerombrs\nzerombr", "zerombr\nselinux --enforcing"},
+		{"kickstart-unknown-command", Kickstart, "%post", "§%psot\n%end\n%post", "%addon x\n%end\n%post"},
+		{"kickstart-command-version", Kickstart, "#version=RHEL9", "#version=RHEL9\n§install", "#version=RHEL9\ntimesource --ntp-server=10.0.0.1"},
+		{"kickstart-hash-cut", Kickstart, "lang en_US.UTF-8", "lang en§#US", "lang en_US.UTF-8 # English"},
+		{"kickstart-key-unquoted", Kickstart, `"` + ed25519 + `"`, "§" + ed25519, "'" + ed25519 + "'"},
+		{"kickstart-reqpart-autopart", Kickstart, "autopart", "autopart\n§reqpart", "part / --size=1 --grow --ondisk=" + ksDisk + "\nreqpart"},
+		{"kickstart-include", Kickstart, "autopart", "§%include /tmp/part", "autopart --type=lvm"},
+	}
+}
+
+func preseedPairs() []pair {
+	return []pair{
+		{"preseed-header", Preseed, "#_preseed_V1\n", "§", "#_preseed_V1\n#\n"},
+		{"preseed-double-blank", Preseed, "partman-auto/method string regular", "partman-auto/method string § regular", "partman-auto/method string regular\nd-i partman-auto/expert_recipe string    \\\n   root :: 1 2 -1 ext4 \\\n   ."},
+		{"preseed-double-blank", Preseed, "partman/confirm boolean true", "partman/confirm boolean § true", "partman/confirm boolean true"},
+		{"preseed-continuation", Preseed, "d-i netcfg/get_ipaddress string 10.0.0.21", "d-i netcfg/get_domain string example.§\\ \n", "d-i netcfg/get_domain string example.\\\norg"},
+		{"preseed-type", Preseed, "debian-installer/locale string", "debian-installer/locale §text2", "debian-installer/locale select"},
+		{"preseed-unknown-question", Preseed, "d-i debian-installer", "d-i §passwd/user-passwd string x\nd-i debian-installer", "d-i passwd/user-fullname string x\nd-i debian-installer"},
+		{"preseed-answer-missing", Preseed, "#_preseed_V1\nd-i debian-installer/locale string en_US.UTF-8\nd-i netcfg/get_hostname string node-a\nd-i netcfg/get_ipaddress string 10.0.0.21\nd-i mirror/suite string bookworm\nd-i passwd/username string ops\nd-i passwd/user-password-crypted password " + sha512crypt + "\nd-i partman-auto/method string regular\nd-i partman-auto/disk string " + preDisk + "\nd-i partman/choose_partition select finish\nd-i partman/confirm boolean true", "§#_preseed_V1\nd-i partman-auto/method string regular\nd-i partman-auto/disk string " + preDisk + "\nd-i partman/choose_partition select finish", "#_preseed_V1\nd-i preseed/include string more.cfg"},
+	}
+}
+
+func suseAndCorePairs() []pair {
+	return []pair{
+		{"autoyast-unknown-section", AutoYaST, "  <general>", "  §<partitionning/>\n  <general>", "  <software/>\n  <general>"},
+		{"autoyast-config-type", AutoYaST, `<use>all</use>`, `§<initialize>true</initialize>`, `<initialize config:type="boolean">true</initialize>`},
+		{"autoyast-config-type", AutoYaST, `<users config:type="list">`, `§<users>`, `<users t="list">`},
+		{"autoyast-config-type", AutoYaST, "  <general>", "  <software>§<x t=\"boolean\"/></software>\n  <general>", "  <bootloader><global><secure_boot>true</secure_boot></global></bootloader>\n  <general>"},
+		{"autoyast-confirm", AutoYaST, `<confirm config:type="boolean">false`, `§<confirm config:type="boolean">true`, `<confirm config:type="boolean">false`},
+		{"agama-unknown-key", Agama, `"questions"`, `§"question": {}, "questions"`, `"bootloader": {}, "questions"`},
+		{"agama-questions", Agama, `"questions": {"policy": "auto"}`, `§"questions": {"policy": "user"}`, `"questions": {"policy": "auto", "answers": []}`},
+		{"ignition-version", Ignition, `"3.4.0"`, `§"2.3.0"`, `"3.5.0"`},
+		{"ignition-unknown-key", Ignition, `"storage"`, `§"sytemd": {}, "storage"`, `"systemd": {}, "storage"`},
+		{"ignition-mode", Ignition, `"mode": 420`, `"mode": §644`, `"mode": 384`},
+	}
+}
+
+func cmdlinePairs() []pair {
+	return []pair{
+		{"cmdline-length", CommandLine, "autoinstall ", "autoinstall " + strings.Repeat("x", 2035) + "§ ", "autoinstall " + strings.Repeat("x", 1000) + " "},
+		{"cmdline-autoinstall-missing", CommandLine, "autoinstall iso-url=http://m/u.iso cloud-config-url=/dev/null ds=", "iso-url=http://m/u.iso cloud-config-url=/dev/null ds=§", "ds="},
+		{"cmdline-seed-slash", CommandLine, "ds=nocloud;s=http://p/h/", "ds=§nocloud;s=http://p/h", "ds=nocloud;h=x;s=http://p/"},
+		{"cmdline-seed-slash", IPXE, "ds=nocloud;s=http://p/${uuid}/", "ds=§nocloud;s=http://p/${uuid}", "ds=nocloud;s=http://p/${mac}/"},
+		{"cmdline-cloud-config-url", CommandLine, "iso-url=http://m/u.iso cloud-config-url=/dev/null", "url=§http://m/u.iso", "cloud-config-url=/dev/null url=http://m/u.iso"},
+		{"cmdline-quote", IPXE, "ds=nocloud;s=http://p/${uuid}/", "§'ds=nocloud;s=http://p/${uuid}/'", "console=ttyS0"},
+		{"cmdline-semicolon", GRUB, "'ds=nocloud;s=http://p/h/'", "ds=nocloud§;s=http://p/h/", "ds=nocloud\\;s=http://p/h/"},
+		{"cmdline-seed-slash", GRUB, "'ds=nocloud;s=http://p/h/'", "'ds=§nocloud;s=http://p/h'", "\"ds=nocloud;s=http://p/h/\""},
+		{"hostname-illegal", GRUB, "hostname=node-a", "hostname=§Node", "hostname=${name}"},
+		{"cmdline-unexpanded", CommandLine, "hostname=node-a", "§BOOTIF=${mac}", "BOOTIF=01-aa"},
+		{"cmdline-autoyast-slash", CommandLine, "hostname=node-a", "autoyast=§http://p/h/", "autoyast=http://p/h/autoinst.xml"},
+		{"cmdline-ks-asks", CommandLine, "hostname=node-a", "inst.ks=§http://p/ks.cfg", "inst.ks=http://p/ks.cfg inst.cmdline"},
+	}
+}

@@ -1,0 +1,170 @@
+package lint
+
+import "slices"
+
+// Rule is one thing that a file must not say.
+type Rule struct {
+	ID       string   `json:"id"`
+	Severity Severity `json:"severity"`
+	Formats  []Format `json:"formats"` // empty: all
+	Title    string   `json:"title"`
+	Why      string   `json:"why"`
+	Mend     string   `json:"mend"`
+	// Source is the number of the rule among those that installers were read and run for, and
+	// what it rests on: run (by us, the result seen), code (read in the reader's source), or use.
+	Source string `json:"source"`
+}
+
+// Rules returns every rule, in the order of the documentation.
+func Rules() []Rule { return slices.Clone(rules) }
+
+var (
+	inYAML      = []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig}
+	inTrees     = []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig, Agama, Ignition}
+	inSubiquity = []Format{Autoinstall}
+	inUsers     = []Format{Autoinstall, CloudConfig, Kickstart, Preseed, AutoYaST, Agama, Ignition}
+	inNets      = []Format{Autoinstall, NetworkConfig, Kickstart}
+	inNetplan   = []Format{Autoinstall, NetworkConfig}
+	inCmdlines  = []Format{CommandLine, IPXE, GRUB}
+)
+
+var rules = []Rule{
+	// Which disk is erased.
+	{"disk-selector-missing", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama, Ignition}, "no disk is named", "Subiquity then takes the largest disk, AutoYaST and Agama the first, Debian's installer the only one, Anaconda whichever it is told to partition: guesses, and wrong on the day a disk is added, or not found.", "name the one disk: serial for Subiquity, ignoredisk --only-use for Anaconda, partman-auto/disk, device, or search with a condition", "10, 16: run and code"},
+	{"disk-selector-loose", Error, []Format{Autoinstall, AutoYaST, Agama}, "a selector that fits several disks", "Of several disks that fit, the installer takes the first, and says nothing.", "select by what only one disk has: its serial, or a link of /dev/disk/by-id; in Agama with max 1 and ifNotFound error", "11, 16: code"},
+	{"disk-match-unknown-key", Error, inSubiquity, "a match that is not compared", "Subiquity passes over keys that it does not know, wwn and misspelt ones among them; what is left matches every disk, and the first is erased.", "use one of serial, model, vendor, path, id_path, devpath, ssd, size, install-media; serial is udev's ID_SERIAL", "12: run with Subiquity's own code, whose validator says Success"},
+	{"disk-match-empty", Error, inSubiquity, "an empty match", "An empty match fits every disk, and the first is erased.", "match the disk's serial, or leave storage to a gate that names the one disk", "12: run with Subiquity's own code"},
+	{"disk-match-glob", Error, []Format{Autoinstall, Kickstart}, "a pattern selects the disk", "The values are patterns, and lists in Anaconda: more disks may match than were meant.", "write the whole name; in Subiquity put [ ] around * ? and [ that are meant", "14: code"},
+	{"disk-link-literal", Error, inSubiquity, "a link as a path", "Subiquity compares a path with the kernel's name and follows no link: the install stops without a disk.", "match serial, or resolve the link in early-commands into /autoinstall.yaml", "0.2: run with Subiquity's own code"},
+	{"disk-kernel-name", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB}, "a disk by its kernel name", "Kernel names are given in the order in which disks answer: with another disk, or another kernel, sda is another one.", "use a link of /dev/disk/by-id, or the disk's serial where the installer follows no link", "13"},
+	{"disk-wwn-illegal", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB}, "a WWN link that does not exist", "udev writes wwn-0x and 16 or 32 lower-case hex digits, and makes no such link for NVMe: another name is never found.", "copy the link's name from ls -l /dev/disk/by-id on the machine; for NVMe it begins with nvme-eui.", "15: code"},
+	{"disk-selector-mismatch", Error, []Format{Kickstart}, "commands that speak of different disks", "What is cleared, partitioned and booted from must be what ignoredisk admits; else the installer stops, or uses another disk than was meant.", "name the same disk in ignoredisk, clearpart, part and bootloader", "18"},
+	{"clearpart-unscoped", Error, []Format{Kickstart}, "clearpart erases every disk", "clearpart --all without --drives, and without ignoredisk --only-use, erases every disk that the machine sees, those of the SAN too.", "add ignoredisk --only-use=DISK and clearpart --drives=DISK", "18: code"},
+	{"disk-layout-and-config", Error, inSubiquity, "layout and config at once", "layout wins, with a warning in a log that nobody reads: the partitions and the disk of config are not what is made.", "remove one of both", "1.1: code"},
+	{"preseed-link-unresolved", Error, []Format{Preseed}, "a link that Debian's installer cannot resolve", "partman finds the disk behind a link for sd* only. For NVMe, virtio and eMMC it shows a menu, and waits for ever.", "resolve the link in partman/early_command, and debconf-set partman-auto/disk there", "17: run with libdebian-installer"},
+	{"preseed-disks-skipped", Error, []Format{Preseed}, "a list of disks that may get shorter", "With lvm and raid, disks that are not found are passed over: an array on fewer disks, without a word.", "count the disks in partman/early_command, and power the machine off if one is missing", "17: code"},
+	{"partition-rest-not-last", Error, inSubiquity, "a partition behind the rest of the disk", "A size of -1 takes what is left; nothing is left for the next.", "move the partition of size -1 to the end", "19: code"},
+	{"partition-percent", Error, inSubiquity, "more than the whole disk", "The percentages of one disk add up to more than 100.", "make them fit, or give the last one size -1", "19"},
+	{"partition-boot-missing", Error, inSubiquity, "nothing to boot from", "UEFI boots from an ESP, and BIOS with GPT from a bios_grub partition. The install ends well without either, and the machine does not start.", "add an ESP with flag: boot and grub_device: true, or a partition with flag: bios_grub", "19"},
+	{"raid-members", Error, []Format{Autoinstall, Kickstart}, "too few members for the level", "The array cannot be made, or has no redundancy.", "add members, or choose another level", "20"},
+	{"secret-disk-passphrase", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama}, "the disk's passphrase in the file", "Whoever reads the seed, a log of it or a backup can open the disk.", "enrol a key on the machine, in TPM 2.0 or Tang, at first boot", "22"},
+
+	// Who may log in.
+	{"password-cleartext", Error, inUsers, "a password in clear text", "Seeds are served over the network, and kept in logs and on the installed system. The validators of Subiquity, cloud-init and pykickstart let it pass.", "replace it by its hash: mkpasswd -m sha-512", "27: run with each validator"},
+	{"password-empty", Error, inUsers, "an empty password", "An empty hash admits everybody without a password.", "lock the password with !, or give a hash", "28"},
+	{"password-hash-weak", Error, inUsers, "a hash that is searched through", "MD5, SHA-1 and DES hashes are searched through in hours, and systems of today refuse some of them.", "make a new one: mkpasswd -m sha-512", "28"},
+	{"password-hash-illegal", Error, inUsers, "not a crypt hash", "With a hash that is cut short, or none at all, nobody can log in; the validators do not look into it. A shell that expanded its $ is the usual reason.", "make one with mkpasswd -m sha-512, and put it in single quotes wherever a shell reads it", "28: run with ksvalidator"},
+	{"ssh-key-malformed", Error, inUsers, "not an SSH public key", "sshd passes over a line that it cannot read: the machine installs, and nobody can log in.", "copy the whole line of the .pub file", "29: run with Subiquity's validator, which takes garbage"},
+	{"ssh-key-weak", Warning, inUsers, "a short RSA key", "RHEL 9 and its kin refuse RSA keys below 2048 bits.", "make a key with ssh-keygen -t ed25519", "29"},
+	{"ssh-key-twice", Warning, inUsers, "a key twice", "Who takes one of both away believes that access is gone.", "remove one", "29"},
+	{"user-name-illegal", Error, inUsers, "a user name that is none", "useradd refuses it, after the disk was erased.", "use a lower-case letter or _, then letters, digits, _ and -, at most 32 in all", "50"},
+	{"user-name-reserved", Error, inUsers, "a user name of the system", "The name exists already, or is kept for a package: the installer aborts at the end.", "take another name", "50: run with Subiquity, for admin"},
+	{"user-uid-low", Warning, inUsers, "a uid of the system's range", "Packages take uids below 1000: one day two accounts own the same files.", "use a uid from 1000 on", "50"},
+	{"login-nobody", Warning, []Format{Autoinstall, CloudConfig, Kickstart, Preseed}, "nobody can log in", "Every password is locked, and there is no key: the machine cannot be reached when it fails.", "add an SSH key, or a password's hash", "50"},
+
+	// What the machine is called.
+	{"hostname-illegal", Error, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB}, "a host name that is none", "Names outside of a-z, 0-9 and hyphens do not resolve, are lowered by kubeadm, or are cut; the validators take them.", "use labels of a-z, 0-9 and hyphens inside, at most 63 each and 64 in all", "3, 4, 5: run with Subiquity's validator and ksvalidator"},
+	{"hostname-default", Warning, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB}, "a host name that everybody has", "Two machines of this name overwrite each other in DNS, monitoring and the cluster.", "name the machine", "6"},
+	{"meta-data-instance", Error, []Format{MetaData}, "no instance-id", "Without one cloud-init does not take the data source.", "add instance-id, another one for each install", "1.1: code"},
+
+	// The network.
+	{"net-address-illegal", Error, []Format{Autoinstall, NetworkConfig, Kickstart, Preseed, AutoYaST, Agama}, "not an address", "Leading zeros are octal to some readers and refused by others; the rest is no address at all. ksvalidator takes 300.1.1.1.", "write an IPv4 or IPv6 address without leading zeros", "26: run with ksvalidator"},
+	{"net-prefix-missing", Error, []Format{Autoinstall, NetworkConfig, Kickstart, AutoYaST, Agama}, "an address without its network", "The installer refuses it, or takes /32 or the class of the address, and reaches no router.", "write ADDRESS/LENGTH, or --netmask in a kickstart", "23, 26"},
+	{"net-address-reserved", Error, []Format{Autoinstall, NetworkConfig, Kickstart, AutoYaST, Agama}, "an address that no machine has", "It is the network's own, its broadcast, the router's, or a group's.", "give the machine an address of its own", "23"},
+	{"net-gateway-outside", Error, []Format{Autoinstall, NetworkConfig, Kickstart, Agama}, "a router that cannot be reached", "The route is refused when the interface comes up: no network, in mid-install.", "correct the router or the prefix, or set on-link: true", "23"},
+	{"net-two-routers", Warning, inNetplan, "two default routes", "Which one is used depends on the order in which the interfaces come up.", "keep one, or give each a metric", "25"},
+	{"net-dns-missing", Warning, inNets, "a static address without name servers", "Every URL with a name in it fails.", "add nameservers", "25"},
+	{"net-mtu", Error, inNets, "an MTU that does not work", "IPv6 is switched off on a link below 1280.", "use 1280 to 9216, what every switch on the way carries", "25"},
+	{"net-vlan-id", Error, inNets, "a VLAN id that is none", "0 and 4095 are reserved by 802.1Q.", "use an id from 1 to 4094", "25"},
+	{"net-members", Error, inNetplan, "a bond or VLAN on nothing", "The interface is never made, or never gets a carrier.", "name its interfaces, or its link", "25"},
+	{"net-kernel-name", Warning, []Format{Autoinstall, NetworkConfig, Kickstart, AutoYaST, Agama}, "an interface by the kernel's name", "Names follow slots and drivers: after a repair, or under another kernel, the NIC is called otherwise and gets no address.", "match the MAC, and set-name; in a kickstart --device=MAC", "24"},
+	{"net-name-twice", Error, inNetplan, "two interfaces of one name", "One of both keeps another name, and which one changes.", "give each its own set-name", "24"},
+	{"net-name-long", Error, inNetplan, "a name that is too long", "The kernel's limit is 15 bytes.", "shorten it", "24"},
+	{"net-unknown-key", Error, inNetplan, "a key that netplan does not know", "netplan refuses the whole file, and no interface comes up. cloud-init schema calls such files valid.", "correct the key's spelling and indentation", "2: run with cloud-init schema and netplan"},
+	{"net-version", Error, inNetplan, "not version 2", "Version 1 is another language, which netplan does not read; without a version the file is passed over.", "write version: 2", "2"},
+	{"mac-illegal", Error, inNets, "not one NIC's address", "No interface matches.", "write six bytes in hex with colons, in quotes", "7"},
+	{"mac-local", Warning, inNets, "a MAC that software made up", "Bonds, bridges and virtual machines make them up, and they may be another one after a reboot.", "use the address that the NIC's maker gave, unless the machine is virtual", "7"},
+	{"mac-twice", Error, inNetplan, "one MAC for two interfaces", "Both match the same NIC, and one of them never comes up.", "correct one of both", "7"},
+
+	// Secrets.
+	{"secret-private-key", Error, nil, "a private key", "Whoever reads the seed has it.", "make keys on the machine, and let the seed carry public ones only", "29"},
+	{"secret-join-token", Error, nil, "a token that admits to a cluster", "Such tokens admit any machine, under any name; k3s' server token never expires, and is the whole cluster.", "let first boot ask for a token of its own, that lives for minutes", "30: run with kube-apiserver 1.35"},
+	{"secret-in-url", Error, nil, "user and password in a URL", "URLs stand in logs, in /proc and in evidence.", "serve it by a path that cannot be guessed, or let the machine prove itself", "32"},
+	{"secret-on-cmdline", Error, inCmdlines, "a secret on the command line", "Everybody on the machine can read /proc/cmdline, and it stands in DHCP, logs and captures.", "fetch it later, over HTTPS", "32"},
+	{"secret-world-readable", Warning, []Format{Autoinstall, CloudConfig}, "a secret that everybody may read", "Any account of the machine can read the file.", "set permissions: \"0600\"", "32"},
+	{"join-ca-unpinned", Error, nil, "a cluster that is not checked", "Whoever answers in its place gets the machine.", "pin the CA: caCertHashes sha256:..., or k3s' K10 form", "31"},
+
+	// Where things come from.
+	{"source-unpinned", Warning, nil, "a source that moves", "Two machines of one bundle get different packages, and nobody can say which.", "use a snapshot or a mirror of your own, with a date or a version in its path", "34"},
+	{"source-unverified", Error, nil, "what is fetched is not verified", "Whoever sits on the way chooses what is installed.", "import the right key or CA, and drop the option", "36"},
+	{"source-checksum-missing", Error, []Format{Kickstart, Ignition}, "no checksum", "The installer takes whatever comes; ksvalidator does not ask for a checksum, nor look at its value.", "add its SHA-256", "35: run with ksvalidator"},
+
+	// Hooks.
+	{"hook-failure-ignored", Warning, []Format{Kickstart, Preseed}, "a hook whose failure is passed over", "Only Subiquity stops when a hook fails. Debian's installer shows it and goes on, Anaconda needs --erroronfail: a gate that cannot end the machine is none.", "let the hook itself report and power off: ... || poweroff -f", "0.5: code"},
+	{"hook-failure-unreported", Warning, inSubiquity, "nobody learns of an error", "After an error the live system stays up for ever, and is silent.", "add error-commands that report", "1.1: code"},
+	{"hook-pipe-to-shell", Warning, nil, "a download into a shell", "If the connection breaks, the first half has run.", "fetch into a file, compare its digest, then run it", "48"},
+	{"hook-bashism", Warning, []Format{Preseed}, "bash in Debian's installer", "The installer's shell is busybox: the hook fails, is shown, and passed over.", "write for a POSIX shell, and try busybox sh -n", "48"},
+	{"hook-no-interpreter", Error, []Format{Shell, IPXE}, "no #! line", "Without it what runs the file is chance, or nothing does.", "begin with #!/bin/sh, or #!ipxe", "48"},
+
+	// How it is written.
+	{"syntax", Error, nil, "the file cannot be read", "The installer asks, or stops.", "correct the line", "41, 46, 47"},
+	{"format-not-linted", Error, nil, "nothing was judged", "Silence would be taken for praise.", "say the format with --format, or use the format's own validator", "use"},
+	{"value-kind", Error, nil, "a value of another kind", "The reader stops, or passes over it.", "correct the indentation, or the kind of the value", "41"},
+	{"key-twice", Error, []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig, Agama, Ignition, Preseed}, "one key twice", "The last one wins, without a word.", "remove one", "41: run with PyYAML"},
+	{"yaml-not-text", Error, inTrees, "a word that is not text", "PyYAML reads YAML 1.1, in which no, on, 010, 1.10 and 2026-01-01 are no text. cloud-init then refuses the value, or takes another one.", "put it in double quotes", "41: run with PyYAML and cloud-init"},
+	{"yaml-sexagesimal", Error, inYAML, "a MAC that is a number", "PyYAML reads 52:54:00:12:34:56 without quotes as 41135085296: no interface matches. With a letter in it, the same line works.", "put it in double quotes", "0.10: run with PyYAML"},
+	{"yaml-anchor", Warning, inYAML, "an alias", "Who changes the one place changes the other, and what the installer writes back has neither.", "write the value out", "41"},
+	{"yaml-second-document", Error, inYAML, "a second document", "Nobody reads it.", "remove the line ---, or the file's other half", "41"},
+	{"template-leftover", Error, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, NetworkConfig, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB}, "a template that was not filled in", "The marker is taken for the value.", "fill it in", "49"},
+	{"text-bom", Error, nil, "a byte order mark", "#cloud-config, #_preseed_V1 and #! are then not at the beginning, and not seen.", "save the file as UTF-8 without BOM", "41"},
+	{"text-cr", Error, nil, "line ends of Windows", "The carriage return is a part of the value: of a host name, a URL, a hash.", "save the file with line feeds only", "41, 46"},
+	{"text-control", Error, nil, "a control character", "Readers stop there, or take it for a part of the value.", "remove it", "49"},
+	{"text-invisible", Error, nil, "an invisible character", "It came by copying from a page, and is a part of the value.", "type the line anew", "5"},
+	{"text-not-utf8", Error, nil, "not UTF-8", "Readers stop there.", "save the file as UTF-8", "41"},
+	{"cloud-config-header", Error, []Format{Autoinstall, CloudConfig}, "the first line is not #cloud-config", "cloud-init does not know the file, and passes over it: a session that asks everything.", "make #cloud-config the first line, alone", "41"},
+	{"cloud-config-unknown-key", Error, []Format{Autoinstall, CloudConfig}, "a key that cloud-init does not know", "It is passed over. cloud-init schema of Debian 12 lets it pass.", "correct its spelling and indentation", "42: run with cloud-init 22.4"},
+	{"autoinstall-missing", Error, inSubiquity, "no autoinstall", "Without the key the installer asks everything, and waits.", "put the answers below autoinstall:", "42: code"},
+	{"autoinstall-unknown-key", Error, inSubiquity, "a key that Subiquity does not know", "It is passed over with a warning: late-commands that never run, for example.", "correct its spelling and indentation", "42: run with Subiquity's validator, which says Success"},
+	{"autoinstall-version", Error, inSubiquity, "version is not 1", "The installer stops.", "write version: 1, without quotes", "42"},
+	{"autoinstall-identity", Error, inSubiquity, "the account is not complete", "The installer stops late, or asks.", "give identity.hostname, username and password, or user-data", "2: code"},
+	{"autoinstall-hostname", Warning, inSubiquity, "a name without effect", "Subiquity writes preserve_hostname: true.", "put it into identity.hostname", "1.1: code"},
+	{"autoinstall-interactive", Error, inSubiquity, "questions", "The installer waits at the screen, and reports nothing.", "remove interactive-sections", "42: code"},
+	{"autoinstall-reporting-type", Error, inSubiquity, "a reporter that does not exist", "The installer ends with a KeyError; rsyslog and none are documented, and do.", "use webhook, print, log or journald", "43: run with Subiquity's own code"},
+	{"autoinstall-reporting-key", Error, inSubiquity, "a key that a reporter does not take", "The installer ends with a TypeError.", "remove it", "43: run with Subiquity's own code"},
+	{"autoinstall-apt-fallback", Warning, inSubiquity, "another source in silence", "If the mirror does not answer, the installer takes what is on the medium.", "set apt.fallback: abort", "1.1: code"},
+	{"autoinstall-refresh", Warning, inSubiquity, "the installer replaces itself", "Two installs of one bundle are made by different installers.", "set refresh-installer.update: false", "1.1: code"},
+	{"kickstart-command-missing", Error, []Format{Kickstart}, "a command is missing", "Anaconda asks, or with inst.cmdline stops. pykickstart calls a file with nothing but text valid.", "add the command", "45: run with ksvalidator"},
+	{"kickstart-source-missing", Warning, []Format{Kickstart}, "no source", "Without inst.repo on the command line the installer asks.", "add url, liveimg or ostreecontainer", "45: run with ksvalidator"},
+	{"kickstart-section-end", Error, []Format{Kickstart}, "a section without its end", "What follows is a part of the script, or the file is refused.", "end every section with %end", "45"},
+	{"kickstart-unknown-command", Error, []Format{Kickstart}, "a command that does not exist", "The file is refused, after the machine was started.", "correct its spelling", "45"},
+	{"kickstart-command-version", Error, []Format{Kickstart}, "a command of another release", "The release that #version names does not take it.", "write what that release takes", "45: run with ksvalidator"},
+	{"kickstart-hash-cut", Error, []Format{Kickstart}, "a # that cuts the line", "A password, a URL or a key is cut there, and half of it is taken.", "put the word in double quotes", "45: run with pykickstart"},
+	{"kickstart-key-unquoted", Error, []Format{Kickstart}, "an SSH key without quotes", "The words behind the first blank are unknown arguments: the file is refused.", "write sshkey --username=NAME \"KEY\"", "45: run with pykickstart"},
+	{"kickstart-reqpart-autopart", Error, []Format{Kickstart}, "reqpart and autopart", "They exclude each other.", "remove reqpart: autopart makes what firmware needs", "1.2: run with pykickstart"},
+	{"kickstart-include", Warning, []Format{Kickstart}, "a part that is not here", "What is made or fetched on the machine is judged by nobody.", "lint what it includes too", "45"},
+	{"preseed-header", Error, []Format{Preseed}, "no #_preseed_V1", "The installer does not take the file for a preseed.", "make #_preseed_V1 the first line", "46"},
+	{"preseed-double-blank", Error, []Format{Preseed}, "a second blank before the value", "It is a part of the value: \" true\" is not true.", "put one blank before the value", "46: code"},
+	{"preseed-continuation", Error, []Format{Preseed}, "a blank behind a backslash", "The line is not continued: half a command is the answer.", "remove the blank", "46"},
+	{"preseed-type", Error, []Format{Preseed}, "a type that does not exist", "The answer is not taken. debconf-set-selections -c says so, and exits with 0.", "use string, boolean, select, multiselect, password or note", "46: run with debconf"},
+	{"preseed-unknown-question", Warning, []Format{Preseed}, "a question that nobody asks", "The one that was meant is asked, or a default answers it. debconf-set-selections knows no questions.", "correct its spelling", "46: run with debconf"},
+	{"preseed-answer-missing", Warning, []Format{Preseed}, "a question that waits", "The installer asks before it writes the disk, and waits.", "answer it, here or in a file that this one is included in", "1.3: code"},
+	{"autoyast-unknown-section", Error, []Format{AutoYaST}, "a section that does not exist", "It is passed over; the schema lets it pass.", "correct its spelling", "47: run with jing"},
+	{"autoyast-config-type", Error, []Format{AutoYaST}, "an element without its type", "YaST reads text where it wants a list or a boolean, and stops or takes it for true.", "add config:type", "47"},
+	{"autoyast-confirm", Error, []Format{AutoYaST}, "the installer waits", "It shows its proposal, and waits for somebody.", "set general/mode/confirm to false", "1.4: code"},
+	{"agama-unknown-key", Error, []Format{Agama}, "a key that Agama does not know", "The profile is refused, and the installer asks.", "correct its spelling", "1.5: code"},
+	{"agama-questions", Warning, []Format{Agama}, "questions wait", "Without the policy auto every question that comes up waits for somebody.", "set questions.policy to auto", "1.5: code"},
+	{"ignition-version", Error, []Format{Ignition}, "not a version of Ignition", "The machine stops in its initramfs.", "write 3.4.0, or what the system's Ignition reads", "1.6: run with ignition-validate"},
+	{"ignition-unknown-key", Error, []Format{Ignition}, "a key that Ignition does not know", "It is passed over; the JSON schema lets it pass.", "correct its spelling", "1.6: run"},
+	{"ignition-mode", Error, []Format{Ignition}, "a mode that is decimal", "JSON has no octal numbers: 644 is 01204.", "write 420 for 0644, 384 for 0600, 493 for 0755", "1.6: run with butane"},
+
+	// The kernel's command line.
+	{"cmdline-length", Error, inCmdlines, "a command line that is cut", "x86 kernels keep 2047 bytes; Debian's installer panics beyond 32 arguments.", "make it shorter: answers belong into the seed", "44: code"},
+	{"cmdline-autoinstall-missing", Error, inCmdlines, "no word autoinstall", "Subiquity asks whether to go on, and waits for ever.", "add the word autoinstall", "44: code"},
+	{"cmdline-seed-slash", Error, inCmdlines, "a seed's URL without its slash", "cloud-init before 23.1 appends user-data to it as it is, and finds nothing; with a query, later ones too.", "end the URL with /, and give it no query", "44: code"},
+	{"cmdline-cloud-config-url", Warning, inCmdlines, "the medium is loaded twice", "url= is also cloud-init's: it loads the medium once more, into RAM, and is killed for it.", "add cloud-config-url=/dev/null", "44: cloud-init issues 3893 and 6836"},
+	{"cmdline-quote", Error, []Format{IPXE}, "quotes in iPXE", "iPXE has no quoting: the kernel gets the quotes as a part of the value.", "write the value bare", "44: code"},
+	{"cmdline-semicolon", Error, []Format{GRUB}, "a ; that GRUB takes", "The ; ends GRUB's command: ds=nocloud reaches the kernel without the URL of its seed, and the installer asks.", "put the argument in single quotes", "44: code"},
+	{"cmdline-unexpanded", Error, []Format{CommandLine}, "a variable that was not expanded", "The kernel gets the text.", "expand it", "44"},
+	{"cmdline-autoyast-slash", Error, inCmdlines, "AutoYaST is sent to a directory", "A URL that ends with / means rules and classes.", "name the profile", "44: code"},
+	{"cmdline-ks-asks", Warning, inCmdlines, "Anaconda asks", "Without inst.cmdline what is missing is a question at the screen.", "add inst.cmdline", "1.2: code"},
+}
