@@ -202,7 +202,7 @@ func (a *app) lintTell(res lintResult, run lintRun) error {
 		return err
 	}
 	if errs > 0 || run.strict && warns > 0 {
-		return lane.Errorf(lane.Refused, "lint finds %d errors and %d warnings", errs, warns)
+		return lane.Errorf(lane.Refused, "lint finds %s and %s", counted(errs, "error"), counted(warns, "warning"))
 	}
 	return nil
 }
@@ -217,5 +217,5 @@ func showLint(w io.Writer, res lintResult, errs, warns int) {
 	for _, v := range res.Validators {
 		fmt.Fprintf(w, "%s: %s\n", v.Program, cmp.Or(v.Missing, fmt.Sprintf("ran on %d files", v.Files)))
 	}
-	fmt.Fprintf(w, "%d files: %d errors, %d warnings\n", len(res.Linted), errs, warns)
+	fmt.Fprintf(w, "%s: %s, %s\n", counted(len(res.Linted), "file"), counted(errs, "error"), counted(warns, "warning"))
 }
