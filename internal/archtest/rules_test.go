@@ -18,7 +18,7 @@ func rooms() map[string]room {
 	return map[string]room{
 		"cmd/bootlane":        {imports: []string{"internal/cli"}, budget: 40, why: "main hands over at once"},
 		"cmd/bootlane-agent":  {imports: []string{"internal/agent"}, budget: 40, why: "main hands over at once; the agent must stay small enough for RAM"},
-		"internal/lane":       {leaf: true, budget: 3300, why: "the domain knows nobody"},
+		"internal/lane":       {leaf: true, budget: 3500, why: "the domain knows nobody"},
 		"internal/strictyaml": {leaf: true, budget: 400, why: "a reader of files, not of machines"},
 		"internal/archtest":   {leaf: true, budget: 0, why: "tests only"},
 		"internal/script":     {budget: 340},
