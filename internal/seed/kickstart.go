@@ -58,7 +58,7 @@ func (in Input) checkKickstart() (out []string) {
 		out = append(out, "bundle.tree: Anaconda needs the image of a DVD, or a pinned http:// mirror in its place")
 	}
 	if a.Major == 8 && strings.HasPrefix(in.Site.PasswordHash, "$y$") {
-		out = append(out, "site.passwordHash: release 8 does not know hashes of type $y$: make one with `mkpasswd -m sha-512`")
+		out = append(out, in.path("passwordHash")+": release 8 does not know hashes of type $y$: make one with `mkpasswd -m sha-512`")
 	}
 	return out
 }

@@ -27,37 +27,13 @@ var templates = template.Must(template.New("").Option("missingkey=error").
 	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") },
 		"commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
 
-// Site is what all hosts share.
-type Site struct {
-	Domain       string   `yaml:"domain"`
-	User         string   `yaml:"user"`         // the one administrator, with sudo
-	PasswordHash string   `yaml:"passwordHash"` // crypt(3) hash: $6$… or $y$…; empty locks the password
-	SSHKeys      []string `yaml:"sshKeys"`
-	Locale       string   `yaml:"locale"`
-	Keyboard     string   `yaml:"keyboard"`
-	Timezone     string   `yaml:"timezone"`
-	NTP          []string `yaml:"ntp"`
-}
-
-// WithDefaults fills in what is not set.
-func (s Site) WithDefaults() Site {
-	set := func(v *string, d string) {
-		if *v == "" {
-			*v = d
-		}
-	}
-	set(&s.User, "ops")
-	set(&s.Locale, "en_US.UTF-8")
-	set(&s.Keyboard, "us")
-	set(&s.Timezone, "Etc/UTC")
-	return s
-}
-
 // Input is everything a document is made of.
 type Input struct {
 	Host   lane.Host
 	Bundle lane.Bundle
 	Site   Site
+	// Origins say where the values of Site stand, for whoever has to mend one.
+	Origins []lane.Origin
 	// Scripts are the bundle's first-boot scripts, in order.
 	Scripts []Script
 	Base    string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
@@ -89,7 +65,6 @@ const (
 // Documents returns everything that the bundle's installer reads for this host,
 // by name. An error means that the input cannot be rendered safely.
 func Documents(in Input) ([]Document, error) {
-	in.Site = in.Site.WithDefaults()
 	if err := in.check(); err != nil {
 		return nil, err
 	}
@@ -120,7 +95,6 @@ func Documents(in Input) ([]Document, error) {
 // KernelArgs returns the kernel arguments that lead the installer to its
 // documents, without initrd=. boot is the MAC the machine booted from.
 func KernelArgs(in Input, boot lane.MAC) string {
-	in.Site = in.Site.WithDefaults()
 	bootif := ""
 	if boot != "" {
 		bootif = " BOOTIF=01-" + boot.Hyphens()
@@ -278,10 +252,7 @@ func (in Input) check() error {
 	bad := func(field, format string, args ...any) {
 		problems = append(problems, field+": "+fmt.Sprintf(format, args...))
 	}
-	for _, f := range []struct{ name, v string }{
-		{"site.domain", in.Site.Domain}, {"site.user", in.Site.User}, {"site.passwordHash", in.Site.PasswordHash}, {"site.locale", in.Site.Locale},
-		{"site.keyboard", in.Site.Keyboard}, {"site.timezone", in.Site.Timezone}, {"site.sshKeys", strings.Join(in.Site.SSHKeys, "")},
-		{"serial", in.Host.Identity.Serial}, {"disk", in.Host.Run.Disk.String()}} {
+	for _, f := range []struct{ name, v string }{{"serial", in.Host.Identity.Serial}, {"disk", in.Host.Run.Disk.String()}} {
 		if f.v != lane.Clean(f.v, len(f.v)) {
 			bad(f.name, "has control characters or blanks at an end")
 		}
@@ -299,7 +270,9 @@ func (in Input) check() error {
 	if !baseURL.MatchString(in.Base) {
 		bad("base", "%q is not http://ADDRESS:PORT/run/CAPABILITY", in.Base)
 	}
-	problems = append(problems, in.Site.Validate()...)
+	for _, p := range in.Site.validate() {
+		bad(in.path(p.Field), "%s", p.Message)
+	}
 	problems = append(problems, in.checkBundle()...)
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
