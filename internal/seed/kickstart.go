@@ -42,6 +42,15 @@ func (v view) Target() string {
 	return "/target"
 }
 
+// ByProxy is the option by which Anaconda fetches packages of a mirror through the site's
+// proxy. A bundle's tree is our own: the way there is direct.
+func (v view) ByProxy() string {
+	if v.Site.Proxy == "" || v.Bundle.Mirror == "" {
+		return ""
+	}
+	return " --proxy=" + v.Site.Proxy
+}
+
 // Before9 reports whether it is release 8 of RHEL or its kin, which lacks what later ones have.
 func (v view) Before9() bool { return v.Anaconda.Major == 8 }
 

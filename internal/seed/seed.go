@@ -202,6 +202,15 @@ func (in Input) names() (short, domain string) {
 	return short, domain
 }
 
+// Direct is what keeps an installer's proxy, which it may have in its environment, from being
+// used by the command that follows.
+func (v view) Direct() string {
+	if v.Site.Proxy == "" {
+		return ""
+	}
+	return "http_proxy= "
+}
+
 // FromImage reports whether the system was written as an image: then first boot
 // does what an installer would have done.
 func (v view) FromImage() bool { return v.Bundle.Seed == lane.SeedImage }
@@ -287,12 +296,37 @@ func (in Input) checkBundle() []string {
 			out = append(out, "bundle."+m.name+": "+m.v+" is not http://HOST/DIRECTORY")
 		}
 	}
-	if in.Bundle.Seed == lane.SeedKickstart {
+	switch in.Bundle.Seed {
+	case lane.SeedKickstart:
 		return append(out, in.checkKickstart()...)
-	}
-	if in.Bundle.Seed != lane.SeedPreseed {
+	case lane.SeedNoCloud:
+		if len(in.Site.Packages) > 0 && in.Bundle.Mirror == "" {
+			out = append(out, in.path("packages")+": the bundle pins no mirror, and the installer would take them from wherever it likes: set `mirror` in the bundle's bundle.yaml, and build it with a new version")
+		}
 		return out
+	case lane.SeedImage:
+		return append(out, in.checkImage()...)
+	case lane.SeedPreseed:
+		return append(out, in.checkPreseed()...)
 	}
+	return out
+}
+
+// checkImage refuses what an image has of its own: it is written as it is.
+func (in Input) checkImage() (out []string) {
+	for _, f := range []struct {
+		name string
+		list []string
+		mend string
+	}{{"packages", in.Site.Packages, "install them in the image, or by a firstBoot script of the bundle"}, {"kernelArgs", in.Site.KernelArgs, "set them in the image's boot loader"}} {
+		if len(f.list) > 0 {
+			out = append(out, fmt.Sprintf("%s: an image is written as it is: %s, and say `%s: []` for this host or its role", in.path(f.name), f.mend, f.name))
+		}
+	}
+	return out
+}
+
+func (in Input) checkPreseed() (out []string) {
 	if in.Bundle.Mirror == "" {
 		out = append(out, "bundle.mirror: the Debian installer needs a pinned http:// mirror: set `mirror` in the bundle's bundle.yaml, and build it with a new version")
 	}
