@@ -182,6 +182,7 @@ type evidence interface {
 	WhatIf(ctx context.Context, id lane.HostID) ([]lane.Foresight, error)
 	WhatIfAll(ctx context.Context) (lane.Census, error)
 	Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, error)
+	Explain(ctx context.Context, id lane.HostID) ([]lane.Origin, error)
 }
 
 // DHCP is what the API needs of the DHCP server. Release: NotFound when nobody has the address.

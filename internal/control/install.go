@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,4 +31,17 @@ func (c *Control) unknownRole(h lane.Host) string {
 		return ""
 	}
 	return fmt.Sprintf("%q is not among the configured `roles`: %s", h.Role, strings.Join(slices.Sorted(maps.Keys(c.Roles)), ", "))
+}
+
+// Explain returns what a host's installed system would get, and which level says so.
+func (c *Control) Explain(ctx context.Context, id lane.HostID) ([]lane.Origin, error) {
+	h, err := c.record(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if why := c.unknownRole(h); why != "" {
+		return nil, refuse("nobody can say what "+string(id)+" gets", []lane.Problem{{Field: "role", Message: why}})
+	}
+	_, origins := c.installed(h)
+	return origins, nil
 }
