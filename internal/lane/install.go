@@ -145,6 +145,9 @@ var (
 	proxyURL  = regexp.MustCompile(`^http://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/?$`)
 )
 
+// DomainName reports whether s is the name of a host or a domain, in lower case.
+func DomainName(s string) bool { return domainRE.MatchString(s) }
+
 // Validate returns every problem of what the level says. Fields are its keys.
 func (i InstallOptions) Validate() []Problem {
 	var out []Problem
@@ -193,7 +196,7 @@ func (i InstallOptions) validateLists() []Problem {
 	}
 	each("sshKeys", i.SSHKeys, badKey)
 	each("ntp", i.NTP, func(v string) string {
-		if _, err := netip.ParseAddr(v); err == nil || domainRE.MatchString(v) {
+		if _, err := netip.ParseAddr(v); err == nil || DomainName(v) {
 			return ""
 		}
 		return fmt.Sprintf("%q is not an address or host name", v)

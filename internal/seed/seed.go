@@ -267,7 +267,7 @@ func (in Input) check() error {
 		}
 	}
 	for _, f := range []struct{ name, v string }{{"id", string(in.Host.ID)}, {"hostname", in.Host.Hostname}} {
-		if !domainRE.MatchString(f.v) {
+		if !lane.DomainName(f.v) {
 			bad(f.name, "%q is not a host name", f.v)
 		}
 	}

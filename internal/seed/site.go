@@ -13,7 +13,6 @@ var (
 	baseURL   = regexp.MustCompile(`^http://[A-Za-z0-9.:\[\]-]+/run/[a-z0-9-]+$`)
 	plainWord = regexp.MustCompile(`^[A-Za-z0-9._+-]+$`)
 	codename  = regexp.MustCompile(`^[a-z]+$`)
-	domainRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 )
 
 // Site is what one installed system gets, when all levels have spoken.
