@@ -208,3 +208,8 @@ func (c *Client) WhatIfAll(ctx context.Context) (lane.Census, error) {
 func (c *Client) Render(ctx context.Context, id string) ([]lane.Rendered, error) {
 	return get[[]lane.Rendered](ctx, c, hostPath(id, "/render"))
 }
+
+// Explain returns what a host's installed system gets, and which level says so.
+func (c *Client) Explain(ctx context.Context, id string) ([]lane.Origin, error) {
+	return get[[]lane.Origin](ctx, c, hostPath(id, "/seed"))
+}

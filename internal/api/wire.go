@@ -20,16 +20,17 @@ type Inventory struct {
 
 // HostSpec is one machine of the inventory file.
 type HostSpec struct {
-	ID       string            `yaml:"id" json:"id"`
-	Identity lane.Identity     `yaml:"identity" json:"identity"`
-	Arch     string            `yaml:"arch,omitempty" json:"arch,omitempty"`
-	Role     string            `yaml:"role,omitempty" json:"role,omitempty"`
-	Hostname string            `yaml:"hostname,omitempty" json:"hostname,omitempty"`
-	Bundle   string            `yaml:"bundle,omitempty" json:"bundle,omitempty"`
-	Disk     lane.DiskSelector `yaml:"disk,omitempty" json:"disk,omitzero"`
-	Network  NetworkSpec       `yaml:"network,omitempty" json:"network,omitzero"`
-	Boot     lane.BootOptions  `yaml:"boot,omitempty" json:"boot,omitzero"`
-	Labels   map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
+	ID       string              `yaml:"id" json:"id"`
+	Identity lane.Identity       `yaml:"identity" json:"identity"`
+	Arch     string              `yaml:"arch,omitempty" json:"arch,omitempty"`
+	Role     string              `yaml:"role,omitempty" json:"role,omitempty"`
+	Hostname string              `yaml:"hostname,omitempty" json:"hostname,omitempty"`
+	Bundle   string              `yaml:"bundle,omitempty" json:"bundle,omitempty"`
+	Disk     lane.DiskSelector   `yaml:"disk,omitempty" json:"disk,omitzero"`
+	Network  NetworkSpec         `yaml:"network,omitempty" json:"network,omitzero"`
+	Boot     lane.BootOptions    `yaml:"boot,omitempty" json:"boot,omitzero"`
+	Install  lane.InstallOptions `yaml:"install,omitempty" json:"install,omitzero"` // over its role's and the site's
+	Labels   map[string]string   `yaml:"labels,omitempty" json:"labels,omitempty"`
 }
 
 // NetworkSpec is how a machine is addressed.
@@ -40,7 +41,7 @@ type NetworkSpec struct {
 
 // Host returns the record that the spec describes. A problem names its field.
 func (s HostSpec) Host() (lane.Host, []lane.Problem) {
-	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Boot: s.Boot, Labels: s.Labels}
+	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Boot: s.Boot, Install: s.Install, Labels: s.Labels}
 	var out []lane.Problem
 	for _, a := range []struct {
 		field, text, like string
@@ -181,6 +182,7 @@ type evidence interface {
 	WhatIf(ctx context.Context, id lane.HostID) ([]lane.Foresight, error)
 	WhatIfAll(ctx context.Context) (lane.Census, error)
 	Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, error)
+	Explain(ctx context.Context, id lane.HostID) ([]lane.Origin, error)
 }
 
 // DHCP is what the API needs of the DHCP server. Release: NotFound when nobody has the address.
@@ -206,9 +208,10 @@ type Recording struct {
 	PCAPNG []byte `json:"pcapng"`
 }
 
-// public returns the record as operators see it: without the capability of its run.
+// public returns the record as operators see it: without the capability of its run, and of
+// a password's hash only the kind.
 func public(h lane.Host) lane.Host {
-	h.Run.Capability = ""
+	h.Run.Capability, h.Install = "", h.Install.Masked()
 	return h
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +18,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"bootlane/internal/lane"
-	"bootlane/internal/seed"
 	"bootlane/internal/strictyaml"
 )
 
@@ -31,7 +32,9 @@ type Config struct {
 	TFTP     TFTP             `yaml:"tftp"`
 	Policy   Policy           `yaml:"policy"`
 	Bundles  Bundles          `yaml:"bundles,omitempty"`
-	Site     seed.Site        `yaml:"site"`
+	// Site is what installed systems get, Roles what those of a role get in its place.
+	Site  lane.InstallOptions            `yaml:"site"`
+	Roles map[string]lane.InstallOptions `yaml:"roles,omitempty"`
 	// SecureBoot is what is known of firmware that takes signed code only.
 	SecureBoot SecureBoot `yaml:"secureBoot,omitempty"`
 	Log        string     `yaml:"log"` // debug, info, warn, error
@@ -194,10 +197,6 @@ func (c Config) withDefaults() Config {
 		// Where Debian's package ipxe puts them.
 		c.Loaders = map[string]Files{"x86_64-uefi": {"/usr/lib/ipxe/snponly.efi", "/usr/lib/ipxe/ipxe.efi"}, "x86_64-bios": {"/usr/lib/ipxe/undionly.kpxe", "/usr/lib/ipxe/ipxe.pxe"}}
 	}
-	c.Site = c.Site.WithDefaults()
-	if c.Site.Domain == "" && len(c.Networks) > 0 {
-		c.Site.Domain = c.Networks[0].Domain
-	}
 	return c
 }
 
@@ -244,14 +243,35 @@ func (c Config) check() []lane.Problem {
 	if c.Policy.BootRetry != 0 && (c.Policy.BootRetry < time.Second || c.Policy.BootRetry > 10*time.Minute) {
 		bad("policy.bootRetry", "%s: from 1s to 10m", c.Policy.BootRetry)
 	}
-	for _, p := range c.Site.Validate() {
-		field, msg, _ := strings.Cut(p, ": ")
-		bad(field, "%s", msg)
-	}
+	out = append(out, c.checkInstalled()...)
 	if level(c.Log) == nil {
 		bad("log", "%q: use debug, info, warn or error", c.Log)
 	}
 	return out
+}
+
+var roleName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$`)
+
+// checkInstalled looks at what the site and its roles say of installed systems.
+func (c Config) checkInstalled() []lane.Problem {
+	var out findings
+	look := func(at string, i lane.InstallOptions) {
+		for _, p := range i.Validate() {
+			out.bad(at+"."+p.Field, "%s", p.Message)
+		}
+	}
+	look("site", c.Site)
+	if c.Site.Domain == nil && len(c.Networks) > 0 { // then it is the first network's
+		look("networks[0]", lane.InstallOptions{Domain: &c.Networks[0].Domain})
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Roles)) {
+		if !roleName.MatchString(name) {
+			out.bad("roles", "%q is not a role: letters, digits and inner - or _, at most 63, as the `role` of hosts", name)
+			continue
+		}
+		look("roles."+name, c.Roles[name])
+	}
+	return out.list
 }
 
 // check looks at the bounds; 0 is the default of each.

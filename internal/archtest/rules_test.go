@@ -18,7 +18,7 @@ func rooms() map[string]room {
 	return map[string]room{
 		"cmd/bootlane":        {imports: []string{"internal/cli"}, budget: 40, why: "main hands over at once"},
 		"cmd/bootlane-agent":  {imports: []string{"internal/agent"}, budget: 40, why: "main hands over at once; the agent must stay small enough for RAM"},
-		"internal/lane":       {leaf: true, budget: 3300, why: "the domain knows nobody"},
+		"internal/lane":       {leaf: true, budget: 3500, why: "the domain knows nobody"},
 		"internal/strictyaml": {leaf: true, budget: 400, why: "a reader of files, not of machines"},
 		"internal/archtest":   {leaf: true, budget: 0, why: "tests only"},
 		"internal/script":     {budget: 340},
@@ -51,7 +51,7 @@ func rooms() map[string]room {
 		"internal/tftp":            {imports: []string{"internal/udp"}, budget: 1450, why: "serves names and bytes; what they mean is not its business. 1350 until it had to keep its places from forged requests"},
 		"internal/httpboot": {imports: []string{"internal/script", "internal/seed", "internal/iso"}, budget: 700,
 			why: "writes the retry script when nobody can decide, and the media type of a seed; an installer tree is served out of its image"},
-		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose", "internal/migrate", "internal/uefi", "internal/lint"}, budget: 2800,
+		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose", "internal/migrate", "internal/uefi", "internal/lint"}, budget: 2900,
 			why: "the pure packages only: it names the store it needs itself. 2750 until its preflight linted"},
 		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 850, why: "inventory files are written by people"},
 		"internal/lab": {imports: []string{"internal/api", "internal/pcap"}, budget: 2950, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves"},

@@ -272,6 +272,11 @@ func showHost(w io.Writer, h lane.Host) {
 	row("asset tag", h.Identity.AssetTag)
 	row("rack", strings.Trim(h.Identity.Rack+" "+h.Identity.Unit, " "))
 	row("bmc", h.Identity.BMC)
+	for _, f := range h.Install.Fields() {
+		if f.Set {
+			row("install."+f.Name, f.String())
+		}
+	}
 	if r := h.Run; r.ID != "" {
 		status := "open until " + when(r.Deadline)
 		if !r.Open {

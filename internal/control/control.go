@@ -20,7 +20,6 @@ import (
 
 	"bootlane/internal/lane"
 	"bootlane/internal/script"
-	"bootlane/internal/seed"
 	"bootlane/internal/uefi"
 )
 
@@ -80,9 +79,12 @@ type Config struct {
 	Policy   lane.Policy
 	// BundlePolicy is what the site wants of bundles, besides signatures.
 	BundlePolicy lane.BundlePolicy
-	Site         seed.Site
-	BaseURL      string // of the machines' HTTP listener, http://10.0.0.1:8080, where no request says how it is reached
-	Hold         script.Hold
+	// Site is what the configuration says of all installed systems, Roles what it says of those
+	// whose host has one of these roles.
+	Site    lane.InstallOptions
+	Roles   map[string]lane.InstallOptions
+	BaseURL string // of the machines' HTTP listener, http://10.0.0.1:8080, where no request says how it is reached
+	Hold    script.Hold
 	// HoldScreen gives held machines a boot loader, so that their screen shows why.
 	HoldScreen bool
 	Loaders    map[lane.Platform][]string // paths of each platform's boot loaders; the first is given when nobody asks for another
@@ -188,6 +190,9 @@ func (c *Control) siteProblems(h lane.Host) (out []lane.Problem) {
 	}
 	if why := c.unloadable(h); why != "" {
 		out = append(out, lane.Problem{Field: "boot.loader", Message: why})
+	}
+	if why := c.unknownRole(h); why != "" {
+		out = append(out, lane.Problem{Field: "role", Message: why})
 	}
 	return out
 }

@@ -17,7 +17,6 @@ import (
 	"bootlane/internal/control"
 	"bootlane/internal/lane"
 	"bootlane/internal/script"
-	"bootlane/internal/seed"
 	"bootlane/internal/store"
 	"bootlane/internal/store/sqlite"
 	"bootlane/internal/store/storetest"
@@ -72,7 +71,7 @@ func newRig(t *testing.T) *rig {
 	r.must(err)
 	loader := filepath.Join(r.dir, "snponly.efi")
 	r.must(os.WriteFile(loader, []byte("a loader"), 0o644))
-	r.Control = control.New(control.Config{Site: seed.Site{SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ops@example.org"}}, Store: r.store, Bundles: bundles, Now: r.clock, Rand: &counter{}, BaseURL: "http://10.0.0.1:8080",
+	r.Control = control.New(control.Config{Site: lane.InstallOptions{SSHKeys: []string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ops@example.org"}}, Store: r.store, Bundles: bundles, Now: r.clock, Rand: &counter{}, BaseURL: "http://10.0.0.1:8080",
 		Hold: script.Hold{Wait: 30 * time.Second, Then: "local-boot"}, HoldScreen: true, Networks: []control.Network{{Interface: "eno2", BaseURL: "http://10.0.0.1:8080", Subnet: lane.Subnet{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Server: netip.MustParseAddr("10.0.0.1"),
 			Routers: []netip.Addr{netip.MustParseAddr("10.0.0.254")}, DNS: []netip.Addr{netip.MustParseAddr("10.0.0.53")}}}},
 		Loaders: map[lane.Platform][]string{
@@ -515,7 +514,7 @@ func TestUnrecordedIsNotServed(t *testing.T) {
 // by the field that is to be mended, each by itself.
 func TestPreflightNamesTheField(t *testing.T) {
 	r := newRig(t)
-	r.Site.Timezone, r.Site.Locale = "Mars City", "no such thing"
+	r.Site.Timezone, r.Site.Locale = new("Mars City"), new("no such thing")
 	r.enrol(spec("node1"))
 	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "nocloud-1", Check: true})
 	for _, want := range []string{"\n  - site.timezone: \"Mars City\" is not a name like Europe/Berlin", "\n  - site.locale: \"no such thing\" is not a name"} {
@@ -532,7 +531,7 @@ func TestPreflightNamesTheField(t *testing.T) {
 // beside everything else.
 func TestPreflightLints(t *testing.T) {
 	r := newRig(t)
-	r.Site.User = "www-data" // a good name, and Debian's own
+	r.Site.User = new("www-data") // a good name, and Debian's own
 	bad := spec("node1")
 	bad.Disk = lane.DiskSelector{}
 	r.enrol(bad)

@@ -21,6 +21,9 @@ const secretStandIn = "capability-of-the-run"
 
 // seedProblems returns why the host's installer documents could not be written.
 func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
+	if c.unknownRole(h) != "" {
+		return nil // that is told, and what would be installed is not known
+	}
 	h.Run = lane.Run{ID: "r-preflight", Capability: secretStandIn, Disk: h.Disk, BundleName: b.Ref()}
 	var out []lane.Problem
 	in, err := c.documents(h, b, c.BaseURL)
@@ -39,8 +42,8 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	} else if err != nil {
 		out = append(out, lane.Problem{Field: "seed", Message: err.Error()})
 	}
-	if b.Seed != lane.SeedImage && !c.Site.Admits() {
-		out = append(out, lane.Problem{Field: "site", Message: "nobody could log in to the installed system: set site.sshKeys or site.passwordHash in the configuration"})
+	if b.Seed != lane.SeedImage && !in.Site.Admits() {
+		out = append(out, lane.Problem{Field: "site", Message: "nobody could log in to the installed system: set site.sshKeys or site.passwordHash in the configuration; `bootlane seed explain` shows what a role or the record says in their place"})
 	}
 	if n := c.home(h.Network.Address); b.Seed == lane.SeedPreseed && len(n.DNS) == 0 && !n.Proxy {
 		// No preseed answers this: the question comes before the preseed is fetched.

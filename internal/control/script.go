@@ -140,12 +140,17 @@ func (c *Control) base(f lane.Facts) string { return cmp.Or(f.Server, c.BaseURL)
 
 // input is what the seeds are made of, for a machine that reaches us at base.
 func (c *Control) input(h lane.Host, b lane.Bundle, base string) seed.Input {
-	return seed.Input{Host: h, Bundle: b, Site: c.Site, Base: base + lane.RunBase(h.Run.Capability)}
+	site, origins := c.installed(h)
+	return seed.Input{Host: h, Bundle: b, Site: site, Origins: origins, Base: base + lane.RunBase(h.Run.Capability)}
 }
 
-// documents is the same with the bundle's first-boot scripts.
+// documents is the same with the bundle's first-boot scripts. A role that the configuration
+// has lost since the grant ends it here: what it said would be missing without a word.
 func (c *Control) documents(h lane.Host, b lane.Bundle, base string) (seed.Input, error) {
 	in := c.input(h, b, base)
+	if why := c.unknownRole(h); why != "" {
+		return in, lane.Errorf(lane.Refused, "role: %s", why)
+	}
 	for _, name := range b.FirstBoot {
 		f, err := c.Bundles.Open(b.Files[name])
 		if err != nil {

@@ -17,7 +17,6 @@ import (
 	"bootlane/internal/bundle"
 	"bootlane/internal/control"
 	"bootlane/internal/lane"
-	"bootlane/internal/seed"
 	"bootlane/internal/store"
 )
 
@@ -172,7 +171,7 @@ func TestNobodyCouldLogIn(t *testing.T) {
 	r := newRig(t)
 	r.enrol(spec("node1"))
 	cfg := r.Config
-	cfg.Site = seed.Site{}
+	cfg.Site = lane.InstallOptions{}
 	closed := control.New(cfg)
 	_, err := closed.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "debian-preseed-1", By: "op:t"})
 	if lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), "site: nobody could log in") {

@@ -76,6 +76,7 @@ type Host struct {
 	Disk     DiskSelector      `json:"disk,omitzero"`
 	Network  Network           `json:"network,omitzero"`
 	Boot     BootOptions       `json:"boot,omitzero"`
+	Install  InstallOptions    `json:"install,omitzero"` // what it gets that differs from its role and the site
 	Labels   map[string]string `json:"labels,omitempty"`
 
 	Run     Run       `json:"run,omitzero"`      // the open run, or the last one

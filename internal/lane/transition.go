@@ -84,7 +84,7 @@ func (h Host) begin(verb Verb) (Host, error) {
 	if !Allowed(h.State, verb) {
 		return Host{}, Errorf(Refused, "%s is %s: cannot %s it now; %s", h.ID, h.State, verb, h.State.hint(verb))
 	}
-	h.Labels = maps.Clone(h.Labels)
+	h.Labels, h.Install = maps.Clone(h.Labels), h.Install.clone()
 	h.Identity.MACs = slices.Clone(h.Identity.MACs)
 	h.Run.Reports = maps.Clone(h.Run.Reports)
 	h.Dispute, h.Seen = slices.Clone(h.Dispute), h.Seen.clone()
@@ -188,7 +188,7 @@ func (h Host) changes(o Host) (out []string) {
 	field("address6", text(h.Network.Address6), text(o.Network.Address6))
 	field("boot", h.Boot.String(), o.Boot.String())
 	field("labels", labelText(h.Labels), labelText(o.Labels))
-	return out
+	return append(out, h.Install.changes(o.Install)...)
 }
 
 // place is where a machine stands and how it is reached.
@@ -214,12 +214,13 @@ func labelText(labels map[string]string) string {
 func (h *Host) inventory(spec Host) {
 	h.Identity, h.Arch, h.Role, h.Hostname = spec.Identity, spec.Arch, spec.Role, spec.Hostname
 	h.Bundle, h.Disk, h.Network, h.Boot, h.Labels = spec.Bundle, spec.Disk, spec.Network, spec.Boot, maps.Clone(spec.Labels)
-	h.Identity.MACs = slices.Clone(spec.Identity.MACs)
+	h.Identity.MACs, h.Install = slices.Clone(spec.Identity.MACs), spec.Install.clone()
 }
 
 func (h Host) sameInventory(o Host) bool {
 	return h.Identity.equal(o.Identity) && h.Arch == o.Arch && h.Role == o.Role && h.Hostname == o.Hostname &&
-		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network == o.Network && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels)
+		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network == o.Network && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels) &&
+		len(h.Install.changes(o.Install)) == 0
 }
 
 func (i Identity) equal(o Identity) bool {

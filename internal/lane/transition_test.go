@@ -22,6 +22,8 @@ func known() Host {
 	return Host{ID: "node-a", State: StateNew, Rev: 7, Arch: X86_64, Role: "worker", Hostname: "node-a.example.org", Bundle: "debian-12-1",
 		Identity: Identity{UUID: identityA.UUID, MACs: slices.Clone(identityA.MACs), Serial: "SN-A", AssetTag: "AT-A"},
 		Disk:     DiskSelector{Serial: "DISK-A"}, Network: Network{Address: netip.MustParseAddr("10.0.0.21")},
+		Install: InstallOptions{Domain: new("a.example"), User: new("ops"), PasswordHash: new(""), SSHKeys: []string{testKey}, Locale: new("C.UTF-8"), Keyboard: new("us"), Timezone: new("Etc/UTC"),
+			NTP: []string{"10.0.0.1"}, Packages: []string{"htop"}, KernelArgs: []string{"quiet"}, Proxy: new("")},
 		Labels: map[string]string{"rack": "r1"}, Changed: armedAt.Add(-time.Hour)}
 }
 
@@ -269,6 +271,13 @@ func scribble(h *Host) {
 	}
 	for k := range h.Labels {
 		h.Labels[k] = "scribble"
+	}
+	o := h.Install
+	for _, v := range []*string{o.Domain, o.User, o.PasswordHash, o.Locale, o.Keyboard, o.Timezone, o.Proxy} {
+		*v = "scribble"
+	}
+	for _, list := range [][]string{o.SSHKeys, o.NTP, o.Packages, o.KernelArgs} {
+		list[0] = "scribble"
 	}
 	for k := range h.Run.Reports {
 		h.Run.Reports[k] = 99
@@ -551,6 +560,7 @@ func TestUpdateEndsTheRun(t *testing.T) {
 		"role":     {func(h *Host) { h.Role = "other" }, false, "role: "},
 		"hostname": {func(h *Host) { h.Hostname = "other" }, false, "hostname: "},
 		"address":  {func(h *Host) { h.Network = Network{} }, false, "address: 10.0.0.21 -> -"},
+		"install":  {func(h *Host) { h.Install = InstallOptions{NTP: []string{}} }, false, "install.ntp: 10.0.0.1 -> none"},
 		"labels":   {func(h *Host) { h.Labels = map[string]string{"a": "b"} }, false, "-> a=b"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -58,6 +58,9 @@ func (h Host) Validate() []Problem {
 	for _, p := range h.Boot.Problems() {
 		bad("boot."+p.Field, "%s", p.Message)
 	}
+	for _, p := range h.Install.Validate() {
+		bad("install."+p.Field, "%s", p.Message)
+	}
 	if h.Bundle != "" && !bundleRef.MatchString(h.Bundle) {
 		bad("bundle", "%q is not a bundle's NAME-VERSION or an alias", h.Bundle)
 	}

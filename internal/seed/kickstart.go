@@ -42,6 +42,15 @@ func (v view) Target() string {
 	return "/target"
 }
 
+// ByProxy is the option by which Anaconda fetches packages of a mirror through the site's
+// proxy. A bundle's tree is our own: the way there is direct.
+func (v view) ByProxy() string {
+	if v.Site.Proxy == "" || v.Bundle.Mirror == "" {
+		return ""
+	}
+	return " --proxy=" + v.Site.Proxy
+}
+
 // Before9 reports whether it is release 8 of RHEL or its kin, which lacks what later ones have.
 func (v view) Before9() bool { return v.Anaconda.Major == 8 }
 
@@ -58,7 +67,7 @@ func (in Input) checkKickstart() (out []string) {
 		out = append(out, "bundle.tree: Anaconda needs the image of a DVD, or a pinned http:// mirror in its place")
 	}
 	if a.Major == 8 && strings.HasPrefix(in.Site.PasswordHash, "$y$") {
-		out = append(out, "site.passwordHash: release 8 does not know hashes of type $y$: make one with `mkpasswd -m sha-512`")
+		out = append(out, in.path("passwordHash")+": release 8 does not know hashes of type $y$: make one with `mkpasswd -m sha-512`")
 	}
 	return out
 }

@@ -27,37 +27,13 @@ var templates = template.Must(template.New("").Option("missingkey=error").
 	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") },
 		"commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
 
-// Site is what all hosts share.
-type Site struct {
-	Domain       string   `yaml:"domain"`
-	User         string   `yaml:"user"`         // the one administrator, with sudo
-	PasswordHash string   `yaml:"passwordHash"` // crypt(3) hash: $6$… or $y$…; empty locks the password
-	SSHKeys      []string `yaml:"sshKeys"`
-	Locale       string   `yaml:"locale"`
-	Keyboard     string   `yaml:"keyboard"`
-	Timezone     string   `yaml:"timezone"`
-	NTP          []string `yaml:"ntp"`
-}
-
-// WithDefaults fills in what is not set.
-func (s Site) WithDefaults() Site {
-	set := func(v *string, d string) {
-		if *v == "" {
-			*v = d
-		}
-	}
-	set(&s.User, "ops")
-	set(&s.Locale, "en_US.UTF-8")
-	set(&s.Keyboard, "us")
-	set(&s.Timezone, "Etc/UTC")
-	return s
-}
-
 // Input is everything a document is made of.
 type Input struct {
 	Host   lane.Host
 	Bundle lane.Bundle
 	Site   Site
+	// Origins say where the values of Site stand, for whoever has to mend one.
+	Origins []lane.Origin
 	// Scripts are the bundle's first-boot scripts, in order.
 	Scripts []Script
 	Base    string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
@@ -89,7 +65,6 @@ const (
 // Documents returns everything that the bundle's installer reads for this host,
 // by name. An error means that the input cannot be rendered safely.
 func Documents(in Input) ([]Document, error) {
-	in.Site = in.Site.WithDefaults()
 	if err := in.check(); err != nil {
 		return nil, err
 	}
@@ -120,7 +95,6 @@ func Documents(in Input) ([]Document, error) {
 // KernelArgs returns the kernel arguments that lead the installer to its
 // documents, without initrd=. boot is the MAC the machine booted from.
 func KernelArgs(in Input, boot lane.MAC) string {
-	in.Site = in.Site.WithDefaults()
 	bootif := ""
 	if boot != "" {
 		bootif = " BOOTIF=01-" + boot.Hyphens()
@@ -228,6 +202,15 @@ func (in Input) names() (short, domain string) {
 	return short, domain
 }
 
+// Direct is what keeps an installer's proxy, which it may have in its environment, from being
+// used by the command that follows.
+func (v view) Direct() string {
+	if v.Site.Proxy == "" {
+		return ""
+	}
+	return "http_proxy= "
+}
+
 // FromImage reports whether the system was written as an image: then first boot
 // does what an installer would have done.
 func (v view) FromImage() bool { return v.Bundle.Seed == lane.SeedImage }
@@ -278,16 +261,13 @@ func (in Input) check() error {
 	bad := func(field, format string, args ...any) {
 		problems = append(problems, field+": "+fmt.Sprintf(format, args...))
 	}
-	for _, f := range []struct{ name, v string }{
-		{"site.domain", in.Site.Domain}, {"site.user", in.Site.User}, {"site.passwordHash", in.Site.PasswordHash}, {"site.locale", in.Site.Locale},
-		{"site.keyboard", in.Site.Keyboard}, {"site.timezone", in.Site.Timezone}, {"site.sshKeys", strings.Join(in.Site.SSHKeys, "")},
-		{"serial", in.Host.Identity.Serial}, {"disk", in.Host.Run.Disk.String()}} {
+	for _, f := range []struct{ name, v string }{{"serial", in.Host.Identity.Serial}, {"disk", in.Host.Run.Disk.String()}} {
 		if f.v != lane.Clean(f.v, len(f.v)) {
 			bad(f.name, "has control characters or blanks at an end")
 		}
 	}
 	for _, f := range []struct{ name, v string }{{"id", string(in.Host.ID)}, {"hostname", in.Host.Hostname}} {
-		if !domainRE.MatchString(f.v) {
+		if !lane.DomainName(f.v) {
 			bad(f.name, "%q is not a host name", f.v)
 		}
 	}
@@ -299,7 +279,9 @@ func (in Input) check() error {
 	if !baseURL.MatchString(in.Base) {
 		bad("base", "%q is not http://ADDRESS:PORT/run/CAPABILITY", in.Base)
 	}
-	problems = append(problems, in.Site.Validate()...)
+	for _, p := range in.Site.validate() {
+		bad(in.path(p.Field), "%s", p.Message)
+	}
 	problems = append(problems, in.checkBundle()...)
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
@@ -314,12 +296,37 @@ func (in Input) checkBundle() []string {
 			out = append(out, "bundle."+m.name+": "+m.v+" is not http://HOST/DIRECTORY")
 		}
 	}
-	if in.Bundle.Seed == lane.SeedKickstart {
+	switch in.Bundle.Seed {
+	case lane.SeedKickstart:
 		return append(out, in.checkKickstart()...)
-	}
-	if in.Bundle.Seed != lane.SeedPreseed {
+	case lane.SeedNoCloud:
+		if len(in.Site.Packages) > 0 && in.Bundle.Mirror == "" {
+			out = append(out, in.path("packages")+": the bundle pins no mirror, and the installer would take them from wherever it likes: set `mirror` in the bundle's bundle.yaml, and build it with a new version")
+		}
 		return out
+	case lane.SeedImage:
+		return append(out, in.checkImage()...)
+	case lane.SeedPreseed:
+		return append(out, in.checkPreseed()...)
 	}
+	return out
+}
+
+// checkImage refuses what an image has of its own: it is written as it is.
+func (in Input) checkImage() (out []string) {
+	for _, f := range []struct {
+		name string
+		list []string
+		mend string
+	}{{"packages", in.Site.Packages, "install them in the image, or by a firstBoot script of the bundle"}, {"kernelArgs", in.Site.KernelArgs, "set them in the image's boot loader"}} {
+		if len(f.list) > 0 {
+			out = append(out, fmt.Sprintf("%s: an image is written as it is: %s, and say `%s: []` for this host or its role", in.path(f.name), f.mend, f.name))
+		}
+	}
+	return out
+}
+
+func (in Input) checkPreseed() (out []string) {
 	if in.Bundle.Mirror == "" {
 		out = append(out, "bundle.mirror: the Debian installer needs a pinned http:// mirror: set `mirror` in the bundle's bundle.yaml, and build it with a new version")
 	}

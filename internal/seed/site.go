@@ -1,91 +1,103 @@
 package seed
 
 import (
-	"encoding/base64"
-	"encoding/binary"
-	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
+
+	"bootlane/internal/lane"
 )
 
 var (
-	userName  = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	cryptHash = regexp.MustCompile(`^(\$6\$(rounds=[0-9]+\$)?[./A-Za-z0-9]{8,16}\$[./A-Za-z0-9]{86}|\$y\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}|\$5\$(rounds=[0-9]+\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{43})$`)
-	sshKey    = regexp.MustCompile(`^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com) [A-Za-z0-9+/]+={0,2}( [^\r\n]*)?$`)
-	zoneName  = regexp.MustCompile(`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$`)
-	localeRE  = regexp.MustCompile(`^[A-Za-z0-9_.@-]+$`)
 	mirrorURL = regexp.MustCompile(`^http://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~+-]*)*$`)
 	baseURL   = regexp.MustCompile(`^http://[A-Za-z0-9.:\[\]-]+/run/[a-z0-9-]+$`)
 	plainWord = regexp.MustCompile(`^[A-Za-z0-9._+-]+$`)
 	codename  = regexp.MustCompile(`^[a-z]+$`)
-	domainRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 )
+
+// Site is what one installed system gets, when all levels have spoken.
+type Site struct {
+	Domain       string
+	User         string // the one administrator, with sudo
+	PasswordHash string // crypt(3) hash: $6$… or $y$…; empty locks the password
+	SSHKeys      []string
+	Locale       string
+	Keyboard     string
+	Timezone     string
+	NTP          []string
+	Packages     []string // besides those of every system
+	KernelArgs   []string
+	Proxy        string
+}
+
+// Layer is one level, and what it says.
+type Layer struct {
+	From string // default, site, role NAME or host
+	Path string // where its keys stand, as site or roles.NAME
+	lane.InstallOptions
+}
+
+// Defaults returns the level below all others. It says everything.
+func Defaults(domain string) Layer {
+	return Layer{From: "default", Path: "default", InstallOptions: lane.InstallOptions{Domain: &domain, User: new("ops"), PasswordHash: new(""), SSHKeys: []string{}, Locale: new("en_US.UTF-8"),
+		Keyboard: new("us"), Timezone: new("Etc/UTC"), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new("")}}
+}
+
+// Merge returns what the levels make of each other, and where each value comes from. Each
+// takes the place, key by key and whole, of those before it; what none says is empty.
+func Merge(layers ...Layer) (Site, []lane.Origin) {
+	var all lane.InstallOptions
+	var origins []lane.Origin
+	for _, f := range all.Fields() {
+		origins = append(origins, lane.Origin{Field: f.Name, Values: []string{}})
+	}
+	for _, l := range layers {
+		all = l.Over(all)
+		for n, f := range l.Masked().Fields() {
+			if !f.Set {
+				continue
+			}
+			o := &origins[n]
+			if o.From != "" && (o.From != "default" || len(o.Values) > 0) { // a default of none is nothing to speak of
+				o.Over = slices.Insert(o.Over, 0, lane.Overridden{From: o.From, Values: o.Values})
+			}
+			o.Values, o.From, o.Path = append([]string{}, f.Values...), l.From, l.Path+"."+f.Name
+		}
+	}
+	return siteOf(all), origins
+}
+
+func siteOf(i lane.InstallOptions) Site {
+	text := func(v *string) string {
+		if v == nil {
+			return ""
+		}
+		return *v
+	}
+	return Site{Domain: text(i.Domain), User: text(i.User), PasswordHash: text(i.PasswordHash), SSHKeys: i.SSHKeys, Locale: text(i.Locale), Keyboard: text(i.Keyboard),
+		Timezone: text(i.Timezone), NTP: i.NTP, Packages: i.Packages, KernelArgs: i.KernelArgs, Proxy: text(i.Proxy)}
+}
 
 // Admits reports whether anybody could log in as the administrator.
 func (s Site) Admits() bool { return s.PasswordHash != "" || len(s.SSHKeys) > 0 }
 
-// Validate returns every problem of the site's values, each naming its field and the mend.
-func (s Site) Validate() []string {
-	s = s.WithDefaults()
-	var out []string
-	bad := func(field, format string, args ...any) {
-		out = append(out, "site."+field+": "+fmt.Sprintf(format, args...))
-	}
-	if s.Domain != "" && !domainRE.MatchString(s.Domain) {
-		bad("domain", "%q is not a domain name", s.Domain)
-	}
-	switch {
-	case !userName.MatchString(s.User):
-		bad("user", "%q is not a user name: a lower-case letter, then letters, digits, _ and -, at most 32", s.User)
-	case slices.Contains([]string{"root", "admin", "sudo", "daemon", "bin", "sys", "nobody"}, s.User):
-		bad("user", "%q is reserved in Debian or Ubuntu", s.User)
-	}
-	if s.PasswordHash != "" && !cryptHash.MatchString(s.PasswordHash) {
-		bad("passwordHash", "is not a crypt hash of type $6$, $y$ or $5$: make one with `mkpasswd -m sha-512`, never put a password here")
-	}
-	for i, k := range s.SSHKeys {
-		switch {
-		case !sshKey.MatchString(k):
-			bad(fmt.Sprintf("sshKeys[%d]", i), "is not one public key line, TYPE BASE64 COMMENT, without options")
-		case !wholeKey(k):
-			bad(fmt.Sprintf("sshKeys[%d]", i), "is cut short, or is not of the type that it begins with: with it nobody could log in; copy the whole line of the .pub file")
-		}
-	}
-	if !zoneName.MatchString(s.Timezone) {
-		bad("timezone", "%q is not a name like Europe/Berlin", s.Timezone)
-	}
-	if !localeRE.MatchString(s.Locale) {
-		bad("locale", "%q is not a name like en_US.UTF-8", s.Locale)
-	}
-	if !localeRE.MatchString(s.Keyboard) {
-		bad("keyboard", "%q is not a layout like us or de", s.Keyboard)
-	}
-	for i, n := range s.NTP {
-		if _, err := netip.ParseAddr(n); err != nil && !domainRE.MatchString(n) {
-			bad(fmt.Sprintf("ntp[%d]", i), "%q is not an address or host name", n)
-		}
-	}
-	return out
+// validate returns every problem of the values. Each level was looked at before: this is for
+// a record that is older than a rule.
+func (s Site) validate() []lane.Problem {
+	return lane.InstallOptions{Domain: &s.Domain, User: &s.User, PasswordHash: &s.PasswordHash, SSHKeys: s.SSHKeys, Locale: &s.Locale, Keyboard: &s.Keyboard,
+		Timezone: &s.Timezone, NTP: s.NTP, Packages: s.Packages, KernelArgs: s.KernelArgs, Proxy: &s.Proxy}.Validate()
 }
 
-// wholeKey reports whether the key of a public key line is whole, and of the line's type:
-// fields with their length in front, of which the first is the type (RFC 4253, 6.6).
-func wholeKey(line string) bool {
-	fields := strings.Fields(line)
-	b, err := base64.StdEncoding.DecodeString(fields[1])
-	for n := 0; err == nil && len(b) > 0; n++ {
-		if len(b) < 4 {
-			return false
+// path returns where a value of the site stands: ntp[1] is roles.storage.ntp[1].
+func (in Input) path(field string) string {
+	name, index, listed := strings.Cut(field, "[")
+	for _, o := range in.Origins {
+		if o.Field == name && listed {
+			return o.Path + "[" + index
 		}
-		size := uint64(binary.BigEndian.Uint32(b))
-		if size > uint64(len(b)-4) || n == 0 && string(b[4:4+size]) != fields[0] {
-			return false
-		}
-		if b = b[4+size:]; len(b) == 0 {
-			return n > 0
+		if o.Field == name {
+			return o.Path
 		}
 	}
-	return false
+	return "site." + field
 }

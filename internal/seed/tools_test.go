@@ -42,7 +42,7 @@ func inputs() map[string]Input {
 		out["full/"+seed], out["minimal/"+seed] = full(seed), minimal(seed)
 		nasty := full(seed)
 		nasty.Host.Identity.Serial, nasty.Host.Run.Disk.Serial, nasty.Site.SSHKeys[0] = `a'"$(x)`+"`y`", `\'"; x`, `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA '"$(x)`+"`y`"
-		out["nasty/"+seed] = nasty
+		out["nasty/"+seed], out["layers/"+seed] = nasty, layered(seed)
 	}
 	return out
 }

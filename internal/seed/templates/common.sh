@@ -1,4 +1,8 @@
 {{define "report.sh" -}}
+{{if .Site.Proxy -}}
+# The proxy is for packages: the path to Bootlane is direct, and what opens the run stays with the machine.
+unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY
+{{end -}}
 base={{sq .Base}}
 want_macs={{sq .MACs}}
 

@@ -20,7 +20,7 @@ choose
 	echo "ignoredisk --only-use=$disk"
 	echo 'zerombr'
 	echo "clearpart --all --initlabel --disklabel=gpt --drives=$disk"
-	echo "bootloader --location=mbr --boot-drive=$disk"
+	echo "bootloader --location=mbr --boot-drive=$disk{{with .Site.KernelArgs}} --append=\"{{join .}}\"{{end}}"
 	if [ -d /sys/firmware/efi ]; then
 		echo "part /boot/efi --fstype=efi --size=600 --ondisk=$disk"
 	else

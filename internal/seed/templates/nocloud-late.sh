@@ -4,6 +4,13 @@
 {{template "report.sh" .}}
 
 {{template "late.sh" .}}
+{{- with .Site.KernelArgs}}
+
+mkdir -p /target/etc/default/grub.d
+# shellcheck disable=SC2016 # the dollar is for GRUB's own scripts
+echo 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX {{join .}}"' > /target/etc/default/grub.d/90-bootlane.cfg
+curtin in-target --target=/target -- update-grub
+{{- end}}
 
 report disk-written 1 ok "Ubuntu installed, first boot in place"
 trap - EXIT

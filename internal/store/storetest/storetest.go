@@ -129,7 +129,8 @@ func full(id string) lane.Host {
 	return lane.Host{ID: lane.HostID(id), State: lane.StateProvisioning, Arch: lane.X86_64, Role: "worker", Hostname: id, Bundle: "b-1",
 		Identity: lane.Identity{UUID: "00112233-4455-6677-8899-aabbccddeeff", MACs: []lane.MAC{"52:54:00:00:00:01", "52:54:00:00:00:02"}, Serial: "S/1 \"x\"", AssetTag: "A'1"},
 		Disk:     lane.DiskSelector{WWN: "0x5002538e00000001", SizeGB: 960}, Network: lane.Network{Address: netip.MustParseAddr("10.0.0.9")},
-		Labels: map[string]string{"ünï": "cödé"}, Note: "note", Dispute: []lane.Signal{{Name: "uuid", Expected: "a", Seen: "b", Host: "h"}}, Seen: &f, Resume: lane.StateNew, Changed: at(),
+		Install: lane.InstallOptions{Timezone: new("Europe/Berlin"), NTP: []string{}, Packages: []string{"htop"}}, // no time servers is not the same as nothing said
+		Labels:  map[string]string{"ünï": "cödé"}, Note: "note", Dispute: []lane.Signal{{Name: "uuid", Expected: "a", Seen: "b", Host: "h"}}, Seen: &f, Resume: lane.StateNew, Changed: at(),
 		Run: lane.Run{ID: "r-1", Open: true, By: "op:x", Bundle: "sha256:00", BundleName: "b-1", Armed: at(), Deadline: at().Add(time.Hour), Boots: 2, BootsUsed: 1,
 			LastBoot: at(), Stage: lane.StageKernel, StageAt: at(), Reports: map[lane.Stage]int{lane.StageKernel: 3}, Capability: strings.Repeat("c", 32), From: lane.StateNew}}
 }

@@ -1,0 +1,47 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/seed"
+)
+
+// installed returns what a host's installed system gets, and which level says so.
+func (c *Control) installed(h lane.Host) (seed.Site, []lane.Origin) {
+	domain := ""
+	if len(c.Networks) > 0 {
+		domain = c.Networks[0].Domain
+	}
+	levels := []seed.Layer{seed.Defaults(domain), {From: "site", Path: "site", InstallOptions: c.Site}}
+	if r, ok := c.Roles[h.Role]; ok {
+		levels = append(levels, seed.Layer{From: "role " + h.Role, Path: "roles." + h.Role, InstallOptions: r})
+	}
+	return seed.Merge(append(levels, seed.Layer{From: "host", Path: "install", InstallOptions: h.Install})...)
+}
+
+// unknownRole says why a host's role cannot be meant, or nothing. Where the configuration
+// has no roles at all, a role is only a label.
+func (c *Control) unknownRole(h lane.Host) string {
+	if _, ok := c.Roles[h.Role]; ok || h.Role == "" || len(c.Roles) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%q is not among the configured `roles`: %s", h.Role, strings.Join(slices.Sorted(maps.Keys(c.Roles)), ", "))
+}
+
+// Explain returns what a host's installed system would get, and which level says so.
+func (c *Control) Explain(ctx context.Context, id lane.HostID) ([]lane.Origin, error) {
+	h, err := c.record(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if why := c.unknownRole(h); why != "" {
+		return nil, refuse("nobody can say what "+string(id)+" gets", []lane.Problem{{Field: "role", Message: why}})
+	}
+	_, origins := c.installed(h)
+	return origins, nil
+}
