@@ -24,7 +24,7 @@ func holds(network, addr, file string) holder {
 	if err != nil {
 		return holderUnknown
 	}
-	sockets := socketsOn(strings.TrimRight(network, "46"), a.Port())
+	sockets := socketsOn(strings.TrimRight(network, "46"), a)
 	if real, err := filepath.EvalSymlinks(file); err == nil {
 		file = real
 	}
@@ -41,27 +41,42 @@ func holds(network, addr, file string) holder {
 			has = has || slices.Contains(sockets, target)
 			ours = ours || target == file
 		}
-		if has && !ours {
-			return holderOther
+		// Which interface a socket is tied to is not told: where we have one, it is ours that is in the way.
+		if has && ours {
+			return holderOurs
 		}
 		if has {
-			out = holderOurs
+			out = holderOther
 		}
 	}
 	return out
 }
 
-// socketsOn returns what /proc/PID/fd calls the sockets on a port that take what comes: "socket:[inode]".
-func socketsOn(network string, port uint16) (out []string) {
+// socketsOn returns what /proc/PID/fd calls the sockets that take what comes for an address: "socket:[inode]".
+func socketsOn(network string, addr netip.AddrPort) (out []string) {
 	const local, state, inode = 1, 3, 9 // columns
 	for _, version := range []string{"", "6"} {
 		table, _ := os.ReadFile("/proc/net/" + network + version) // there is none without IPv6
 		for line := range strings.Lines(string(table)) {
 			f := strings.Fields(line)
-			if len(f) > inode && strings.HasSuffix(f[local], fmt.Sprintf(":%04X", port)) && (network == "udp" || f[state] == "0A") {
+			if len(f) <= inode || network == "tcp" && f[state] != "0A" {
+				continue
+			}
+			ip, port, _ := strings.Cut(f[local], ":")
+			everywhere := strings.Trim(ip, "0") == "" || addr.Addr().IsUnspecified()
+			if port == fmt.Sprintf("%04X", addr.Port()) && (everywhere || ip == asKernel(addr.Addr())) {
 				out = append(out, "socket:["+f[inode]+"]")
 			}
 		}
+	}
+	return out
+}
+
+// asKernel writes an address as /proc/net does: in words of four bytes, the last one first.
+func asKernel(a netip.Addr) (out string) {
+	for word := range slices.Chunk(a.AsSlice(), 4) {
+		slices.Reverse(word)
+		out += fmt.Sprintf("%X", word)
 	}
 	return out
 }
