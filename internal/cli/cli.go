@@ -135,7 +135,7 @@ func (a *app) root() *cobra.Command {
 			}
 			return cmd.Help()
 		}}
-	root.Flags().BoolVar(&version, "version", false, "print the version, as `bootlane version` does")
+	root.Flags().BoolVar(&version, "version", false, "print the version, as the command version does")
 	f := root.PersistentFlags()
 	f.StringVar(&a.server, "server", a.fromEnv("BOOTLANE_SERVER", "http://127.0.0.1:8070"), "operators' `URL` of the server (BOOTLANE_SERVER)")
 	f.StringVar(&a.tokenFile, "token-file", a.fromEnv("BOOTLANE_TOKEN_FILE", "/var/lib/bootlane/operator.token"), "`file` with the operators' token (BOOTLANE_TOKEN_FILE)")
