@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"bootlane/internal/lane"
@@ -12,6 +13,7 @@ import (
 type Params struct {
 	URL     *url.URL // bootlane.url: the base of the run, without a slash at its end
 	BootMAC lane.MAC // BOOTIF: the NIC that the firmware booted from; may be empty
+	VLAN    uint16   // bootlane.vlan: the id to tag all frames with, IEEE 802.1Q; 0: none
 	Debug   bool     // bootlane.debug: name every driver, leave kernel messages on, wait longer before power-off
 }
 
@@ -28,6 +30,12 @@ func ParseCommandLine(line string) (Params, error) {
 				return Params{}, fmt.Errorf("kernel command line: bootlane.url is given twice, %q and %q", base, value)
 			}
 			base = value
+		case "bootlane.vlan":
+			id, err := strconv.ParseUint(value, 10, 12)
+			if err != nil || id == 0 || id == 4095 {
+				return Params{}, fmt.Errorf("kernel command line: bootlane.vlan=%q is no VLAN, 1 to 4094", value)
+			}
+			p.VLAN = uint16(id)
 		case "BOOTIF":
 			// A hint about which NIC to ask first: one that cannot be read is no reason to stop.
 			p.BootMAC = bootMAC(value)

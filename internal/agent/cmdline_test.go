@@ -19,11 +19,15 @@ func TestParseCommandLine(t *testing.T) {
 		{"bootlane.url=http://h/r BOOTIF=01-ff-ff-ff-ff-ff-ff", "http://h/r", "", false},
 		{"bootlane.url=http://h/r bootlane.url=http://h/r", "http://h/r", "", false},
 		{"bootlane.url=http://[fd00::1]:80/r", "http://[fd00::1]:80/r", "", false},
+		{"bootlane.vlan=4094 bootlane.url=http://h/r", "http://h/r", "", false},
 	} {
 		p, err := ParseCommandLine(tc.line)
 		if err != nil {
 			t.Errorf("%q: %v", tc.line, err)
 			continue
+		}
+		if tagged := strings.Contains(tc.line, "bootlane.vlan=4094"); tagged != (p.VLAN == 4094) {
+			t.Errorf("%q: VLAN %d", tc.line, p.VLAN)
 		}
 		if p.URL.String() != tc.url || string(p.BootMAC) != tc.mac || p.Debug != tc.debug {
 			t.Errorf("%q: got %s %q %v, want %s %q %v", tc.line, p.URL, p.BootMAC, p.Debug, tc.url, tc.mac, tc.debug)
@@ -37,6 +41,7 @@ func TestParseCommandLineRefuses(t *testing.T) {
 		"bootlane.url=http:///run/x", "bootlane.url=http://u:p@h/r", "bootlane.url=http://h/r?x=1", "bootlane.url=http://h/r#f",
 		"bootlane.url=http://:80/r", "bootlane.url=h/r", "bootlane.url=http://h/%zz",
 		"bootlane.url=http://a/r bootlane.url=http://b/r",
+		"bootlane.url=http://a/r bootlane.vlan=0", "bootlane.url=http://a/r bootlane.vlan=4095", "bootlane.url=http://a/r bootlane.vlan=eno1.120", "bootlane.vlan= bootlane.url=http://a/r",
 	} {
 		if p, err := ParseCommandLine(line); err == nil {
 			t.Errorf("%q was taken as %s", line, p.URL)

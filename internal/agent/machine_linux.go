@@ -86,10 +86,13 @@ func (m *machine) Prepare(log *Log) error {
 	}
 	drivers := &drivers{index: index, root: "/", load: loadModule, asked: map[string]bool{}, done: map[string]bool{}}
 	drivers.coldplug()
-	wanted := needed
+	wanted := slices.Clone(needed)
+	if p, err := ParseCommandLine(line); err == nil && p.VLAN != 0 { // what is wrong with it is said later
+		wanted = append(wanted, "8021q")
+	}
 	_, noEFI := os.Stat("/sys/firmware/efi")
 	if noEFI == nil {
-		wanted = append(slices.Clone(needed), "efivarfs") // to read SecureBoot
+		wanted = append(wanted, "efivarfs") // to read SecureBoot
 	}
 	drivers.byName(wanted)
 	if noEFI == nil {

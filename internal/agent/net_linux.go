@@ -77,7 +77,10 @@ func (m *machine) Connect(ctx context.Context, p Params, log *Log) (lane.MAC, er
 				last = fmt.Errorf("%s (%s) has no carrier", n.Name, n.MAC)
 				continue
 			}
-			err := c.turn(ctx, n, uint16(m.now().Sub(began)/time.Second))
+			n, err := tagged(n, p.VLAN)
+			if err == nil {
+				err = c.turn(ctx, n, uint16(m.now().Sub(began)/time.Second))
+			}
 			if err == nil {
 				return n.MAC, nil
 			}
@@ -167,6 +170,26 @@ func (m *machine) awaitCarrier(nics []lane.NIC, log *Log) {
 		_ = m.sleep(context.Background(), 100*time.Millisecond) // only a context's end could cut it short
 	}
 	log.Step("net:  %s (%s) has no carrier yet", nics[0].Name, nics[0].MAC)
+}
+
+// tagged returns the NIC by which frames leave with a VLAN's tag, and makes it if need be.
+func tagged(n lane.NIC, vlan uint16) (lane.NIC, error) {
+	if vlan == 0 {
+		return n, nil
+	}
+	parent, err := netlink.LinkByName(n.Name)
+	if err != nil {
+		return n, fmt.Errorf("find %s: %w", n.Name, err)
+	}
+	// The kernel's name for an interface has 15 bytes at most: NAME.VLAN may have more.
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.ParentIndex = fmt.Sprintf("v%d.%d", parent.Attrs().Index, vlan), parent.Attrs().Index
+	if err := netlink.LinkAdd(&netlink.Vlan{LinkAttrs: attrs, VlanId: int(vlan)}); err != nil && !errors.Is(err, unix.EEXIST) {
+		return n, fmt.Errorf("make VLAN %d on %s: %w; the kernel's module 8021q may be missing from the agent's initramfs", vlan, n.Name, err)
+	}
+	n.Name = attrs.Name
+	heedRouters(n.Name)
+	return n, linkUp(n.Name)
 }
 
 func linkUp(name string) error {

@@ -324,6 +324,9 @@ func (k Class) check(f *findings, c Config) {
 	for _, p := range k.Boot.Problems() {
 		f.bad("boot."+p.Field, "%s", p.Message)
 	}
+	if k.Boot.VLAN != 0 {
+		f.bad("boot.vlan", "is of one machine and its switch port: set it in the host's record")
+	}
 	if k.Boot.Loader != "" && !c.hasLoader(k.Boot.Loader) {
 		f.bad("boot.loader", "%s is not among the configured `loaders`", k.Boot.Loader)
 	}

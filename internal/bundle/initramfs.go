@@ -118,7 +118,7 @@ var packed = []string{
 	"drivers/hv/hv_vmbus.ko", "drivers/pci/controller/",
 	"drivers/usb/host/", "drivers/usb/storage/", "drivers/usb/core/", "drivers/usb/common/",
 	"drivers/mmc/core/", "drivers/mmc/host/",
-	"fs/ext4/", "fs/efivarfs/", "net/packet/",
+	"fs/ext4/", "fs/efivarfs/", "net/packet/", "net/8021q/",
 	"crypto/crc32c_generic.ko", "crypto/crct10dif_generic.ko", "arch/x86/crypto/crc32c-intel.ko", "arch/x86/crypto/crct10dif-pclmul.ko",
 	"arch/arm64/crypto/crct10dif-ce.ko", "lib/libcrc32c.ko",
 }

@@ -233,7 +233,7 @@ func (m *Machine) spec(bundle string) api.HostSpec {
 	}
 	return api.HostSpec{ID: m.Name, Identity: lane.Identity{UUID: m.UUID, MACs: m.MACs, Serial: m.Serial, AssetTag: m.Asset, Rack: "lab", Unit: fmt.Sprint(m.number)},
 		Arch: string(m.hardware().arch), Role: "worker", Bundle: bundle, Disk: lane.DiskSelector{Serial: m.Disks[0].Serial, SizeGB: float64(m.Disks[0].Bytes) / 1e9},
-		Network: network, Boot: lane.BootOptions{Loader: m.Loader}}
+		Network: network, Boot: lane.BootOptions{Loader: m.Loader, VLAN: m.VLAN}}
 }
 
 // enrol puts records into the inventory.
@@ -322,6 +322,9 @@ func (l *Lab) timelines(ctx context.Context, w io.Writer) {
 
 // close ends every process, last started first.
 func (l *Lab) close() {
+	for _, m := range l.machines {
+		m.trunk.close()
+	}
 	for i := len(l.procs) - 1; i >= 0; i-- {
 		l.procs[i].kill()
 	}

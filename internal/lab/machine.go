@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"bootlane/internal/lane"
+	"bootlane/internal/uefi"
 )
 
 // Machine is one virtual server. It is blank but for what it says of itself.
@@ -32,6 +33,7 @@ type Machine struct {
 	Board    Board
 	Loader   string // that its record asks for; empty: the first
 	Typed    string // at its console, from the switch on
+	VLAN     uint16 // that its firmware tags its frames with, and its switch port takes; 0: none
 
 	lab    *Lab
 	number int
@@ -39,6 +41,7 @@ type Machine struct {
 	proc   *process
 	on     time.Time         // when it was first switched on
 	peers  map[string]string // the other DHCP servers at that time: their Debian packages, by address
+	trunk  *trunk            // the cable of a machine that tags
 	mark   int               // offset in the serial log from which waits look
 }
 
@@ -131,9 +134,22 @@ func (m *Machine) make(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the firmware (Debian package %s): %w", hw.packages[0], err)
 		}
+		if m.VLAN != 0 {
+			setting, err := vlanSetting(m.MACs[0], m.VLAN)
+			if err != nil {
+				return err
+			}
+			if vars, err = uefi.SetInStore(vars, setting); err != nil {
+				return err
+			}
+		}
 		if err := os.WriteFile(m.file("vars.fd"), vars, 0o600); err != nil {
 			return fmt.Errorf("write firmware variables: %w", err)
 		}
+	}
+	if m.VLAN != 0 {
+		m.trunk = &trunk{vlan: m.VLAN}
+		return m.trunk.join(ctx, m.tap(0), m.lab.site.Interface, trunkPort, trunkPort+1)
 	}
 	for i := range m.MACs {
 		for _, args := range [][]string{{"tuntap", "add", m.tap(i), "mode", "tap"}, {"link", "set", m.tap(i), "master", cmp.Or(m.place.bridge, m.lab.site.Interface), "up"}} {
@@ -179,7 +195,11 @@ func (m *Machine) arguments() []string {
 			// Without romfile= QEMU gives the NIC an iPXE of its own, and the firmware's PXE is never tried.
 			nic += ",romfile="
 		}
-		args = append(args, "-netdev", fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no", i, m.tap(i)), "-device", nic)
+		cable := fmt.Sprintf("tap,id=net%d,ifname=%s,script=no,downscript=no", i, m.tap(i))
+		if m.VLAN != 0 {
+			cable = fmt.Sprintf("dgram,id=net%d,local.type=inet,local.host=127.0.0.1,local.port=%d,remote.type=inet,remote.host=127.0.0.1,remote.port=%d", i, trunkPort, trunkPort+1)
+		}
+		args = append(args, "-netdev", cable, "-device", nic)
 	}
 	for i, d := range m.Disks {
 		args = append(args, d.arguments(i, m.DiskFile(i))...)

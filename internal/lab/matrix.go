@@ -76,6 +76,9 @@ func (l *Lab) boot(ctx context.Context, m *Machine) (Boot, error) {
 	said := a.Asked[0]
 	hw := m.hardware()
 	b := Boot{Scenario: l.key, Machine: m.Name, Firmware: hw.name, Way: way(a), Arch: said.Arch, Class: said.Class, IPXE: said.IPXE, BootFile: a.BootFile()}
+	if m.VLAN != 0 {
+		b.Way += ", tagged"
+	}
 	var events []lane.Event
 	for _, subject := range m.subjects() {
 		if events, err = l.client.Events(ctx, subject, 0, 5000); err != nil {

@@ -114,7 +114,14 @@ type BootOptions struct {
 	SecureBoot string `json:"secureBoot,omitempty" yaml:"secureBoot,omitempty"`
 	// NoPXEOptions leaves out options 60 and 43: the boot file alone.
 	NoPXEOptions bool `json:"noPXEOptions,omitempty" yaml:"noPXEOptions,omitempty"`
+	// VLAN is the IEEE 802.1Q id by which the machine itself tags its frames in the boot
+	// network, 1 to 4094: what runs in RAM must tag as its firmware does. 0: it does not,
+	// for its switch port does it, or nobody.
+	VLAN uint16 `json:"vlan,omitempty" yaml:"vlan,omitempty"`
 }
+
+// maxVLAN is the highest id that a VLAN can have; 4095 is reserved (IEEE 802.1Q, 9.6).
+const maxVLAN = 4094
 
 // The ways in which iPXE can leave for the disk.
 const (
@@ -146,6 +153,9 @@ func (o BootOptions) Problems() (out []Problem) {
 	if o.SecureBoot != "" && !slices.Contains(SecureBoots(), o.SecureBoot) {
 		out = append(out, Problem{"secureBoot", fmt.Sprintf("%q: say whom the firmware trusts, %s", o.SecureBoot, strings.Join(SecureBoots(), ", "))})
 	}
+	if o.VLAN > maxVLAN {
+		out = append(out, Problem{"vlan", fmt.Sprintf("%d is no VLAN: 1 to %d, or 0 where the machine does not tag", o.VLAN, maxVLAN)})
+	}
 	return out
 }
 
@@ -155,7 +165,7 @@ func (o BootOptions) String() string {
 	for _, s := range []struct {
 		set  bool
 		text string
-	}{{o.Loader != "", "loader " + o.Loader}, {o.LocalBoot != "", "localBoot " + o.LocalBoot}, {o.Silent, "silent"}, {o.Redirect4011, "redirect4011"}, {o.NoPXEOptions, "noPXEOptions"}, {o.SecureBoot != "", "secureBoot " + o.SecureBoot}} {
+	}{{o.Loader != "", "loader " + o.Loader}, {o.LocalBoot != "", "localBoot " + o.LocalBoot}, {o.Silent, "silent"}, {o.Redirect4011, "redirect4011"}, {o.NoPXEOptions, "noPXEOptions"}, {o.SecureBoot != "", "secureBoot " + o.SecureBoot}, {o.VLAN != 0, fmt.Sprintf("vlan %d", o.VLAN)}} {
 		if s.set {
 			out = append(out, s.text)
 		}
@@ -166,7 +176,7 @@ func (o BootOptions) String() string {
 // Or returns o with what it does not say taken from other.
 func (o BootOptions) Or(other BootOptions) BootOptions {
 	return BootOptions{Loader: cmp.Or(o.Loader, other.Loader), LocalBoot: cmp.Or(o.LocalBoot, other.LocalBoot), Silent: o.Silent || other.Silent,
-		Redirect4011: o.Redirect4011 || other.Redirect4011, NoPXEOptions: o.NoPXEOptions || other.NoPXEOptions, SecureBoot: cmp.Or(o.SecureBoot, other.SecureBoot)}
+		Redirect4011: o.Redirect4011 || other.Redirect4011, NoPXEOptions: o.NoPXEOptions || other.NoPXEOptions, SecureBoot: cmp.Or(o.SecureBoot, other.SecureBoot), VLAN: cmp.Or(o.VLAN, other.VLAN)}
 }
 
 // Run is one authorised attempt to install one bundle on one host: the grant,

@@ -117,6 +117,9 @@ func KernelArgs(in Input, boot lane.MAC) string {
 		args = "inst.ks=" + in.Base + "/seed/ks.cfg inst.stage2=" + in.medium().Stage2 + " inst.cmdline inst.ksstrict inst.nosave=all_ks inst.leavebootorder ip=dhcp" + bootif + " " + own
 	default:
 		args = "bootlane.url=" + in.Base + bootif + " " + own
+		if v := in.Host.Boot.VLAN; v != 0 {
+			args = fmt.Sprintf("bootlane.vlan=%d %s", v, args)
+		}
 	}
 	return strings.Join(strings.Fields(args), " ")
 }
@@ -281,6 +284,9 @@ func (in Input) check() error {
 	}
 	for _, p := range in.Site.validate() {
 		bad(in.path(p.Field), "%s", p.Message)
+	}
+	if in.Host.Boot.VLAN != 0 && in.Bundle.Seed != lane.SeedImage {
+		bad("boot.vlan", "only Bootlane's agent tags its frames, and the bundle's installer does not: deliver the boot VLAN untagged at the switch port, or use a bundle with an image")
 	}
 	problems = append(problems, in.checkBundle()...)
 	if len(problems) > 0 {

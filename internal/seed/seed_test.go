@@ -252,6 +252,7 @@ func TestKernelArgs(t *testing.T) {
 		{"kickstart, a mirror", minimal(lane.SeedKickstart), "",
 			"inst.ks=" + testBase + "/seed/ks.cfg inst.stage2=http://10.0.0.1/rocky/9.6/BaseOS/aarch64/os inst.cmdline inst.ksstrict inst.nosave=all_ks inst.leavebootorder ip=dhcp"},
 		{"image", full(lane.SeedImage), "52:54:00:00:00:a1", "bootlane.url=" + testBase + " BOOTIF=01-52-54-00-00-00-a1 console=ttyS0,115200"},
+		{"image, a tagged boot network", func() Input { in := minimal(lane.SeedImage); in.Host.Boot.VLAN = 120; return in }(), "", "bootlane.vlan=120 bootlane.url=" + testBase},
 		{"image without a boot MAC or arguments", minimal(lane.SeedImage), "", "bootlane.url=" + testBase},
 		{"domain of the site", func() Input { in := short; in.Bundle.Seed = lane.SeedPreseed; return in }(), "",
 			"auto=true priority=critical preseed/url=" + testBase + "/seed/preseed.cfg netcfg/choose_interface=auto netcfg/no_default_route=true hostname=node-b netcfg/hostname=node-b domain=example.net ---"},
