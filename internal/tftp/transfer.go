@@ -44,6 +44,7 @@ type transfer struct {
 	heard   atomic.Int64 // when the client answered last, in nanoseconds after report.Started; 0 before it did
 	said    time.Time    // when something was sent last
 	buf     []byte       // the packets of one window; nil as long as nobody answers what comes before the first one
+	ahead   ahead        // those of the next one
 	in      [headerSize + maxTextSize + 1]byte
 	told    int  // strangers told off
 	refused bool // the client's port was closed when everything had been sent; its last ACK may still be on its way
@@ -83,34 +84,71 @@ func (t *transfer) perform(s step) error {
 	if s.oack || s.from <= s.to && s.to > 0 {
 		t.said = t.now()
 	}
+	var err error
+	switch {
+	case s.say != nil:
+		err = t.write(encodeError(s.say))
+	case s.oack:
+		err = t.write(t.terms.oack)
+	case s.from <= s.to && s.to > 0:
+		err = t.sendBlocks(s.from, s.to)
+	}
 	if s.wait > 0 {
 		t.alarm.set(s.wait)
 	}
-	switch {
-	case s.say != nil:
-		return t.write(encodeError(s.say))
-	case s.oack:
-		return t.write(t.terms.oack)
-	case s.from <= s.to && s.to > 0:
-		return t.sendBlocks(s.from, s.to)
+	if err == nil && s.to > 0 {
+		t.prepare(s.to + 1)
 	}
-	return nil
+	return err
 }
 
-// sendBlocks reads a window in one go, to the end of the buffer, and moves each block forward behind its header.
+// ahead is a window that was made ready while the client was busy with the one before: a window waits for its ACK, and
+// then the client waits for us.
+type ahead struct {
+	buf      []byte
+	from, to int64
+	packets  []byte // nil: none is ready
+}
+
+// sendBlocks sends a window.
 func (t *transfer) sendBlocks(from, to int64) error {
+	packets := t.ahead.packets
+	if t.ahead.packets = nil; packets != nil && t.ahead.from == from && t.ahead.to == to {
+		t.buf, t.ahead.buf = t.ahead.buf, t.buf
+	} else {
+		var err error
+		if packets, err = t.assemble(&t.buf, from, to); err != nil {
+			return err
+		}
+	}
+	return t.writePackets(packets, headerSize+t.terms.block)
+}
+
+// prepare makes the window ready that begins with a block, if there is one. In lock step it would save nothing.
+func (t *transfer) prepare(from int64) {
+	to := min(from+int64(t.terms.window)-1, t.report.Size/int64(t.terms.block)+1)
+	if t.terms.window == 1 || from > to {
+		return
+	}
+	t.ahead.from, t.ahead.to = from, to
+	t.ahead.packets, _ = t.assemble(&t.ahead.buf, from, to) // what fails here fails again when it is needed
+}
+
+// assemble makes the packets of a window. It reads the window in one go, to the end of the buffer, and moves each block
+// forward behind its header.
+func (t *transfer) assemble(buf *[]byte, from, to int64) ([]byte, error) {
 	block := int64(t.terms.block)
-	if t.buf == nil {
-		t.buf = make([]byte, headerSize*int64(t.terms.window)+min(block*int64(t.terms.window), t.report.Size))
+	if *buf == nil {
+		*buf = make([]byte, headerSize*int64(t.terms.window)+min(block*int64(t.terms.window), t.report.Size))
 	}
 	offset := (from - 1) * block
 	headers, length := headerSize*(to-from+1), min((to-from+1)*block, t.report.Size-offset)
-	packets, payload := t.buf[:headers+length], t.buf[headers:headers+length]
+	packets, payload := (*buf)[:headers+length], (*buf)[headers:headers+length]
 	if n, err := t.content.ReadAt(payload, offset); n < len(payload) {
 		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		return fmt.Errorf("read content at %d: %w", offset, err)
+		return nil, fmt.Errorf("read content at %d: %w", offset, err)
 	}
 	for number := from; number <= to; number++ {
 		start := (number - from) * (headerSize + block)
@@ -118,7 +156,7 @@ func (t *transfer) sendBlocks(from, to int64) error {
 		payload = payload[n:]
 		putDataHeader(packets[start:], uint16(number))
 	}
-	return t.writePackets(packets, headerSize+t.terms.block)
+	return packets, nil
 }
 
 // What the kernel cuts in segments: at most UDP_MAX_SEGMENTS of udp.h, and what fits the length field of IPv4. Segments of
