@@ -42,9 +42,10 @@ check: ## format, vet, shell scripts
 bench: ## speed, measured
 	go test -run '^$$' -bench . -benchmem ./internal/...
 
-bench-peers: build ## side by side with Kea, dnsmasq, atftpd and nginx; BENCH=storm,kill plays some
+bench-peers: build ## side by side with Kea, dnsmasq, atftpd, tftpd-hpa and nginx; BENCH=storm,kill plays some
 	@scripts/setup bench
-	go run ./internal/bench -bootlane bin/bootlane -work $(CACHE)/bench -json $(CACHE)/bench.json -only $(BENCH)
+	@scripts/bench-peers $(CACHE)/peers
+	go run ./internal/bench -peers $(CACHE)/peers -bootlane bin/bootlane -work $(CACHE)/bench -json $(CACHE)/bench.json -only $(BENCH)
 
 fuzz: ## every fuzz target for FUZZTIME
 	@scripts/fuzz $(FUZZTIME)

@@ -36,9 +36,13 @@ type result struct {
 	took time.Duration // what the load took
 }
 
+// unknownCPU stands for what could not be measured.
+const unknownCPU = -1
+
 // options are the command line's.
 type options struct {
 	bootlane, work, out string
+	peers               string
 	only                string
 	seconds             int
 }
@@ -47,6 +51,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.bootlane, "bootlane", "bin/bootlane", "binary under test")
 	flag.StringVar(&o.work, "work", ".cache/bench", "directory for data of the servers")
+	flag.StringVar(&o.peers, "peers", ".cache/peers", "directory of what scripts/bench-peers unpacked")
 	flag.StringVar(&o.out, "json", "", "write the results to this file as well")
 	flag.StringVar(&o.only, "only", "dhcp,storm,kill,memory,tftp,lossy,http", "which benches to run")
 	flag.IntVar(&o.seconds, "seconds", 10, "how long one load lasts")
@@ -100,7 +105,11 @@ func show(results []result) {
 	t := tabwriter.NewWriter(os.Stdout, 2, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "\nBENCH\tLOAD\tSERVER\tRATE\tSERVER CPU\tNOTE")
 	for _, r := range results {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%.0f %s\t%.1f us/%s\t%s\n", r.Bench, r.Load, r.Server, r.Rate, r.Unit, r.CPU, r.PerWhat, r.Note)
+		cpu := "unknown"
+		if r.CPU != unknownCPU {
+			cpu = fmt.Sprintf("%.1f us/%s", r.CPU, r.PerWhat)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.0f %s\t%s\t%s\n", r.Bench, r.Load, r.Server, r.Rate, r.Unit, cpu, r.Note)
 	}
 	_ = t.Flush() // writes to the terminal; its error shows there
 }

@@ -47,6 +47,9 @@ func newRig(ctx context.Context, o options, bad *nettest.Lossy) (*rig, error) {
 	if o.bootlane, err = filepath.Abs(o.bootlane); err != nil {
 		return nil, err
 	}
+	if o.peers, err = filepath.Abs(o.peers); err != nil {
+		return nil, err
+	}
 	r := &rig{o, dir}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
