@@ -109,6 +109,11 @@ func (c *Client) Import(ctx context.Context, hosts []HostSpec, check bool) (Impo
 	return post[ImportReply](ctx, c, "/v1/hosts/import", ImportRequest{hosts, check, c.By})
 }
 
+// Preflight tells what would forbid to provision hosts now.
+func (c *Client) Preflight(ctx context.Context, q lane.Inspection) (lane.Preflown, error) {
+	return post[lane.Preflown](ctx, c, "/v1/preflight", q)
+}
+
 // Provision grants one install.
 func (c *Client) Provision(ctx context.Context, id string, p lane.Provisioning) (lane.Host, error) {
 	return post[lane.Host](ctx, c, hostPath(id, "/runs"), ProvisionRequest{p, c.By})

@@ -183,6 +183,13 @@ func (s *Server) routes() []route {
 		{"POST /v1/dhcp/leases/{address}/release", s.releaseLease},
 		{"GET /v1/dhcp/servers", func(*http.Request, []byte) (any, error) { return s.cfg.Observer.Responders(), nil }},
 		{"POST /v1/dhcp/probe", s.probe},
+		{"POST /v1/preflight", func(r *http.Request, body []byte) (any, error) {
+			q, err := decode[lane.Inspection](body)
+			if err != nil {
+				return nil, err
+			}
+			return op.Preflight(r.Context(), q)
+		}},
 		{"GET /v1/whatif", func(r *http.Request, _ []byte) (any, error) { return op.WhatIfAll(r.Context()) }},
 		{"GET /v1/unknown", func(r *http.Request, _ []byte) (any, error) { return op.Unknown(r.Context()) }},
 	}, append(s.acts(), s.bundleRoutes()...)...)

@@ -90,6 +90,10 @@ type Policy struct {
 	// of listen.https: they are sent there.
 	HTTPBootTLS bool `yaml:"httpBootTLS,omitempty"`
 	IPXETLS     bool `yaml:"ipxeTLS,omitempty"`
+	// Unpinned lets bundles be installed whose mirrors change from day to day.
+	Unpinned bool `yaml:"unpinned,omitempty"`
+	// AskMirrors has preflight ask the mirrors of bundles whether they have the release. Default true.
+	AskMirrors *bool `yaml:"askMirrors"`
 }
 
 // Held says what a held machine gets to see.
@@ -188,6 +192,10 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Policy.Held.Wait == 0 {
 		c.Policy.Held.Wait = 30 * time.Second
+	}
+	if c.Policy.AskMirrors == nil {
+		yes := true
+		c.Policy.AskMirrors = &yes
 	}
 	if c.Policy.Held.Screen == nil {
 		yes := true

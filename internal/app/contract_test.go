@@ -270,7 +270,7 @@ func (w *world) loader(o *dhcpv4.DHCPv4) (string, []byte, error) {
 // TestContract follows everything that is advertised, for every firmware and
 // every decision, until bytes arrive.
 func TestContract(t *testing.T) {
-	w := newWorld(t, "policy: {bootRetry: 5m}\n")
+	w := newWorld(t, "policy: {bootRetry: 5m, askMirrors: false}\n")
 	w.bundles()
 	for _, f := range firmwares() {
 		t.Run("unknown, "+f.name, func(t *testing.T) {
@@ -472,7 +472,7 @@ func (w *world) order(base string) {
 
 // TestImageTrust: a loader that checks what it loads is given signatures, no other is.
 func TestImageTrust(t *testing.T) {
-	w := newWorld(t, "policy: {bootRetry: 5m}\n")
+	w := newWorld(t, "policy: {bootRetry: 5m, askMirrors: false}\n")
 	w.bundles()
 	dir := t.TempDir()
 	for f, text := range map[string]string{"linux": "kernel", "initrd.gz": "initrd", "linux.sig": "signs the kernel", "initrd.gz.sig": "signs the initrd", "ours.efi": "iPXE", "theirs.kpxe": "iPXE"} {
@@ -505,7 +505,7 @@ func TestImageTrust(t *testing.T) {
 // TestPXELinuxContract: what U-Boot and PXELINUX look for is answered by the same
 // decision, and names files that they can fetch.
 func TestPXELinuxContract(t *testing.T) {
-	w := newWorld(t, "policy: {bootRetry: 5m}\n")
+	w := newWorld(t, "policy: {bootRetry: 5m, askMirrors: false}\n")
 	w.bundles()
 	uboot, bios := "/pxelinux.cfg/01-"+mac.Hyphens(), "boot/"+mac.Hyphens()+"/x86_64-bios/pxelinux.cfg/01-"+mac.Hyphens()
 	config := func(name string) string {

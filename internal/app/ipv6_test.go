@@ -80,7 +80,7 @@ func TestIPv6Configuration(t *testing.T) {
 // newWorld6 is a world whose network has IPv6 as well.
 func newWorld6(t *testing.T) *world {
 	t.Helper()
-	return newWorld(t, "", ", ipv6: {server: '"+nettest.Server6+"', subnet: 'fd77::/64', range: 'fd77::100-fd77::1ff', dns: ['fd77::1']}")
+	return newWorld(t, "policy: {askMirrors: false}\n", ", ipv6: {server: '"+nettest.Server6+"', subnet: 'fd77::/64', range: 'fd77::100-fd77::1ff', dns: ['fd77::1']}")
 }
 
 // solicit6 sends a SOLICIT and returns the ADVERTISE.

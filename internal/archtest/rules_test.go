@@ -51,13 +51,13 @@ func rooms() map[string]room {
 		"internal/tftp":            {imports: []string{"internal/udp"}, budget: 1500, why: "serves names and bytes; what they mean is not its business. 1450 until it read ahead, 1350 until it had to keep its places from forged requests"},
 		"internal/httpboot": {imports: []string{"internal/script", "internal/seed", "internal/iso"}, budget: 700,
 			why: "writes the retry script when nobody can decide, and the media type of a seed; an installer tree is served out of its image"},
-		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose", "internal/migrate", "internal/uefi", "internal/lint"}, budget: 2900,
+		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose", "internal/migrate", "internal/uefi", "internal/lint"}, budget: 3100,
 			why: "the pure packages only: it names the store it needs itself. 2750 until its preflight linted"},
 		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 850, why: "inventory files are written by people"},
 		"internal/lab": {imports: []string{"internal/api", "internal/pcap", "internal/uefi"}, budget: 3100, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves; firmware's settings are written into its variables"},
-		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source", "internal/registry", "internal/lint"}, budget: 4100,
+		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source", "internal/registry", "internal/lint"}, budget: 4300,
 			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files. 3700 until `lint` played the formats' own validators"},
-		"internal/app": {imports: []string{everybody}, budget: 2000, why: "the only package that knows everybody"},
+		"internal/app": {imports: []string{everybody}, budget: 2100, why: "the only package that knows everybody"},
 	}
 }
 

@@ -25,6 +25,14 @@ func (a *app) onHost(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// onHosts completes every argument to the ids of the inventory.
+func (a *app) onHosts(cmd *cobra.Command) *cobra.Command {
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return a.hostIDs(cmd, typed)
+	}
+	return cmd
+}
+
 // hostIDs completes to the ids of the inventory.
 func (a *app) hostIDs(cmd *cobra.Command, typed string) ([]string, cobra.ShellCompDirective) {
 	return a.completions(cmd, typed, func(ctx context.Context) ([]string, error) {

@@ -18,7 +18,8 @@ import (
 
 const provisionLong = `Grant a machine one install: it may erase its disk, once, until the deadline.
 
-A preflight refuses with all problems at once. With --watch, the stages are shown
+A preflight refuses with all problems at once; ` + "`bootlane preflight`" + ` asks it for many
+machines, and grants nothing. With --watch, the stages are shown
 live until the machine is ready, has failed, or you press Ctrl-C; the run goes on
 without you.`
 
@@ -39,16 +40,12 @@ func (a *app) provisionCmd() *cobra.Command {
 				return err
 			}
 			err = a.show(h, func(w io.Writer) {
-				if p.Check {
-					fmt.Fprintf(w, "%s passes the preflight\n", h.ID)
-					return
-				}
 				fmt.Fprintf(w, "%s may be installed: run %s, %s on the disk %s, until %s, %d network boots\n", h.ID, h.Run.ID, h.Run.BundleName, h.Run.Disk, when(h.Run.Deadline), h.Run.Boots)
 				if !watch {
 					fmt.Fprintf(w, "Boot it by network now; `bootlane events %s --follow` shows what happens.\n", h.ID)
 				}
 			})
-			if err != nil || !watch || p.Check {
+			if err != nil || !watch {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
@@ -61,7 +58,6 @@ func (a *app) provisionCmd() *cobra.Command {
 	f.DurationVar(&p.For, "deadline", lane.DefaultDeadline, "`time` until the grant ends")
 	f.IntVar(&p.Boots, "boots", lane.DefaultBoots, "`number` of network boots granted")
 	f.BoolVar(&p.Reinstall, "reinstall", false, "the machine is installed, and its disk may be erased")
-	f.BoolVar(&p.Check, "check", false, "preflight only, grant nothing")
 	f.BoolVarP(&watch, "watch", "w", false, "show the stages live")
 	return cmd
 }

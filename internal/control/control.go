@@ -23,8 +23,8 @@ import (
 	"bootlane/internal/uefi"
 )
 
-// Store is what control needs of a store. Host, ByCapability: NotFound when
-// missing. Append: Conflict when the record was changed since it was read. Every
+// Store is what control needs of a store. Host, ByCapability, LeaseOf: NotFound
+// when missing. Append: Conflict when the record was changed since it was read. Every
 // method: Unavailable when the database does not answer.
 type Store interface {
 	Host(ctx context.Context, id lane.HostID) (lane.Host, error)
@@ -36,6 +36,7 @@ type Store interface {
 	LastEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
 	LastingEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
 	Strangers(ctx context.Context) ([]lane.Stranger, error)
+	LeaseOf(ctx context.Context, a netip.Addr) (lane.LeaseOf, error)
 	LeasesAfter(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error)
 	Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error)
 	BundleRecords(ctx context.Context, name string) ([]lane.BundleRecord, error)
@@ -92,7 +93,12 @@ type Config struct {
 	GRUBByHTTP bool
 	// SecureBoot is what the site knows of firmware: its own keys, dbx, and SBAT level.
 	SecureBoot uefi.Policy
-	Networks   []Network
+	// Unpinned allows mirrors whose content changes from day to day.
+	Unpinned bool
+	// Reach asks whether a URL answers, through an http:// proxy where one is given; nil: nobody
+	// is asked.
+	Reach    func(ctx context.Context, url, proxy string) error
+	Networks []Network
 }
 
 // Network describes a boot network, to `render`, to `dhcp export` and to preflight.

@@ -41,7 +41,7 @@ func (c *counter) Read(p []byte) (int, error) {
 // rig is a Control on a real store, with a clock that tests move.
 type rig struct {
 	*control.Control
-	t     *testing.T
+	t     testing.TB
 	store *store.Store
 	stop  func()
 	mu    sync.Mutex
@@ -61,7 +61,7 @@ func (r *rig) pass(d time.Duration) {
 	r.now = r.now.Add(d)
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), dir: t.TempDir()}
 	e, err := sqlite.Open(t.Context(), filepath.Join(r.dir, "db"))
@@ -89,12 +89,10 @@ func (r *rig) must(err error) {
 	}
 }
 
-// bundle imports one bundle of a seed, called after it: image-1.
-func (r *rig) bundle(seed string) {
+// bundle imports one bundle of a seed, called after it, image-1, or changed.
+func (r *rig) bundle(seed string, changes ...func(*bundle.Manifest)) {
 	r.t.Helper()
 	name, _, _ := strings.Cut(seed, "/")
-	dir := filepath.Join(r.dir, name)
-	r.must(os.MkdirAll(dir, 0o755))
 	m := bundle.Manifest{Name: name, Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: seed, BundleVariant: lane.BundleVariant{Kernel: "linux", Initrd: "initrd", Mirror: "http://mirror.example/debian"}}
 	files := []string{"linux", "initrd"}
 	if seed == lane.SeedKickstart {
@@ -104,6 +102,11 @@ func (r *rig) bundle(seed string) {
 		files = append(files, "disk.raw")
 		m.Image = &lane.BundleImage{File: "disk.raw", Compression: "zstd", RawDigest: lane.Digest("sha256:" + strings.Repeat("0", 64)), RawBytes: 2 << 20, RootLabel: "root"}
 	}
+	for _, change := range changes {
+		change(&m)
+	}
+	dir := filepath.Join(r.dir, m.Name)
+	r.must(os.MkdirAll(dir, 0o755))
 	for _, f := range files {
 		r.must(os.WriteFile(filepath.Join(dir, f), []byte(name+" "+f), 0o644))
 	}
@@ -516,7 +519,7 @@ func TestPreflightNamesTheField(t *testing.T) {
 	r := newRig(t)
 	r.Site.Timezone, r.Site.Locale = new("Mars City"), new("no such thing")
 	r.enrol(spec("node1"))
-	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "nocloud-1", Check: true})
+	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "nocloud-1"})
 	for _, want := range []string{"\n  - site.timezone: \"Mars City\" is not a name like Europe/Berlin", "\n  - site.locale: \"no such thing\" is not a name"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\nlacks %q", err, want)
@@ -535,13 +538,13 @@ func TestPreflightLints(t *testing.T) {
 	bad := spec("node1")
 	bad.Disk = lane.DiskSelector{}
 	r.enrol(bad)
-	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "nocloud-1", Check: true})
+	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "nocloud-1"})
 	for _, want := range []string{"\n  - user-data:10:15: the user name \"www-data\" is one of the system's own [user-name-reserved]: take another name", "disk: no disk selector"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\nlacks %q", err, want)
 		}
 	}
-	if _, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "image-1", Check: true}); err == nil || strings.Contains(err.Error(), "user-name-reserved") {
+	if _, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Bundle: "image-1"}); err == nil || strings.Contains(err.Error(), "user-name-reserved") {
 		t.Errorf("a text that nobody reads: %v", err)
 	}
 }

@@ -46,7 +46,7 @@ func TestRoleIsKnown(t *testing.T) {
 	}
 	_, err = r.Cancel(t.Context(), "node1", "op:t", "")
 	r.must(err)
-	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Check: true})
+	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t"})
 	if lane.CodeOf(err) != lane.Refused || strings.Count(err.Error(), "not among the configured") != 1 || !strings.Contains(err.Error(), "\n  - "+want) {
 		t.Errorf("provision: %v", err)
 	}
@@ -74,7 +74,7 @@ func TestLevels(t *testing.T) {
 			t.Errorf("%s: %+v, want %s", field, origins, want)
 		}
 	}
-	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", Check: true})
+	_, err = r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t"})
 	if want := "\n  - install.packages: an image is written as it is"; lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v\nlacks %q", err, want)
 	}

@@ -423,7 +423,7 @@ func TestPullMends(t *testing.T) {
 	if v, err := r.Why(t.Context(), "node1"); err != nil || v.Rule != "bundle-refused" || !strings.Contains(v.Because, "is damaged in the store: linux") || !strings.HasSuffix(v.Because, "; it is being fetched from reg.example/lab/sys:1") {
 		t.Errorf("why: %+v, %v", v, err)
 	}
-	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "sys-1", By: "op:t", Check: true, Reinstall: true})
+	_, err := r.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "sys-1", By: "op:t", Reinstall: true})
 	refused(t, "provision", err, "import it again; it is being fetched from reg.example/lab/sys:1")
 	if st := r.fetching("sys-1"); st.State != lane.BundleImported || st.Fetch == nil || !strings.Contains(st.Refused, "damaged") {
 		t.Errorf("list: %+v", st)

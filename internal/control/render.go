@@ -32,7 +32,7 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 		docs, err = seed.Documents(in)
 	}
 	if err == nil {
-		out = lintProblems(append(docs, seed.Document{Name: "cmdline", Body: []byte(seed.KernelArgs(in, ""))}))
+		out = c.lintProblems(append(docs, seed.Document{Name: "cmdline", Body: []byte(seed.KernelArgs(in, ""))}))
 	}
 	if e := new(lane.Error); errors.As(err, &e) && len(e.Problems) > 0 { // each names its field
 		for _, p := range e.Problems {
@@ -52,15 +52,22 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	return out
 }
 
+// unpinned is the linter's rule of sources that move. It is a warning, for one file alone can
+// be meant so; a bundle promises more.
+const unpinned = "source-unpinned"
+
 // lintProblems returns what the linter holds against the texts that an installer would read.
-// Warnings keep nobody from installing: `bootlane lint` tells them.
-func lintProblems(docs []seed.Document) (out []lane.Problem) {
+// Other warnings keep nobody from installing: `bootlane lint` tells them.
+func (c *Control) lintProblems(docs []seed.Document) (out []lane.Problem) {
 	for _, d := range docs {
 		f := lint.Detect(d.Name, d.Body)
 		if f == "" { // a unit of systemd
 			continue
 		}
-		for _, x := range lint.Errors(lint.File(d.Name, d.Body, f, lint.Options{})) {
+		for _, x := range lint.File(d.Name, d.Body, f, lint.Options{}) {
+			if x.Severity != lint.Error && (x.Rule != unpinned || c.Unpinned) {
+				continue
+			}
 			out = append(out, lane.Problem{Field: fmt.Sprintf("%s:%d:%d", x.File, x.Line, x.Column), Message: fmt.Sprintf("%s [%s]: %s", x.Message, x.Rule, x.Mend)})
 		}
 	}

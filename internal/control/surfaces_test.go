@@ -447,8 +447,8 @@ func TestOperatorVerbs(t *testing.T) {
 	refused(r.Cancel(ctx, "node1", "op:t", ""))
 	refused(r.Release(ctx, "node1", "op:t", ""))
 	refused(r.Accept(ctx, "node1", lane.ReplacedBoard, r.host("node1").Rev, "op:t", ""))
-	if h, err := r.Provision(ctx, "node1", lane.Provisioning{By: "op:t", Check: true}); err != nil || h.State != lane.StateNew || r.host("node1").Run.ID != "" {
-		t.Fatalf("a check granted something: %+v, %v", h, err)
+	if p, err := r.Preflight(ctx, lane.Inspection{Hosts: []lane.HostID{"node1"}}); err != nil || len(p.Hosts[0].Problems) > 0 || r.host("node1").Run.ID != "" {
+		t.Fatalf("a preflight granted something, or refused: %+v, %v", p, err)
 	}
 	state(lane.StateProvisioning)(r.Provision(ctx, "node1", lane.Provisioning{By: "op:t", Boots: 3, For: 3 * time.Hour}))
 	if run := r.host("node1").Run; run.Boots != 3 || run.Deadline.Sub(run.Armed) != 3*time.Hour || run.By != "op:t" || len(run.Capability) != 32 {

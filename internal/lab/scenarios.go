@@ -68,6 +68,7 @@ site:
   domain: lab.example
   sshKeys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA nobody@lab.example"]
 policy:
+  askMirrors: false # the lab has none
   held: {wait: 5s}
   bootRetry: 10s
 log: debug

@@ -27,7 +27,6 @@ type Provisioning struct {
 	For       time.Duration `json:"for,omitempty"`    // nanoseconds until the deadline; 0: two hours
 	Boots     int           `json:"boots,omitempty"`  // network boots granted; 0: two
 	Reinstall bool          `json:"reinstall,omitempty"`
-	Check     bool          `json:"check,omitempty"` // preflight only: nothing is granted
 	By        string        `json:"-"`
 }
 
@@ -48,6 +47,29 @@ func (p Provisioning) Validate() error {
 		return Errorf(Invalid, "a grant lasts from one minute to seven days, and has 1 to 20 network boots")
 	}
 	return nil
+}
+
+// Inspection is an operator's wish to know what would forbid to install hosts now.
+type Inspection struct {
+	Hosts     []HostID `json:"hosts,omitempty"`  // none: all that stand to be installed
+	Bundle    string   `json:"bundle,omitempty"` // NAME-VERSION or an alias; empty: each record's
+	Reinstall bool     `json:"reinstall,omitempty"`
+}
+
+// Inspected is what a preflight found of one host. Without problems it may be provisioned.
+type Inspected struct {
+	Host     HostID    `json:"host"`
+	State    State     `json:"state"`
+	Role     string    `json:"role,omitempty"`
+	Rack     string    `json:"rack,omitempty"`
+	Bundle   string    `json:"bundle,omitempty"` // NAME-VERSION that would be installed; as the record names it where there is none
+	Problems []Problem `json:"problems,omitempty"`
+}
+
+// Preflown is what a preflight of several hosts found, in the order of their ids.
+type Preflown struct {
+	Hosts   []Inspected   `json:"hosts"`
+	LeftOut map[State]int `json:"leftOut,omitempty"` // hosts that do not stand to be installed, and nobody named
 }
 
 // Verdict is the answer to "why": where a machine's lane stopped, the rule that

@@ -124,6 +124,35 @@ func KernelArgs(in Input, boot lane.MAC) string {
 	return strings.Join(strings.Fields(args), " ")
 }
 
+// Need is a file of a mirror that an installer fetches early.
+type Need struct {
+	Field string // of the bundle, that names the mirror
+	URL   string
+}
+
+// Needs returns one file of every mirror that the bundle's installer fetches from: who has
+// it has the release.
+func Needs(in Input) (out []Need) {
+	need := func(field, base, path string) {
+		if base != "" {
+			out = append(out, Need{field, strings.TrimSuffix(base, "/") + path})
+		}
+	}
+	b, m := in.Bundle, in.medium()
+	switch {
+	case b.Seed == lane.SeedKickstart && b.Mirror != "":
+		need("mirror", m.Packages, "/repodata/repomd.xml")
+		need("mirror", m.AppStream, "/repodata/repomd.xml")
+	case b.Seed == lane.SeedPreseed && b.Release != "":
+		need("mirror", b.Mirror, "/dists/"+b.Release+"/Release")
+		need("security", b.Security, "/dists/"+b.Release+"-security/Release")
+	case b.Seed == lane.SeedNoCloud: // the image's own release is asked for
+		need("mirror", b.Mirror, "/dists/")
+		need("security", b.Security, "/dists/")
+	}
+	return out
+}
+
 // AgentFiles returns what the agent places into the root file system of a
 // freshly written image: the host's name and its first boot.
 func AgentFiles(in Input) ([]lane.File, error) {

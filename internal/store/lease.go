@@ -58,14 +58,34 @@ UNION ALL SELECT client, address, state, granted, expires FROM leases6 WHERE add
 	if err != nil {
 		return nil, broken("read leases", err)
 	}
-	return collect(rows, func(r *sql.Rows) (lane.LeaseOf, error) {
-		l, err := scanLease(r)
-		out := lane.LeaseOf{Lease: lane.Lease{MAC: lane.MAC(l.Client), Address: l.Address, State: l.State, Granted: l.Granted, Expires: l.Expires}}
-		if l.Address.Is6() {
-			out.Client, out.MAC = l.Client, l.Client.MAC()
-		}
-		return out, err
-	})
+	return collect(rows, scanLeaseOf)
+}
+
+// LeaseOf returns the lease of an address, of IPv4 or IPv6. NotFound: nobody has it.
+func (s *Store) LeaseOf(ctx context.Context, a netip.Addr) (lane.LeaseOf, error) {
+	rows, err := s.reads.query(ctx, `SELECT mac, address, state, granted, expires FROM leases WHERE address = $1
+UNION ALL SELECT client, address, state, granted, expires FROM leases6 WHERE address = $1`, a.String())
+	if err != nil {
+		return lane.LeaseOf{}, broken("read a lease", err)
+	}
+	list, err := collect(rows, scanLeaseOf)
+	if err == nil && len(list) == 0 {
+		err = lane.Errorf(lane.NotFound, "nobody has %s", a)
+	}
+	if err != nil {
+		return lane.LeaseOf{}, err
+	}
+	return list[0], nil
+}
+
+// scanLeaseOf reads a row of either table.
+func scanLeaseOf(r *sql.Rows) (lane.LeaseOf, error) {
+	l, err := scanLease(r)
+	out := lane.LeaseOf{Lease: lane.Lease{MAC: lane.MAC(l.Client), Address: l.Address, State: l.State, Granted: l.Granted, Expires: l.Expires}}
+	if l.Address.Is6() {
+		out.Client, out.MAC = l.Client, l.Client.MAC()
+	}
+	return out, err
 }
 
 // PutLease6 stores leases of IPv6, all of them or none, and returns after the commit. An

@@ -1,0 +1,212 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"bootlane/internal/lane"
+	"bootlane/internal/seed"
+)
+
+// preflight looks at what would forbid to provision hosts now. What many of them share, a
+// bundle, its boot chain, a mirror, is looked at once.
+type preflight struct {
+	*Control
+	bundle    string // instead of each record's
+	reinstall bool
+	bundles   memo[string, found]
+	chains    memo[chainKey, []lane.Problem]
+	mirrors   memo[mirrorKey, error]
+}
+
+// found is a bundle, with why it may not be installed, or that nobody could tell.
+type found struct {
+	lane.Bundle
+	broken error
+}
+
+// chainKey is what the proof of a boot chain depends on.
+type chainKey struct {
+	bundle lane.Digest
+	arch   lane.Arch
+	boot   lane.BootOptions
+	proxy  bool // the network's mode
+}
+
+type mirrorKey struct{ url, proxy string }
+
+// memo remembers the answer to each question. The zero memo knows none.
+type memo[K comparable, V any] struct {
+	mu    sync.Mutex
+	known map[K]func() V
+}
+
+// of returns the answer to a question, and finds it out for whoever asks first.
+func (m *memo[K, V]) of(k K, find func() V) V {
+	m.mu.Lock()
+	f, ok := m.known[k]
+	if !ok {
+		if m.known == nil {
+			m.known = map[K]func() V{}
+		}
+		f = sync.OnceValue(find)
+		m.known[k] = f
+	}
+	m.mu.Unlock()
+	return f()
+}
+
+// Preflight tells of hosts what would forbid to provision them now, all problems of each at
+// once. Hosts that nobody named are left out where they do not stand to be installed.
+func (c *Control) Preflight(ctx context.Context, q lane.Inspection) (lane.Preflown, error) {
+	hosts, leftOut, err := c.toInspect(ctx, q)
+	if err != nil {
+		return lane.Preflown{}, err
+	}
+	p := &preflight{Control: c, bundle: q.Bundle, reinstall: q.Reinstall}
+	out := lane.Preflown{Hosts: make([]lane.Inspected, len(hosts)), LeftOut: leftOut}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, h := range hosts {
+		g.Go(func() error {
+			b, problems, err := p.host(ctx, h)
+			name := h.Bundle
+			if q.Bundle != "" {
+				name = q.Bundle
+			}
+			if b.Digest != "" {
+				name = b.Ref()
+			}
+			out.Hosts[i] = lane.Inspected{Host: h.ID, State: h.State, Role: h.Role, Rack: h.Identity.Rack, Bundle: name, Problems: problems}
+			return err
+		})
+	}
+	return out, g.Wait()
+}
+
+// toInspect returns the hosts that a preflight is about, and how many it is not about.
+func (c *Control) toInspect(ctx context.Context, q lane.Inspection) (hosts []lane.Host, leftOut map[lane.State]int, err error) {
+	for _, id := range q.Hosts {
+		h, err := c.record(ctx, id)
+		if err != nil {
+			return nil, nil, err
+		}
+		hosts = append(hosts, h)
+	}
+	if len(q.Hosts) > 0 {
+		return hosts, nil, nil
+	}
+	leftOut = map[lane.State]int{}
+	for after := lane.HostID(""); ; after = hosts[len(hosts)-1].ID {
+		page, err := c.Store.Hosts(ctx, after, 500)
+		if err != nil {
+			return nil, nil, err
+		}
+		if hosts = append(hosts, page...); len(page) == 0 {
+			break
+		}
+	}
+	hosts = slices.DeleteFunc(hosts, func(h lane.Host) bool {
+		stands := lane.Allowed(h.State, lane.VerbArm) && (h.State != lane.StateInstalled || q.Reinstall)
+		if !stands {
+			leftOut[h.State]++
+		}
+		return !stands
+	})
+	return hosts, leftOut, nil
+}
+
+// host returns the bundle that a host would get, and what forbids to install it there. An
+// error is that nobody could find out.
+func (p *preflight) host(ctx context.Context, h lane.Host) (lane.Bundle, []lane.Problem, error) {
+	if p.bundle != "" {
+		h.Bundle = p.bundle
+	}
+	var b lane.Bundle
+	if h.Bundle != "" {
+		f := p.bundles.of(h.Bundle, func() found { return p.find(ctx, h.Bundle) })
+		if f.broken != nil {
+			return b, nil, f.broken
+		}
+		b = f.Bundle
+	}
+	others, err := p.Store.Claimants(ctx, h.Claims())
+	if err != nil {
+		return b, nil, err
+	}
+	leased, err := p.leased(ctx, h)
+	if err != nil {
+		return b, nil, err
+	}
+	problems := slices.Concat(lane.Armable(h, p.reinstall), lane.Preflight(h, b), lane.Collisions(h, others), leased, p.siteProblems(h))
+	if own, ok := b.For(h.Arch); ok && b.Digest != "" {
+		key := chainKey{b.Digest, h.Arch, h.Boot, p.home(h.Network.Address).Proxy}
+		problems = slices.Concat(problems, p.seedProblems(h, own), p.chains.of(key, func() []lane.Problem { return p.chainProblems(h, own) }), p.unreachable(ctx, h, own))
+	}
+	return b, problems, nil
+}
+
+// find returns the bundle of a name, with what forbids to install it.
+func (p *preflight) find(ctx context.Context, name string) found {
+	b, err := p.findBundle(ctx, name)
+	if err != nil && lane.CodeOf(err) != lane.NotFound {
+		return found{broken: err}
+	}
+	switch doing, lacking := p.ask(ctx, name); {
+	case err != nil:
+		b.Refusal = p.missing(ctx, name, err).Error()
+	case lacking: // it is damaged, and is mended
+		b.Refusal += "; " + doing.Later()
+	}
+	return found{Bundle: b}
+}
+
+// leased tells whether another machine has the host's address.
+func (p *preflight) leased(ctx context.Context, h lane.Host) (out []lane.Problem, err error) {
+	for _, a := range []struct {
+		field   string
+		address netip.Addr
+	}{{"network.address", h.Network.Address}, {"network.address6", h.Network.Address6}} {
+		if !a.address.IsValid() {
+			continue
+		}
+		l, err := p.Store.LeaseOf(ctx, a.address)
+		switch {
+		case lane.CodeOf(err) == lane.NotFound:
+			continue
+		case err != nil:
+			return nil, err
+		case !p.Now().Before(l.Expires), l.State == lane.LeaseReleased, slices.Contains(h.Identity.MACs, l.MAC), string(l.Client) == "uuid:"+string(h.Identity.UUID):
+			continue
+		case l.State == lane.LeaseDeclined:
+			out = append(out, lane.Problem{Field: a.field, Message: fmt.Sprintf("%s is in use by a machine that did not get it from here, as a client found: find that one, then `bootlane dhcp release %s`", a.address, a.address)})
+			continue
+		}
+		who := string(l.MAC)
+		if who == "" {
+			who = string(l.Client)
+		}
+		out = append(out, lane.Problem{Field: a.field, Message: fmt.Sprintf("%s is leased to %s until %s: stop that machine and `bootlane dhcp release %s`, or reserve another address", a.address, who, l.Expires.UTC().Format("2006-01-02 15:04:05Z"), a.address)})
+	}
+	return out, nil
+}
+
+// unreachable tells which mirrors of a bundle do not have what its installer fetches.
+func (p *preflight) unreachable(ctx context.Context, h lane.Host, b lane.Bundle) (out []lane.Problem) {
+	if p.Reach == nil {
+		return nil
+	}
+	in := p.input(h, b, p.BaseURL)
+	for _, n := range seed.Needs(in) {
+		if err := p.mirrors.of(mirrorKey{n.URL, in.Site.Proxy}, func() error { return p.Reach(ctx, n.URL, in.Site.Proxy) }); err != nil {
+			out = append(out, lane.Problem{Field: "bundle." + n.Field, Message: fmt.Sprintf("%s cannot be had: %v; where only machines reach it, set policy.askMirrors: false", n.URL, err)})
+		}
+	}
+	return out
+}
