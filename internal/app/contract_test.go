@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -128,14 +129,18 @@ func (w *world) bundles() {
 			sum := sha256.Sum256([]byte(files["disk.raw"]))
 			m.Image = &lane.BundleImage{File: "disk.raw", Compression: "none", RawDigest: lane.Digest("sha256:" + hex.EncodeToString(sum[:])), RawBytes: 2 << 20, RootLabel: "root"}
 		}
-		if seed == lane.SeedNoCloud || seed == lane.SeedKickstart {
-			files["live.iso"] = string(isotest.Read(w.T, isotest.ISO(w.T, isotest.Files(w.T, map[string]string{"images/install.img": "stage 2", "repodata/repomd.xml": "BaseOS", "AppStream/repodata/repomd.xml": "AppStream"}))))
+		if slices.Contains([]string{lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST, lane.SeedAgama}, seed) {
+			files["live.iso"] = string(isotest.Read(w.T, isotest.ISO(w.T, isotest.Files(w.T, map[string]string{"images/install.img": "stage 2", "boot/x86_64/root": "YaST", "repodata/repomd.xml": "BaseOS", "AppStream/repodata/repomd.xml": "AppStream"}))))
 		}
 		switch seed {
 		case lane.SeedNoCloud: // as Ubuntu's image is
 			m.Args, m.Files = "url={file:live.iso}", map[string]string{"live.iso": ""}
 		case lane.SeedKickstart:
 			m.OS, m.Release, m.Tree, m.Mirror = "rocky", "9.6", "live.iso", ""
+		case lane.SeedAutoYaST:
+			m.OS, m.Release, m.Tree, m.Mirror = "opensuse-leap", "15.6", "live.iso", ""
+		case lane.SeedAgama:
+			m.OS, m.Release, m.Args, m.Files = "opensuse-leap", "16.0", "root=live:{file:live.iso}", map[string]string{"live.iso": ""}
 		}
 		for f, text := range files {
 			must(w.T, os.WriteFile(filepath.Join(dir, f), []byte(text), 0o644))
@@ -150,7 +155,7 @@ func (w *world) bundles() {
 
 func (w *world) enrol(bundle string) {
 	out, err := w.client.Import(w.Context(), []api.HostSpec{{ID: "node1", Identity: lane.Identity{UUID: uuid, MACs: []lane.MAC{mac}, Serial: "S1"}, Bundle: bundle,
-		Disk: lane.DiskSelector{Serial: "D1"}, Network: api.NetworkSpec{Address: "192.168.77.20"}}}, false)
+		Disk: lane.DiskSelector{Serial: "D1", ByID: "virtio-D1"}, Network: api.NetworkSpec{Address: "192.168.77.20"}}}, false)
 	must(w.T, err)
 	if len(out.Problems) > 0 {
 		w.Fatal(out.Problems)
@@ -346,8 +351,8 @@ func TestContract(t *testing.T) {
 var (
 	chainURL = regexp.MustCompile(`(?m)^chain .*?(http://\S+)`)
 	fileURL  = regexp.MustCompile(`(?m)^(?:kernel|initrd) (http://\S+)`)
-	argURL   = regexp.MustCompile(`(?:preseed/url=|;s=|inst\.ks=|bootlane\.url=)(http://\S+)`)
-	seedName = regexp.MustCompile(`(?:/seed/|get )([a-z][a-z.-]+\.(?:sh|service|cfg))`)
+	argURL   = regexp.MustCompile(`(?:preseed/url=|;s=|inst\.ks=|autoyast=|inst\.auto=|bootlane\.url=)(http://\S+)`)
+	seedName = regexp.MustCompile(`(?:/seed/|get )([a-z][a-z.-]+\.(?:sh|service|cfg|xml|json))`)
 )
 
 // scripts follows the entry script to the per-machine script, and that to all it names.
@@ -404,6 +409,12 @@ func (w *world) installer(script []byte) {
 		_, ks := get(w.T, url)
 		w.follow(ks, map[string]string{`url --url=(\S+)`: "/repodata/repomd.xml BaseOS", `repo --name=AppStream --baseurl=(\S+)`: "/repodata/repomd.xml AppStream"})
 		w.documents(strings.TrimSuffix(url, "ks.cfg"), "ks.cfg")
+	case strings.HasSuffix(url, "autoinst.xml"):
+		w.follow(script, map[string]string{` install=(\S+)`: "/boot/x86_64/root YaST"})
+		w.documents(strings.TrimSuffix(url, "autoinst.xml"), "autoinst.xml")
+	case strings.HasSuffix(url, "profile.json"):
+		w.follow(script, map[string]string{` root=live:(\S+)`: " CD001"})
+		w.documents(strings.TrimSuffix(url, "profile.json"), "profile.json")
 	case strings.HasSuffix(url, "/seed/"):
 		w.follow(script, map[string]string{` url=(\S+)`: " CD001"})
 		w.documents(url, "user-data", "meta-data", "vendor-data", "network-config")
@@ -454,7 +465,7 @@ func (w *world) documents(base string, names ...string) {
 func (w *world) order(base string) {
 	w.Helper()
 	hw, err := json.Marshal(lane.Hardware{UUID: uuid, Serial: "S1", Machine: "x86_64", Firmware: "uefi", BootMAC: mac, NICs: []lane.NIC{{Name: "eth0", MAC: mac}},
-		Disks: []lane.Disk{{Name: "vda", Serial: "D1", SizeBytes: 1e9}}})
+		Disks: []lane.Disk{{Name: "vda", Serial: "D1", ByID: []string{"virtio-D1"}, SizeBytes: 1e9}}})
 	must(w.T, err)
 	res, err := http.Post(base+"/order", "application/json", bytes.NewReader(hw))
 	must(w.T, err)

@@ -22,7 +22,7 @@ func rooms() map[string]room {
 		"internal/strictyaml": {leaf: true, budget: 400, why: "a reader of files, not of machines"},
 		"internal/archtest":   {leaf: true, budget: 0, why: "tests only"},
 		"internal/script":     {budget: 340},
-		"internal/seed":       {budget: 480, why: "one installer more is a file of texts and what they must know; 400 until Anaconda"},
+		"internal/seed":       {budget: 720, why: "one installer more is a file of texts and what they must know; 480 until those of SUSE, 400 until Anaconda"},
 		"internal/diagnose":   {budget: 280},
 		"internal/migrate":    {budget: 335},
 		"internal/lint":       {budget: 3000, why: "files to findings: no sockets, no clock, no files"},

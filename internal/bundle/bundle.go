@@ -189,8 +189,12 @@ func check(b lane.Bundle) []lane.Problem {
 		bad("seed", "%q is not a seed template of this version: use one of %s", b.Seed, strings.Join(lane.Seeds(), ", "))
 	}
 	out = append(out, unprintable("", [][2]string{{"os", b.OS}, {"release", b.Release}})...)
-	if b.Seed == lane.SeedKickstart {
+	switch b.Seed {
+	case lane.SeedKickstart:
 		_, bad := b.Anaconda()
+		out = append(out, bad...)
+	case lane.SeedAutoYaST, lane.SeedAgama:
+		_, bad := b.SUSE()
 		out = append(out, bad...)
 	}
 	return slices.Concat(out, checkArchitectures(b), checkFiles(b), checkScripts(b), checkLoaders(b), checkImages(b), checkOrigin(b))

@@ -89,8 +89,28 @@ func checkView(at string, v lane.Bundle) (out []lane.Problem) {
 	if v.Seed == lane.SeedPreseed && v.Mirror == "" {
 		bad("mirror", "is missing: the Debian installer takes its packages from a pinned mirror, http://HOST/DIRECTORY")
 	}
-	if v.Seed == lane.SeedKickstart {
+	switch v.Seed {
+	case lane.SeedKickstart:
 		out = append(out, checkKickstart(at, v)...)
+	case lane.SeedAutoYaST, lane.SeedAgama:
+		out = append(out, checkSUSE(at, v)...)
+	}
+	return out
+}
+
+// checkSUSE looks at where the installers of SUSE find the rest of themselves, and the packages.
+func checkSUSE(at string, v lane.Bundle) (out []lane.Problem) {
+	if v.Seed == lane.SeedAutoYaST && v.Tree == "" && v.Mirror == "" {
+		out = append(out, lane.Problem{Field: at + "tree", Message: "is missing: YaST takes itself and the packages from the image of a full medium, `tree: FILE.iso`, or from a pinned mirror of its content, `mirror: http://HOST/DIRECTORY`"})
+	}
+	if v.Seed == lane.SeedAgama && !strings.Contains(v.Args, "root=live:") {
+		out = append(out, lane.Problem{Field: at + "args", Message: "have no root=live: Agama's system is an image that the kernel is told: `args: root=live:{file:FILE.iso}`"})
+	}
+	if v.Security != "" {
+		out = append(out, lane.Problem{Field: at + "security", Message: "is nothing that SUSE's installers are told: remove it, and have the updates in the mirror"})
+	}
+	if v.Arch == lane.I386 {
+		out = append(out, lane.Problem{Field: at + "arch", Message: "i386 has no release that they install: use x86_64 or arm64"})
 	}
 	return out
 }

@@ -95,8 +95,13 @@ func (r *rig) bundle(seed string, changes ...func(*bundle.Manifest)) {
 	name, _, _ := strings.Cut(seed, "/")
 	m := bundle.Manifest{Name: name, Version: "1", OS: "debian", Release: "bookworm", Arch: "x86_64", Seed: seed, BundleVariant: lane.BundleVariant{Kernel: "linux", Initrd: "initrd", Mirror: "http://mirror.example/debian"}}
 	files := []string{"linux", "initrd"}
-	if seed == lane.SeedKickstart {
+	switch seed {
+	case lane.SeedKickstart:
 		m.OS, m.Release = "rocky", "9.6"
+	case lane.SeedAutoYaST:
+		m.OS, m.Release = "sles", "15.6"
+	case lane.SeedAgama:
+		m.OS, m.Release, m.Args = "sles", "16.0", "root=live:http://mirror.example/agama.iso"
 	}
 	if seed == lane.SeedImage {
 		files = append(files, "disk.raw")

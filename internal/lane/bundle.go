@@ -18,7 +18,7 @@ type Bundle struct {
 	OS      string `json:"os"`
 	Release string `json:"release,omitempty"`
 	Arch    Arch   `json:"arch,omitempty"` // of a bundle for one architecture
-	Seed    string `json:"seed"`           // seed template and version: debian-preseed/1, nocloud/1, kickstart/1, image/1
+	Seed    string `json:"seed"`           // seed template and version: debian-preseed/1, nocloud/1, kickstart/1, autoyast/1, agama/1, image/1
 	// BundleVariant is all that a bundle for one architecture has. One for several has here
 	// the arguments and mirrors of those that have none of their own.
 	BundleVariant
@@ -57,10 +57,14 @@ const (
 	SeedPreseed   = "debian-preseed/1" // the Debian installer
 	SeedNoCloud   = "nocloud/1"        // Ubuntu's installer, by cloud-init's NoCloud
 	SeedKickstart = "kickstart/1"      // Anaconda: RHEL, Rocky, AlmaLinux and Fedora
+	SeedAutoYaST  = "autoyast/1"       // YaST: SLES and openSUSE Leap 15
+	SeedAgama     = "agama/1"          // Agama: SLES and openSUSE Leap 16
 )
 
 // Seeds returns every seed template.
-func Seeds() []string { return []string{SeedImage, SeedPreseed, SeedNoCloud, SeedKickstart} }
+func Seeds() []string {
+	return []string{SeedImage, SeedPreseed, SeedNoCloud, SeedKickstart, SeedAutoYaST, SeedAgama}
+}
 
 // BundleFile is one file of a bundle.
 type BundleFile struct {

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -20,6 +21,9 @@ var autoyastLists = []string{"partitioning", "partitions", "users", "groups", "p
 
 // Sections in which true and false are text, to be written into files as they are.
 var autoyastUntyped = []string{"bootloader", "kdump", "security", "sysconfig", "user_defaults"}
+
+// marker is a value that a pre-script is to replace.
+var marker = regexp.MustCompile(`^@[A-Z][A-Z0-9_]*@$`)
 
 // element is one element of an XML file.
 type element struct {
@@ -122,6 +126,7 @@ func (r *report) autoyast(text string) {
 			r.add("autoyast-unknown-section", c.at, "a profile has no section %q%s", c.name, like(c.name, autoyastSections))
 		}
 	}
+	gated := len(root.find("scripts", "pre-scripts").list()) > 0
 	for _, c := range root.children {
 		typed := !slices.Contains(autoyastUntyped, c.name)
 		c.walk(root, func(in, e *element) {
@@ -129,6 +134,9 @@ func (r *report) autoyast(text string) {
 				r.autoyastType(e)
 			}
 			r.autoyastElement(in, e)
+			if marker.MatchString(e.text) && (e.name != "device" || !gated) {
+				r.add("template-leftover", e.textAt, "no pre-script replaces the marker %q", e.text)
+			}
 		})
 	}
 	if c := root.find("general", "mode", "confirm"); c == nil || c.text != "false" {

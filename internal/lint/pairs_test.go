@@ -204,6 +204,7 @@ func textPairs() []pair {
 		{"yaml-second-document", MetaData, "local-hostname: \"node-a\"\n", "local-hostname: \"node-a\"\n§---\na: b\n", "local-hostname: \"node-b\"\n"},
 		{"template-leftover", CloudConfig, `"hello"`, `"§{{ motd }}"`, `"{ motd }"`},
 		{"template-leftover", Kickstart, "lang en_US.UTF-8", "lang §@LANG@", "lang a@b.c"},
+		{"template-leftover", AutoYaST, "<device>" + preDisk, "<device>§@DISK0@", "<device>" + preDisk + " "},
 		{"text-bom", CloudConfig, "#cloud-config", "\ufeff§#cloud-config", "#cloud-config"},
 		{"text-cr", Kickstart, "reboot\n", "reboot§\r\n", "reboot\n"},
 		{"text-control", Preseed, "string en_US.UTF-8", "string en_US§\x01", "string de_DE.UTF-8"},

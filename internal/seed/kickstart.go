@@ -36,8 +36,13 @@ func (in Input) medium() medium {
 
 // Target is where the installer has the new system's root while it runs the last hook.
 func (v view) Target() string {
-	if v.Bundle.Seed == lane.SeedKickstart {
+	switch v.Bundle.Seed {
+	case lane.SeedKickstart:
 		return "/mnt/sysroot"
+	case lane.SeedAgama:
+		return "/mnt"
+	case lane.SeedAutoYaST: // it runs within
+		return ""
 	}
 	return "/target"
 }

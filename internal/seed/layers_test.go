@@ -19,6 +19,9 @@ func layered(seed string) Input {
 		in.Bundle.Mirror = "http://mirror.example.org/rhel/9.6"
 	}
 	host := lane.InstallOptions{KernelArgs: []string{"console=ttyS0,115200n8", "quiet"}, Locale: new("fr_FR.UTF-8"), SSHKeys: full("").Site.SSHKeys[:1]}
+	if seed == lane.SeedAgama { // which takes no proxy
+		host.Proxy = new("")
+	}
 	if seed == lane.SeedImage { // which brings its own
 		host.Packages, host.KernelArgs = []string{}, []string{}
 	}

@@ -122,8 +122,11 @@ func machineFor(t *testing.T, seed string) *machine {
 	switch seed {
 	case lane.SeedNoCloud:
 		m.write("autoinstall.yaml", "a: \"@DISK0@\"\n")
-	case lane.SeedKickstart:
+	case lane.SeedKickstart, lane.SeedAgama:
 		m.write("world", curl+outside)
+	case lane.SeedAutoYaST:
+		m.write("world", curl+outside)
+		m.write("tmp/profile/autoinst.xml", document(t, full(seed), "autoinst.xml"))
 	}
 	return m
 }
@@ -131,7 +134,7 @@ func machineFor(t *testing.T, seed string) *machine {
 // told reports whether the installer was told a disk.
 func (m *machine) told() bool {
 	auto := m.read("autoinstall.yaml")
-	return strings.Contains(m.read("log"), "debconf-set partman-auto/disk") || auto != "" && !strings.Contains(auto, "@DISK0@") || m.read("tmp/bootlane-disk") != ""
+	return strings.Contains(m.read("log"), "debconf-set partman-auto/disk") || auto != "" && !strings.Contains(auto, "@DISK0@") || m.read("tmp/bootlane-disk") != "" || m.read("tmp/profile/modified.xml") != ""
 }
 
 func (m *machine) path(name string) string { return filepath.Join(m.root, name) }
@@ -255,6 +258,8 @@ var gates = []struct{ seed, document, system string }{
 	{lane.SeedPreseed, "early.sh", "Debian"},
 	{lane.SeedNoCloud, "gate.sh", "Ubuntu"},
 	{lane.SeedKickstart, "gate.sh", "Anaconda"},
+	{lane.SeedAutoYaST, "gate.sh", "AutoYaST"},
+	{lane.SeedAgama, "gate.sh", "Agama"},
 }
 
 func TestIdentityGate(t *testing.T) {
@@ -363,7 +368,7 @@ func TestGateWithoutServer(t *testing.T) {
 
 // TestGateHoldsWithoutPower: even where the power stays on, a gate that refuses does not succeed.
 func TestGateHoldsWithoutPower(t *testing.T) {
-	for _, c := range []struct{ seed, document string }{{lane.SeedPreseed, "early.sh"}, {lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}, {lane.SeedKickstart, "gate.sh"}} {
+	for _, c := range []struct{ seed, document string }{{lane.SeedPreseed, "early.sh"}, {lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}, {lane.SeedKickstart, "gate.sh"}, {lane.SeedAutoYaST, "gate.sh"}, {lane.SeedAgama, "gate.sh"}} {
 		m := machineFor(t, c.seed)
 		m.write("sticks", "")
 		m.remove("sys/class/dmi")

@@ -25,7 +25,7 @@ var sources embed.FS
 // templates are parsed once: machines ask for documents by the thousand.
 var templates = template.Must(template.New("").Option("missingkey=error").
 	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") },
-		"commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
+		"xq": xmlQuote, "jq": jsonQuote, "jl": jsonQuote, "commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
 
 // Input is everything a document is made of.
 type Input struct {
@@ -60,6 +60,8 @@ const (
 	typeText  = "text/plain; charset=utf-8"
 	typeShell = "text/x-shellscript; charset=utf-8"
 	typeYAML  = "text/yaml; charset=utf-8"
+	typeXML   = "application/xml"
+	typeJSON  = "application/json"
 )
 
 // Documents returns everything that the bundle's installer reads for this host,
@@ -85,6 +87,14 @@ func Documents(in Input) ([]Document, error) {
 		return in.render([]part{
 			{"ks.cfg", "kickstart.cfg", typeText}, {"gate.sh", "kickstart-gate.sh", typeShell},
 			{"late.sh", "kickstart-late.sh", typeShell}, {"failed.sh", "kickstart-failed.sh", typeShell},
+			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+	case lane.SeedAutoYaST:
+		return in.render([]part{
+			{"autoinst.xml", "autoyast.xml", typeXML}, {"gate.sh", "autoyast-gate.sh", typeShell}, {"late.sh", "autoyast-late.sh", typeShell},
+			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+	case lane.SeedAgama:
+		return in.render([]part{
+			{"profile.json", "agama.json", typeJSON}, {"gate.sh", "agama-gate.sh", typeShell}, {"late.sh", "agama-late.sh", typeShell},
 			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
 	case lane.SeedImage:
 		return in.render([]part{{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
@@ -115,6 +125,14 @@ func KernelArgs(in Input, boot lane.MAC) string {
 		// nosave: the kickstart names what opens the run, and stays out of the system; leavebootorder:
 		// the machine goes on booting by network, where it is told to boot its disk.
 		args = "inst.ks=" + in.Base + "/seed/ks.cfg inst.stage2=" + in.medium().Stage2 + " inst.cmdline inst.ksstrict inst.nosave=all_ks inst.leavebootorder ip=dhcp" + bootif + " " + own
+	case lane.SeedAutoYaST:
+		// An address that ends in a slash would be that of rules, and of classes.
+		args = "install=" + in.SUSETree() + " autoyast=" + in.Base + "/seed/autoinst.xml netsetup=dhcp" + bootif + " hostname=" + short + " self_update=0 textmode=1 " + own
+	case lane.SeedAgama:
+		args = "inst.auto=" + in.Base + "/seed/profile.json inst.finish=reboot inst.self_update=0 ip=dhcp rd.neednet=1" + bootif + " " + own
+		if in.Bundle.Mirror != "" {
+			args = "inst.install_url=" + strings.TrimSuffix(in.Bundle.Mirror, "/") + " " + args
+		}
 	default:
 		args = "bootlane.url=" + in.Base + bootif + " " + own
 		if v := in.Host.Boot.VLAN; v != 0 {
@@ -146,6 +164,8 @@ func Needs(in Input) (out []Need) {
 	case b.Seed == lane.SeedPreseed && b.Release != "":
 		need("mirror", b.Mirror, "/dists/"+b.Release+"/Release")
 		need("security", b.Security, "/dists/"+b.Release+"-security/Release")
+	case b.Seed == lane.SeedAutoYaST && b.Tree == "", b.Seed == lane.SeedAgama:
+		need("mirror", b.Mirror, "/")
 	case b.Seed == lane.SeedNoCloud: // the image's own release is asked for
 		need("mirror", b.Mirror, "/dists/")
 		need("security", b.Security, "/dists/")
@@ -196,6 +216,7 @@ func (in Input) render(parts []part) ([]Document, error) {
 	short, domain := in.names()
 	view := view{Input: in, Short: short, Domain: domain, Mirror: splitMirror(in.Bundle.Mirror), Security: splitMirror(in.Bundle.Security), Medium: in.medium()}
 	view.Anaconda, _ = in.Bundle.Anaconda() // another installer's is nothing, and none of its documents asks
+	view.SUSE, _ = in.Bundle.SUSE()         // the same
 	var out []Document
 	for _, p := range parts {
 		var b bytes.Buffer
@@ -216,6 +237,7 @@ type view struct {
 	Mirror, Security mirror
 	Medium           medium
 	Anaconda         lane.Anaconda
+	SUSE             lane.SUSE
 }
 
 type mirror struct{ Host, Directory string }
@@ -339,6 +361,8 @@ func (in Input) checkBundle() []string {
 			out = append(out, in.path("packages")+": the bundle pins no mirror, and the installer would take them from wherever it likes: set `mirror` in the bundle's bundle.yaml, and build it with a new version")
 		}
 		return out
+	case lane.SeedAutoYaST, lane.SeedAgama:
+		return append(out, in.checkSUSE()...)
 	case lane.SeedImage:
 		return append(out, in.checkImage()...)
 	case lane.SeedPreseed:

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -60,7 +61,6 @@ func TestLayouts(t *testing.T) {
 		"debian-netboot": "name: debian-bookworm os: debian seed: debian-preseed/1 kernel: linux initrd: initrd.gz bootnetx64.efi grubx64.efi mirror:",
 		"ubuntu":         "name: ubuntu-24.04.1 os: ubuntu seed: nocloud/1 kernel: vmlinuz initrd: initrd bootx64.efi grubx64.efi url={file:test.iso}",
 		"centos":         "name: centos-9.5 os: centos kernel: vmlinuz initrd: initrd.img bootx64.efi grubx64.efi inst.repo={tree} no template",
-		"sles":           "name: sles-15-sp5 os: sles kernel: linux initrd: initrd bootx64.efi grub.efi install={tree} no template",
 	} {
 		dir := isotest.Files(t, media()[name])
 		iso := isotest.ISO(t, dir)
@@ -97,6 +97,40 @@ func TestLayouts(t *testing.T) {
 			if preseed := strings.Contains(want, "debian-preseed"); preseed != strings.Contains(fmt.Sprint(err), "mirror: is missing") || !preseed && (err == nil) != strings.Contains(want, "seed:") {
 				t.Errorf("%s: %v\n%s", name, err, text)
 			}
+		}
+	}
+}
+
+// TestSUSE: service packs are told as the systems tell them, and a medium without packages is told.
+func TestSUSE(t *testing.T) {
+	for name, c := range map[string]struct {
+		products, extra string
+		want            []string
+		missing         string
+	}{
+		"full":   {"/ SLE-15-SP5-Full 15.5-0\n", "Module-Basesystem/repodata/repomd.xml", []string{"name: sles-15.5", "os: sles", `release: "15.5"`, "seed: autoyast/1", "tree: test.iso"}, ""},
+		"online": {"/ SLE-15-SP5-Online 15.5-0\n", "", []string{"seed: autoyast/1", "tree: test.iso"}, "YaST takes them from a full medium"},
+		"leap":   {"/ openSUSE-Leap-15.6-DVD 15.6-0\n", "repodata/repomd.xml", []string{"os: opensuse-leap", "seed: autoyast/1", "tree: test.iso"}, ""},
+		"older":  {"/ SLE-12-SP5-Server 12.5-0\n", "", []string{"os: sles", `release: "12.5"`, `args: "install={tree}"`}, "no template of this version"},
+	} {
+		files := maps.Clone(media()["sles"])
+		files["media.1/products"] = c.products
+		if c.extra != "" {
+			files[c.extra] = "packages"
+		}
+		r, err := build(t, source.Request{From: []string{"iso:" + isotest.ISO(t, isotest.Files(t, files))}})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		text := string(isotest.Read(t, filepath.Join(r.Dir, "bundle.yaml")))
+		for _, w := range append(c.want, c.missing) {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s: no %q in\n%s", name, w, text)
+			}
+		}
+		if told := strings.Contains(text, "# Missing:"); told != (c.missing != "") {
+			t.Errorf("%s: missing: %v\n%s", name, told, text)
 		}
 	}
 }

@@ -76,12 +76,13 @@ func (b *builder) missing(seed string) {
 	if seed == lane.SeedPreseed && b.Mirror == "" {
 		b.result.Problems = append(b.result.Problems, "mirror: the pinned package mirror that the installer takes packages from, http://HOST/DIRECTORY")
 	}
+	lacks := map[string][2]string{lane.SeedKickstart: {noTree, noDVD}, lane.SeedAutoYaST: {noYaST, noFull}}[seed]
 	switch {
-	case seed != lane.SeedKickstart || b.Mirror != "":
+	case lacks[0] == "" || b.Mirror != "":
 	case b.image == "":
-		b.result.Problems = append(b.result.Problems, noTree)
+		b.result.Problems = append(b.result.Problems, lacks[0])
 	case !b.media.Packages:
-		b.result.Problems = append(b.result.Problems, noDVD)
+		b.result.Problems = append(b.result.Problems, lacks[1])
 	}
 	if b.media.Args != "" && b.image == "" && b.Args == "" {
 		b.result.Problems = append(b.result.Problems, noImage+strings.NewReplacer("{tree}", "http://...", "{file:%s}", "http://...").Replace(b.media.Args))

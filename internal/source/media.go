@@ -45,6 +45,8 @@ type layout struct {
 const (
 	debianCD = "this CD's initrd looks for the CD: for an install over the network take debian-netboot"
 	noDVD    = "mirror: this image has no packages, and Anaconda takes them from a pinned mirror, http://HOST/DIRECTORY: name it, or build from iso:FILE of the DVD"
+	noFull   = "mirror: this image has no packages, and YaST takes them from a full medium: build from iso:FILE of that one, or name a pinned mirror of its content, http://HOST/DIRECTORY"
+	noYaST   = "tree: YaST fetches the rest of itself, of which there is only the tree here: build from iso:FILE, or name a pinned mirror, http://HOST/DIRECTORY"
 	noTree   = "tree: Anaconda fetches the rest of itself, of which there is only the tree here: build from iso:FILE, or name a pinned mirror, http://HOST/DIRECTORY"
 	noImage  = "the installer fetches the rest of its medium, of which there is only the tree here: build from iso:FILE, or name its place with args: "
 )
@@ -86,9 +88,24 @@ func Recognise(fsys fs.FS) (Media, error) {
 			return out, lane.Errorf(lane.Invalid, "this is %q, and has none of the kernels %s: take another of its images", out.Title, strings.Join(l.kernel, ", "))
 		}
 		out.Initrd = l.initrd[slices.Index(l.kernel, out.Kernel)]
+		if l.os == "sles" {
+			out.suse(fsys)
+		}
 		return out.finish(fsys)
 	}
 	return Media{}, lane.Errorf(lane.NotFound, "the medium is of no distribution that is known (Debian, Ubuntu live-server, RHEL and its kin, SLES): it has no .disk/info, .treeinfo, media.1 or version.info that says so")
+}
+
+// suse tells SUSE's products apart, and calls their service packs as the systems do: 15-SP5 is 15.5.
+func (m *Media) suse(fsys fs.FS) {
+	if strings.HasPrefix(m.Title, "openSUSE") {
+		m.OS = "opensuse-leap"
+	}
+	m.Release = strings.Replace(m.Release, "-sp", ".", 1)
+	if _, unknown := (lane.Bundle{OS: m.OS, Release: m.Release, Seed: lane.SeedAutoYaST}).SUSE(); unknown == nil {
+		m.Seed, m.Args, m.Tree = lane.SeedAutoYaST, "", true
+		m.Packages = first(fsys, []string{"Module-Basesystem/repodata/repomd.xml", "repodata/repomd.xml"}) != ""
+	}
 }
 
 // treeinfo reads productmd's .treeinfo, which RHEL, Rocky, AlmaLinux, Oracle and Fedora have.

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Bootlane gate for {{.Host.ID}}, run {{.Host.Run.ID}}: identity, then exactly one disk. Only a gate
+# that has passed writes the profile that names a disk.
+{{template "report.sh" .}}
+
+{{template "refuse.sh" .}}
+
+{{template "identity.sh" .}}
+
+{{template "disk.sh" .}}
+
+{{template "choose.sh" .}}
+
+why=$(identity) || refuse kernel 1 "identity gate:$why"
+report kernel 1 ok "AutoYaST installer up, identity agrees: uuid $uuid, macs $macs" || refuse kernel 2 "the server does not answer"
+choose
+
+other=UEFI
+[ ! -d /sys/firmware/efi ] || other=BIOS
+# Where AutoYaST finds a profile of this name, it begins with it anew.
+sed "s#@DISK0@#/dev/$disk#; /<!-- $other -->/d" /tmp/profile/autoinst.xml > /tmp/profile/modified.xml ||
+	refuse installer 2 "the disk cannot be told to the installer"
+grep -qF "<device>/dev/$disk</device>" /tmp/profile/modified.xml || refuse installer 2 "the disk cannot be told to the installer: the profile has no place for it"
