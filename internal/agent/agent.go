@@ -48,6 +48,9 @@ type Target interface {
 	// Size returns the capacity in bytes, SectorSize the logical sector size.
 	Size() int64
 	SectorSize() int
+	// Zero makes a range of whole sectors read as zeros: by a word to the disk where it
+	// understands one, else by writing them.
+	Zero(off, n int64) error
 	// Sync returns when all that was written is on the medium.
 	Sync() error
 	// Forget drops every cached byte, so that the next read asks the medium.

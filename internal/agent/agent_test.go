@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -385,5 +386,50 @@ func TestReportNumbers(t *testing.T) {
 		if r["status"] == "ok" && r["seq"] != "1" {
 			t.Errorf("the milestone %s has number %s", r["stage"], r["seq"])
 		}
+	}
+}
+
+// TestCompressions: what the programs that people have pack is unpacked, and a cut one is no image.
+func TestCompressions(t *testing.T) {
+	for compression, pack := range map[string][]string{lane.CompressionGzip: {"gzip", "-1"}, lane.CompressionXZ: {"xz", "-1", "--threads=2", "--block-size=1MiB"}, lane.CompressionZstd: {"zstd", "-1", "-q"}} {
+		l := newLab(t)
+		cmd := exec.Command(pack[0], append(pack[1:], "-c")...)
+		cmd.Stdin = bytes.NewReader(l.image)
+		packed, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v (packages gzip, xz-utils, zstd)", pack[0], err)
+		}
+		l.serve(packed, compression)
+		if end := l.run(); end.Err != nil || !end.Reboot {
+			t.Errorf("%s: %+v\n%s", compression, end, l.console.String())
+			continue
+		}
+		tableOf(t, l.machine.disk.data)
+		cut := newLab(t)
+		cut.serve(packed[:len(packed)-64], compression)
+		if end := cut.run(); end.Err == nil {
+			t.Errorf("%s: a cut image was taken", compression)
+		}
+	}
+}
+
+// TestHoles: what is empty is told to the disk and not written, and reads as zeros where the old system was.
+func TestHoles(t *testing.T) {
+	l := newLab(t)
+	clear(l.image[2*headBytes : 3*headBytes])
+	l.serve(compress(t, l.image), "zstd")
+	if end := l.run(); end.Err != nil {
+		t.Fatal(end.Err)
+	}
+	disk := l.machine.disk
+	if disk.holes < headBytes || !bytes.Equal(disk.data[2*headBytes:3*headBytes], make([]byte, headBytes)) {
+		t.Errorf("%d bytes were told", disk.holes)
+	}
+	data := bytes.Repeat([]byte{1}, 5*holeBytes+512)
+	clear(data[holeBytes : 3*holeBytes])
+	clear(data[5*holeBytes:]) // less than a hole: it is written
+	d := &fakeDisk{data: bytes.Repeat([]byte{7}, len(data))}
+	if err := writeSparsely(d, data, 0, make([]byte, holeBytes)); err != nil || !bytes.Equal(d.data, data) || d.holes != 2*holeBytes || d.writes != 3 {
+		t.Errorf("%v: %d bytes told, %d writes, right %v", err, d.holes, d.writes, bytes.Equal(d.data, data))
 	}
 }

@@ -97,6 +97,22 @@ func (t *diskTarget) WriteAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Zero tells the disk: one that keeps nothing for a hole (an SSD, a thin volume) then has room
+// to spare, and none has a gigabyte of zeros to write. What came of it is read back like all else.
+func (t *diskTarget) Zero(off, n int64) error {
+	for _, mode := range []uint32{unix.FALLOC_FL_PUNCH_HOLE, unix.FALLOC_FL_ZERO_RANGE} {
+		err := unix.Fallocate(int(t.Fd()), mode|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("zero %d bytes at byte %d of %s: %w", n, off, t.path, err)
+		}
+	}
+	_, err := t.WriteAt(make([]byte, n), off)
+	return err
+}
+
 // Forget drops the page cache of the whole disk.
 func (t *diskTarget) Forget() error {
 	if err := unix.IoctlSetInt(int(t.Fd()), unix.BLKFLSBUF, 0); err != nil {

@@ -91,6 +91,7 @@ type fakeDisk struct {
 	fail     int64                                 // writes at or above this offset fail; 0: none
 	onWrite  func(off int64, before, after []byte) // sees the whole disk around each write
 	writes   int
+	holes    int64 // bytes that were told, and not written
 }
 
 func (d *fakeDisk) ReadAt(b []byte, off int64) (int, error) {
@@ -114,6 +115,12 @@ func (d *fakeDisk) WriteAt(b []byte, off int64) (int, error) {
 		d.onWrite(off, nil, d.data)
 	}
 	return len(b), nil
+}
+
+func (d *fakeDisk) Zero(off, n int64) error {
+	d.holes += n
+	_, err := d.WriteAt(make([]byte, n), off)
+	return err
 }
 
 func (d *fakeDisk) Size() int64     { return int64(len(d.data)) }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"bootlane/internal/lane"
@@ -31,9 +32,9 @@ func checkOrder(o lane.Order) error {
 		return fmt.Errorf("the image's raw size %d is below %d: no disk image is so small", img.RawBytes, minImage)
 	case img.RawBytes%512 != 0:
 		return fmt.Errorf("the image's raw size %d is not a whole number of sectors", img.RawBytes)
-	case img.Compression != "zstd" && img.Compression != "none":
-		return fmt.Errorf("the image's compression is %q, known are zstd and none", img.Compression)
-	case img.Compression == "none" && (img.Digest != img.RawDigest || img.SizeBytes != img.RawBytes):
+	case !slices.Contains(lane.Compressions(), img.Compression):
+		return fmt.Errorf("the image's compression is %q, known are %s", img.Compression, strings.Join(lane.Compressions(), ", "))
+	case img.Compression == lane.CompressionNone && (img.Digest != img.RawDigest || img.SizeBytes != img.RawBytes):
 		return fmt.Errorf("the image is not compressed, yet its raw digest or size differ from those of the wire")
 	case img.RootLabel == "":
 		return fmt.Errorf("the image names no root partition")

@@ -97,7 +97,7 @@ func TestCheckOrder(t *testing.T) {
 		"size is 0":          func(o *lane.Order) { o.Image.SizeBytes = 0 },
 		"no disk image":      func(o *lane.Order) { o.Image.RawBytes = 1 << 20 },
 		"whole number":       func(o *lane.Order) { o.Image.RawBytes++ },
-		"compression":        func(o *lane.Order) { o.Image.Compression = "xz" },
+		"compression":        func(o *lane.Order) { o.Image.Compression = "lz4" },
 		"is not compressed":  func(o *lane.Order) { o.Image.Compression = "none" },
 		"no root partition":  func(o *lane.Order) { o.Image.RootLabel = "" },
 		"no disk by id":      func(o *lane.Order) { o.Disk = lane.DiskSelector{SizeGB: 5} },

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,7 +14,9 @@ import (
 
 	"bootlane/internal/lane"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 )
 
 // A zstd frame states how much memory its reader needs; more than this is an
@@ -192,8 +195,21 @@ func digestOf(h hash.Hash) lane.Digest {
 
 // decompress returns the raw bytes of wire.
 func decompress(wire io.Reader, compression string) (io.ReadCloser, error) {
-	if compression == "none" {
+	switch compression {
+	case lane.CompressionNone:
 		return io.NopCloser(wire), nil
+	case lane.CompressionGzip:
+		d, err := gzip.NewReader(wire)
+		if err != nil {
+			return nil, fmt.Errorf("start gzip: %w", err)
+		}
+		return d, nil
+	case lane.CompressionXZ:
+		d, err := xz.NewReader(bufio.NewReaderSize(wire, 1<<20)) // it reads byte by byte
+		if err != nil {
+			return nil, fmt.Errorf("start xz: %w", err)
+		}
+		return io.NopCloser(d), nil
 	}
 	d, err := zstd.NewReader(wire, zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderMaxMemory(4*zstdWindow))
 	if err != nil {

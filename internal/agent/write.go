@@ -214,12 +214,12 @@ func wipeEnds(t Target) error {
 
 // copyBody writes what follows the head.
 func copyBody(t Target, raw io.Reader, size int64, m *meter) error {
-	off := int64(headBytes)
+	off, zero := int64(headBytes), make([]byte, holeBytes)
 	err := pump(raw, func(b []byte) error {
 		if off+int64(len(b)) > size {
 			return fmt.Errorf("the image unpacks to more than the %d bytes that the order says", size)
 		}
-		if _, err := t.WriteAt(b, off); err != nil {
+		if err := writeSparsely(t, b, off, zero); err != nil {
 			return fmt.Errorf("write at byte %d: %w", off, err)
 		}
 		off += int64(len(b))
@@ -231,6 +231,29 @@ func copyBody(t Target, raw io.Reader, size int64, m *meter) error {
 	}
 	if off != size {
 		return fmt.Errorf("the image unpacks to %d bytes, the order says %d", off, size)
+	}
+	return nil
+}
+
+// holeBytes is what at least must be zero to be told, and not written.
+const holeBytes = 1 << 20
+
+// writeSparsely writes what is not zero. An image is mostly empty space. zero is a hole, to compare with.
+func writeSparsely(t Target, b []byte, off int64, zero []byte) error {
+	hole := func(at int) bool { return at+holeBytes <= len(b) && bytes.Equal(b[at:at+holeBytes], zero) }
+	for at := 0; at < len(b); {
+		end, empty := at, hole(at)
+		for end < len(b) && hole(end) == empty {
+			end = min(end+holeBytes, len(b))
+		}
+		if empty {
+			if err := t.Zero(off+int64(at), int64(end-at)); err != nil {
+				return err
+			}
+		} else if _, err := t.WriteAt(b[at:end], off+int64(at)); err != nil {
+			return err
+		}
+		at = end
 	}
 	return nil
 }

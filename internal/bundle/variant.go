@@ -155,8 +155,8 @@ func checkImage(at string, b lane.Bundle) []lane.Problem {
 	if _, ok := b.Files[i.File]; !ok {
 		bad(".file", "%q is not one of the bundle's files", i.File)
 	}
-	if i.Compression != "zstd" && i.Compression != "none" {
-		bad(".compression", "%q: use zstd or none", i.Compression)
+	if !slices.Contains(lane.Compressions(), i.Compression) {
+		bad(".compression", "%q: use one of %s", i.Compression, strings.Join(lane.Compressions(), ", "))
 	}
 	if _, err := lane.ParseDigest(string(i.RawDigest)); err != nil {
 		bad(".rawDigest", "%v; it is the digest of the uncompressed image", err)
@@ -164,7 +164,7 @@ func checkImage(at string, b lane.Bundle) []lane.Problem {
 	if i.RawBytes < 2<<20 || i.RawBytes%512 != 0 {
 		bad(".rawBytes", "%d: the size of the uncompressed image in bytes, at least 2 MiB and whole sectors", i.RawBytes)
 	}
-	if d := b.Files[i.File].Digest; i.Compression == "none" && d != "" && i.RawDigest != d {
+	if d := b.Files[i.File].Digest; i.Compression == lane.CompressionNone && d != "" && i.RawDigest != d {
 		bad(".rawDigest", "%s is not the digest of %s, which is not compressed", i.RawDigest, i.File)
 	}
 	if i.RootLabel == "" || i.RootLabel != lane.Clean(i.RootLabel, 36) {

@@ -72,10 +72,23 @@ type BundleFile struct {
 	SizeBytes int64  `json:"sizeBytes"`
 }
 
+// How an image may be compressed. zstd is the one that keeps up with a disk.
+const (
+	CompressionZstd = "zstd"
+	CompressionGzip = "gzip"
+	CompressionXZ   = "xz"
+	CompressionNone = "none"
+)
+
+// Compressions returns all of them.
+func Compressions() []string {
+	return []string{CompressionZstd, CompressionGzip, CompressionXZ, CompressionNone}
+}
+
 // BundleImage describes the disk image of an image flow.
 type BundleImage struct {
 	File        string `json:"file" yaml:"file"`               // key of Files
-	Compression string `json:"compression" yaml:"compression"` // zstd or none
+	Compression string `json:"compression" yaml:"compression"` // one of Compressions
 	RawDigest   Digest `json:"rawDigest" yaml:"rawDigest"`     // of the uncompressed bytes
 	RawBytes    int64  `json:"rawBytes" yaml:"rawBytes"`
 	RootLabel   string `json:"rootPartLabel" yaml:"rootPartLabel"` // GPT partition name of the root file system

@@ -69,7 +69,7 @@ type Image struct {
 	Path        string `json:"path"`          // absolute URL path on the server the order came from
 	Digest      Digest `json:"digest"`        // of the bytes on the wire
 	SizeBytes   int64  `json:"sizeBytes"`     // of the bytes on the wire
-	Compression string `json:"compression"`   // "zstd" or "none"
+	Compression string `json:"compression"`   // one of Compressions
 	RawDigest   Digest `json:"rawDigest"`     // of the bytes on the disk, read back after writing
 	RawBytes    int64  `json:"rawBytes"`      // of the bytes on the disk
 	RootLabel   string `json:"rootPartLabel"` // GPT partition name of the root file system (ext4)
