@@ -176,7 +176,8 @@ var stageDocs = map[Stage][2]string{
 	StageInstaller:   {"report", "Exactly one disk is the one selected. From here on the disk is being changed."},
 	StageDiskWritten: {"report", "The disk is written and verified. **From here on every boot of this run is local.**"},
 	StageFirstBoot:   {"report", "The installed system runs and reported."},
-	StageReady:       {"report", "Its checks passed. The run is closed, and the machine is installed."},
+	StageReady:       {"report", "Its checks passed. A machine without a cluster is installed, and the run is closed."},
+	StageJoined:      {"report", "It is in its cluster. The run is closed, and the machine is installed."},
 }
 
 func statesDoc(t *testing.T) string {
