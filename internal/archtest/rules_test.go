@@ -57,8 +57,8 @@ func rooms() map[string]room {
 			why: "the pure packages only: it names the store and the clusters it needs itself. 2900 until hosts joined clusters"},
 		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 850, why: "inventory files are written by people"},
 		"internal/lab": {imports: []string{"internal/api", "internal/pcap"}, budget: 2950, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves"},
-		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source", "internal/registry", "internal/lint"}, budget: 4100,
-			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files. 3700 until `lint` played the formats' own validators"},
+		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source", "internal/registry", "internal/lint"}, budget: 4300,
+			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files. 3700 until `lint` played the formats' own validators, 4100 until clusters"},
 		"internal/app": {imports: []string{everybody}, budget: 2200, why: "the only package that knows everybody. 2000 until it knew clusters"},
 	}
 }

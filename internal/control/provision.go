@@ -29,7 +29,8 @@ func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisio
 		if err != nil || p.Check {
 			return h, lane.Event{}, err
 		}
-		return lane.Arm(h, b, lane.Grant{Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
+		site, _ := c.installed(h)
+		return lane.Arm(h, b, lane.Grant{Cluster: site.Cluster, Why: p.Why, Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
 	})
 }
 
@@ -55,7 +56,7 @@ func (c *Control) preflight(ctx context.Context, h lane.Host, p lane.Provisionin
 	if err != nil {
 		return b, err
 	}
-	problems := slices.Concat(lane.Armable(h, p.Reinstall), lane.Preflight(h, b), lane.Collisions(h, others), c.siteProblems(h))
+	problems := slices.Concat(lane.Armable(h, p.Reinstall), lane.Preflight(h, b), lane.Collisions(h, others), c.siteProblems(h), c.nodeProblems(ctx, h, p))
 	if own, ok := b.For(h.Arch); ok && b.Digest != "" {
 		problems = slices.Concat(problems, c.seedProblems(h, own), c.chainProblems(h, own))
 	}
