@@ -2,12 +2,15 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"bootlane/internal/lane"
 )
@@ -34,10 +37,11 @@ type Cluster interface {
 }
 
 const (
-	joinLimit  = 15 * time.Second // for everything that a machine waits for: it gives up after 20
-	joinMargin = 2 * time.Minute  // a credential that ends sooner is not given again
-	joinRetry  = 10 * time.Second // between tries of what a cluster did not do
-	markLimit  = time.Hour        // for the Node of a machine that joined to appear
+	joinLimit   = 15 * time.Second // for everything that a machine waits for: it gives up after 20
+	joinMargin  = 2 * time.Minute  // a credential that ends sooner is not given again
+	joinRetry   = 10 * time.Second // between tries of what a cluster did not do
+	markLimit   = time.Hour        // for the Node of a machine that joined to appear
+	joinsAtOnce = 16               // hosts for which clusters are asked at a time
 )
 
 // joins is what goes on in clusters. The secret half of a credential is nowhere but here: after
@@ -47,6 +51,7 @@ type joins struct {
 	looked  bool                         // the records were looked through for what is left to do
 	pending map[lane.HostID]*pendingJoin // of every host that had something to do since the start
 	told    map[string]bool              // requests for certificates that are on record as refused, by UID
+	alarms  map[string]int               // how many of them, by the id of the token that asked
 }
 
 type pendingJoin struct {
@@ -61,7 +66,7 @@ type pendingJoin struct {
 }
 
 func newJoins() *joins {
-	return &joins{pending: map[lane.HostID]*pendingJoin{}, told: map[string]bool{}}
+	return &joins{pending: map[lane.HostID]*pendingJoin{}, told: map[string]bool{}, alarms: map[string]int{}}
 }
 
 // of returns what goes on with a host, and has it looked at.
@@ -299,23 +304,34 @@ func (c *Control) TendJoins(ctx context.Context) error {
 	if err := c.lookForJoins(ctx); err != nil {
 		return err
 	}
-	waiting := map[string][]lane.Host{}
 	ids, came := c.joins.busy()
-	for _, id := range ids {
-		h, err := c.tend(ctx, id, came[id])
-		if err != nil {
+	tended := make([]lane.Host, len(ids))
+	var g errgroup.Group
+	g.SetLimit(joinsAtOnce) // a cluster that does not answer must not keep the others waiting
+	for i, id := range ids {
+		g.Go(func() (err error) {
+			tended[i], err = c.tend(ctx, id, came[id])
 			return err
-		}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	waiting := map[string][]lane.Host{}
+	for _, h := range tended {
 		if h.Join.Live() {
 			waiting[h.Join.Cluster] = append(waiting[h.Join.Cluster], h)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(waiting)) {
+	for name, hosts := range waiting {
 		if cl, ok := c.Clusters[name]; ok && cl.Signs() {
-			c.sign(ctx, cl, waiting[name])
+			g.Go(func() error {
+				c.sign(ctx, cl, hosts)
+				return nil
+			})
 		}
 	}
-	return ctx.Err()
+	return errors.Join(g.Wait(), ctx.Err())
 }
 
 // lookForJoins finds, once after a start, the hosts of which something is left to do.
@@ -411,7 +427,7 @@ func (c *Control) sign(ctx context.Context, cl Cluster, hosts []lane.Host) {
 			return
 		}
 		if why := lane.RefuseNode(h, r, c.Now()); why != "" {
-			if c.joins.tellOnce(r.UID) {
+			if c.joins.tell(r) {
 				c.Store.Record(h.InCluster(lane.KindAlarm, r.Name, "the certificate request "+r.Name+" is not approved: "+why, c.Now()))
 			}
 			continue
@@ -432,20 +448,26 @@ func (c *Control) triedFor(h lane.Host, err error) {
 	}
 }
 
-// maxTold bounds what is remembered of requests that are on record.
-const maxTold = 10_000
+// Bounds of what is told of requests: of those that one token makes, and of all that are remembered.
+const (
+	maxAlarms = 20
+	maxTold   = 10_000
+)
 
-// tellOnce reports whether a request is not on record yet, and notes that it is.
-func (j *joins) tellOnce(uid string) bool {
+// tell reports whether a refused request is to go on record, and notes that it does: each once,
+// and of a machine that asks and asks only the first.
+func (j *joins) tell(r lane.NodeRequest) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.told[uid] {
+	if j.told[r.UID] || j.alarms[r.TokenID()] >= maxAlarms {
 		return false
 	}
 	if len(j.told) >= maxTold {
 		clear(j.told)
+		clear(j.alarms)
 	}
-	j.told[uid] = true
+	j.told[r.UID] = true
+	j.alarms[r.TokenID()]++
 	return true
 }
 

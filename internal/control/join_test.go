@@ -374,6 +374,21 @@ func TestAnotherNode(t *testing.T) {
 	}
 }
 
+// TestManyRequests: a machine that asks for one certificate after the other does not drown the evidence.
+func TestManyRequests(t *testing.T) {
+	r, s := joinRig(t)
+	id, _ := r.joined(r.ready())
+	other := csr(t, "victim")
+	for i := range 30 {
+		s.Request(fmt.Sprint("csr-", i), id, other)
+	}
+	r.tend()
+	r.tend()
+	if n := len(r.said(lane.KindAlarm)); n != 20 {
+		t.Errorf("%d alarms", n)
+	}
+}
+
 // TestJoinTakesLong: a machine may report after its credential is gone; its Node is labelled all the same.
 func TestJoinTakesLong(t *testing.T) {
 	r, s := joinRig(t)
