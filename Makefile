@@ -9,7 +9,7 @@ FUZZTIME ?= 20s
 BENCH ?= dhcp,storm,kill,memory,tftp,lossy,http
 LABBUNDLES := $(addprefix --,image=$(CACHE)/lab/image installer=$(CACHE)/lab/installer trust=$(CACHE)/lab/trust.yaml key=$(CACHE)/lab/lab.key)
 
-.PHONY: build setup lab lab-full lab-secureboot test check bench bench-peers fuzz conformance clean
+.PHONY: build setup lab lab-full lab-secureboot test test-kube check bench bench-peers fuzz conformance clean
 
 build: ## both binaries, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -34,9 +34,15 @@ lab-secureboot: setup build ## of these, the scenarios of Secure Boot: firmware 
 test: setup check ## everything but the lab
 	go test -race ./...
 
+test-kube: ## a join into real Kubernetes, which is built for it first: 15 minutes on two cores, once
+	@scripts/setup kube
+	scripts/build-kube $(CACHE)/kube
+	BOOTLANE_KUBE=$(abspath $(CACHE)/kube) go test -tags kube -count=1 -timeout 20m -v -run Kube ./internal/join
+
 check: ## format, vet, shell scripts
 	@test -z "$$(gofmt -l cmd internal)" || { gofmt -l cmd internal; echo 'run gofmt -w on these'; exit 1; }
 	go vet ./...
+	go vet -tags kube ./internal/join
 	shellcheck scripts/* .ci/run
 
 bench: ## speed, measured

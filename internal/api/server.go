@@ -192,7 +192,7 @@ func (s *Server) routes() []route {
 		}},
 		{"GET /v1/whatif", func(r *http.Request, _ []byte) (any, error) { return op.WhatIfAll(r.Context()) }},
 		{"GET /v1/unknown", func(r *http.Request, _ []byte) (any, error) { return op.Unknown(r.Context()) }},
-	}, append(s.acts(), s.bundleRoutes()...)...)
+	}, append(append(s.acts(), s.bundleRoutes()...), s.clusterRoutes()...)...)
 }
 
 // acts are the verbs on one host that need a who and a why.
@@ -397,5 +397,6 @@ func (s *Server) provision(r *http.Request, body []byte) (any, error) {
 	if p.By = operator(q.By); p.By == "" {
 		return nil, lane.Errorf(lane.Invalid, "`by` is missing: who asks for this?")
 	}
+	p.Why = lane.Clean(p.Why, 500)
 	return open(s.cfg.Operator.Provision(r.Context(), id(r), p))
 }

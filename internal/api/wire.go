@@ -151,6 +151,7 @@ type Operator interface {
 	evidence
 	bundles
 	leases
+	clusters
 }
 
 type leases interface {

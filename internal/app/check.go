@@ -66,7 +66,7 @@ func (c Config) here() []lane.Problem {
 	if st, err := os.Stat(filepath.Join(c.Data, TokenFile)); err == nil && st.Mode().Perm()&0o077 != 0 {
 		bad("data", "%s can be read by others: chmod 600", filepath.Join(c.Data, TokenFile))
 	}
-	return out
+	return append(out, c.clusterFiles()...)
 }
 
 // stands says why the server's address does not stand on the interface as it must,

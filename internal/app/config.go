@@ -35,6 +35,8 @@ type Config struct {
 	// Site is what installed systems get, Roles what those of a role get in its place.
 	Site  lane.InstallOptions            `yaml:"site"`
 	Roles map[string]lane.InstallOptions `yaml:"roles,omitempty"`
+	// Clusters are the clusters that hosts can join, by name.
+	Clusters map[string]Cluster `yaml:"clusters,omitempty"`
 	// SecureBoot is what is known of firmware that takes signed code only.
 	SecureBoot SecureBoot `yaml:"secureBoot,omitempty"`
 	Log        string     `yaml:"log"` // debug, info, warn, error
@@ -180,6 +182,10 @@ func (c Config) withDefaults() Config {
 	for i, n := range c.Networks {
 		c.Networks[i] = n.withDefaults()
 	}
+	c.Clusters = maps.Clone(c.Clusters)
+	for name, cl := range c.Clusters {
+		c.Clusters[name] = cl.withDefaults()
+	}
 	set(&c.Log, "info")
 	if c.Policy.ProbeEvery == nil {
 		every := 10 * time.Minute
@@ -252,6 +258,7 @@ func (c Config) check() []lane.Problem {
 		bad("policy.bootRetry", "%s: from 1s to 10m", c.Policy.BootRetry)
 	}
 	out = append(out, c.checkInstalled()...)
+	out = append(out, c.checkClusters()...)
 	if level(c.Log) == nil {
 		bad("log", "%q: use debug, info, warn or error", c.Log)
 	}

@@ -51,6 +51,9 @@ func tree(t *testing.T) []pkg {
 		if d.IsDir() && rel != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "bin") {
 			return filepath.SkipDir
 		}
+		if _, err := os.Stat(filepath.Join(p, "go.mod")); d.IsDir() && rel != "." && err == nil {
+			return filepath.SkipDir // a module of its own
+		}
 		if d.IsDir() || filepath.Ext(p) != ".go" {
 			return nil
 		}

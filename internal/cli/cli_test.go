@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"bootlane/internal/cli"
+	"bootlane/internal/join/jointest"
 	"bootlane/internal/nettest"
 )
 
@@ -39,6 +40,7 @@ func run(args []string) int {
 // TestSessions plays operators' sessions against a whole server. They run at
 // once in one namespace: those with a server have ports of their own.
 func TestSessions(t *testing.T) {
+	cluster := jointest.New(t)
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
 		UpdateScripts: *update,
@@ -46,6 +48,8 @@ func TestSessions(t *testing.T) {
 			e.Setenv("BOOTLANE_TOKEN_FILE", filepath.Join(e.WorkDir, "data", "operator.token"))
 			e.Setenv("BOOTLANE_OPERATOR", "alice")
 			e.Setenv("TZ", "UTC")
+			e.Setenv("CLUSTER_ENDPOINT", cluster.Endpoint)
+			e.Setenv("CLUSTER_KUBECONFIG", cluster.Kubeconfig)
 			captures, err := filepath.Abs("../pcap/testdata")
 			e.Setenv("CAPTURES", captures)
 			return err

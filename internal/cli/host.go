@@ -288,6 +288,17 @@ func showHost(w io.Writer, h lane.Host) {
 		row("  disk", r.Disk.String())
 		row("  boots", fmt.Sprintf("%d of %d used", r.BootsUsed, r.Boots))
 		row("  stage", string(r.Stage)+"  "+when(r.StageAt))
+		row("  cluster", r.Cluster)
+	}
+	if j := h.Join; j != nil {
+		row("join", fmt.Sprintf("node %s of %s, for %s", j.Node, j.Cluster, j.Run))
+		credential := j.Token + "  until " + when(j.Expires)
+		if !j.Ended.IsZero() {
+			credential = j.Token + "  ended " + when(j.Ended)
+		}
+		row("  credential", credential)
+		row("  joined", when(j.Joined))
+		row("  labelled", when(j.Marked))
 	}
 	_ = t.Flush() // writes to the terminal; its error shows there
 	showMismatch(w, h.Dispute)

@@ -21,7 +21,11 @@ const provisionLong = `Grant a machine one install: it may erase its disk, once,
 A preflight refuses with all problems at once; ` + "`bootlane preflight`" + ` asks it for many
 machines, and grants nothing. With --watch, the stages are shown
 live until the machine is ready, has failed, or you press Ctrl-C; the run goes on
-without you.`
+without you.
+
+A machine whose cluster has a Node of its name that is Ready is refused: it may be alive. So
+is one whose cluster cannot be asked. With --replace-node and --why, both go on; a Node that is
+still Ready when the machine comes to join keeps it out all the same.`
 
 func (a *app) provisionCmd() *cobra.Command {
 	var p lane.Provisioning
@@ -58,6 +62,8 @@ func (a *app) provisionCmd() *cobra.Command {
 	f.DurationVar(&p.For, "deadline", lane.DefaultDeadline, "`time` until the grant ends")
 	f.IntVar(&p.Boots, "boots", lane.DefaultBoots, "`number` of network boots granted")
 	f.BoolVar(&p.Reinstall, "reinstall", false, "the machine is installed, and its disk may be erased")
+	f.BoolVar(&p.ReplaceNode, "replace-node", false, "its cluster has a Node of its name that is Ready, or cannot be asked, and the disk may be erased all the same; needs --why")
+	f.StringVar(&p.Why, "why", "", "`reason`, kept as evidence")
 	f.BoolVarP(&watch, "watch", "w", false, "show the stages live")
 	return cmd
 }

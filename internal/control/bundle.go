@@ -300,7 +300,7 @@ func (c *Control) concerned(ctx context.Context, r lane.BundleRecord) (lane.Revo
 // or has installed the host, else the one that its record names. One that nobody knows is zero.
 func (c *Control) standing(ctx context.Context, h lane.Host) (lane.BundleStatus, error) {
 	w := want{ref: h.Run.BundleName, digest: h.Run.Bundle}
-	if !h.Run.Open && !(h.State == lane.StateInstalled && h.Run.Outcome == "ready") {
+	if !h.Run.Open && !(h.State == lane.StateInstalled && h.Run.Succeeded()) {
 		var err error
 		if w, err = c.wantOf(ctx, h.Bundle); err != nil {
 			return lane.BundleStatus{}, unlessUnknown(err)

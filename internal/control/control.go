@@ -82,10 +82,12 @@ type Config struct {
 	BundlePolicy lane.BundlePolicy
 	// Site is what the configuration says of all installed systems, Roles what it says of those
 	// whose host has one of these roles.
-	Site    lane.InstallOptions
-	Roles   map[string]lane.InstallOptions
-	BaseURL string // of the machines' HTTP listener, http://10.0.0.1:8080, where no request says how it is reached
-	Hold    script.Hold
+	Site  lane.InstallOptions
+	Roles map[string]lane.InstallOptions
+	// Clusters are the clusters that hosts can join, by name.
+	Clusters map[string]Cluster
+	BaseURL  string // of the machines' HTTP listener, http://10.0.0.1:8080, where no request says how it is reached
+	Hold     script.Hold
 	// HoldScreen gives held machines a boot loader, so that their screen shows why.
 	HoldScreen bool
 	Loaders    map[lane.Platform][]string // paths of each platform's boot loaders; the first is given when nobody asks for another
@@ -200,6 +202,9 @@ func (c *Control) siteProblems(h lane.Host) (out []lane.Problem) {
 	if why := c.unknownRole(h); why != "" {
 		out = append(out, lane.Problem{Field: "role", Message: why})
 	}
+	if why := c.unknownCluster(h); why != "" {
+		out = append(out, lane.Problem{Field: "install.cluster", Message: why})
+	}
 	return out
 }
 
@@ -209,12 +214,13 @@ type Control struct {
 	loops      *loops
 	kinds      *kinds
 	pulls      *pulls
+	joins      *joins
 	collecting sync.RWMutex // held for reading while something comes to refer to a bundle
 }
 
 // New returns a Control.
 func New(cfg Config) *Control {
-	return &Control{Config: cfg, loops: &loops{}, kinds: &kinds{}, pulls: newPulls()}
+	return &Control{Config: cfg, loops: &loops{}, kinds: &kinds{}, pulls: newPulls(), joins: newJoins()}
 }
 
 // conflicts is how often a verb starts over when somebody else changed the record.

@@ -20,9 +20,12 @@ type preflight struct {
 	*Control
 	bundle    string // instead of each record's
 	reinstall bool
-	bundles   memo[string, found]
-	chains    memo[chainKey, []lane.Problem]
-	mirrors   memo[mirrorKey, error]
+	// replaceNode goes on although a cluster has a Node of the host's name, or does not answer.
+	replaceNode bool
+	bundles     memo[string, found]
+	chains      memo[chainKey, []lane.Problem]
+	mirrors     memo[mirrorKey, error]
+	silent      memo[string, error] // clusters that do not answer: one that keeps a machine waiting is not asked for each
 }
 
 // found is a bundle, with why it may not be installed, or that nobody could tell.
@@ -144,7 +147,7 @@ func (p *preflight) host(ctx context.Context, h lane.Host) (lane.Bundle, []lane.
 	if err != nil {
 		return b, nil, err
 	}
-	problems := slices.Concat(lane.Armable(h, p.reinstall), lane.Preflight(h, b), lane.Collisions(h, others), leased, p.siteProblems(h))
+	problems := slices.Concat(lane.Armable(h, p.reinstall), lane.Preflight(h, b), lane.Collisions(h, others), leased, p.siteProblems(h), p.nodeProblems(ctx, h))
 	if own, ok := b.For(h.Arch); ok && b.Digest != "" {
 		key := chainKey{b.Digest, h.Arch, h.Boot, p.home(h.Network.Address).Proxy}
 		problems = slices.Concat(problems, p.seedProblems(h, own), p.chains.of(key, func() []lane.Problem { return p.chainProblems(h, own) }), p.unreachable(ctx, h, own))
@@ -209,4 +212,36 @@ func (p *preflight) unreachable(ctx context.Context, h lane.Host, b lane.Bundle)
 		}
 	}
 	return out
+}
+
+// nodeProblems says what in its cluster stands against erasing a host's disk. What cannot be
+// known counts against it: an unreachable API server must not make a live node's disk free.
+func (p *preflight) nodeProblems(ctx context.Context, h lane.Host) []lane.Problem {
+	site, _ := p.installed(h)
+	cl, err := p.cluster(site.Cluster)
+	if site.Cluster == "" || err != nil || p.replaceNode {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinLimit)
+	defer cancel()
+	despite := "if it may be erased all the same, give --replace-node with --why"
+	var n lane.ClusterNode
+	err = p.silent.of(site.Cluster, func() error {
+		if _, err := cl.Node(ctx, h.NodeName()); lane.CodeOf(err) == lane.Unavailable {
+			return err
+		}
+		return nil
+	})
+	if err == nil {
+		n, err = cl.Node(ctx, h.NodeName())
+	}
+	switch {
+	case lane.CodeOf(err) == lane.NotFound:
+		return nil
+	case err != nil:
+		return []lane.Problem{{Field: "cluster", Message: "whether a machine is alive there under this name is not known: " + err.Error() + "; " + despite}}
+	case n.Ready:
+		return []lane.Problem{{Field: "cluster", Message: fmt.Sprintf("the cluster %s has a Node %s that is Ready (its machine says the UUID %s): drain it and switch the machine off first; %s", site.Cluster, n.Name, lane.Clean(n.SystemUUID, 60), despite)}}
+	}
+	return nil
 }

@@ -24,7 +24,7 @@ func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisio
 	c.collecting.RLock()
 	defer c.collecting.RUnlock()
 	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
-		look := &preflight{Control: c, bundle: p.Bundle, reinstall: p.Reinstall} // anew with every try: what it saw may have changed
+		look := &preflight{Control: c, bundle: p.Bundle, reinstall: p.Reinstall, replaceNode: p.ReplaceNode} // anew with every try: what it saw may have changed
 		b, problems, err := look.host(ctx, h)
 		if err != nil {
 			return h, lane.Event{}, err
@@ -32,6 +32,7 @@ func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisio
 		if len(problems) > 0 {
 			return h, lane.Event{}, refuse("preflight refuses to provision "+string(h.ID), problems)
 		}
-		return lane.Arm(h, b, lane.Grant{Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
+		site, _ := c.installed(h)
+		return lane.Arm(h, b, lane.Grant{Cluster: site.Cluster, Why: p.Why, Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
 	})
 }

@@ -24,7 +24,8 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	if c.unknownRole(h) != "" {
 		return nil // that is told, and what would be installed is not known
 	}
-	h.Run = lane.Run{ID: "r-preflight", Capability: secretStandIn, Disk: h.Disk, BundleName: b.Ref()}
+	site, _ := c.installed(h)
+	h.Run = lane.Run{ID: "r-preflight", Capability: secretStandIn, Disk: h.Disk, BundleName: b.Ref(), Cluster: site.Cluster}
 	var out []lane.Problem
 	in, err := c.documents(h, b, c.BaseURL)
 	var docs []seed.Document
@@ -82,7 +83,8 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 	if err != nil {
 		return nil, err
 	}
-	h.Run = lane.Run{ID: "r-rendered", Open: true, Capability: secretStandIn, Disk: h.Disk, Boots: lane.DefaultBoots, BootsUsed: 1, Stage: lane.StageScript}
+	site, _ := c.installed(h)
+	h.Run = lane.Run{ID: "r-rendered", Open: true, Capability: secretStandIn, Disk: h.Disk, Cluster: site.Cluster, Boots: lane.DefaultBoots, BootsUsed: 1, Stage: lane.StageScript}
 	n := c.home(h.Network.Address)
 	files := []lane.Rendered{
 		{Path: "inventory.env", Body: inventoryEnv(h)},

@@ -48,6 +48,9 @@ func (c *Control) reportOnce(ctx context.Context, id lane.HostID, r lane.Report)
 		return nil
 	}
 	e.Surface, e.Facts = lane.SurfaceHTTP, &r.Facts
-	_, _, err = c.Store.Append(ctx, next, e)
+	stored, _, err := c.Store.Append(ctx, next, e)
+	if err == nil && stored.Join.Pending() {
+		c.joins.of(id)
+	}
 	return err
 }

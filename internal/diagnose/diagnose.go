@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"bootlane/internal/lane"
@@ -22,7 +23,7 @@ func Host(h lane.Host, b lane.BundleStatus, events []lane.Event, now time.Time) 
 	}
 	written := h.State == lane.StateProvisioning && h.Run.Stage.AtLeast(lane.StageDiskWritten)
 	switch {
-	case h.State == lane.StateInstalled && h.Run.Outcome == "ready" || written:
+	case h.State == lane.StateInstalled && h.Run.Succeeded() || written:
 		v.Because += "; what is on its disk must not be installed any more: " + b.Refused
 		v.Next = fmt.Sprintf("`bootlane provision %s --reinstall --bundle BUNDLE`, with one that may be installed: `bootlane bundle list`", h.ID)
 		if written {
@@ -59,6 +60,7 @@ func stopped(h lane.Host, b lane.BundleStatus, events []lane.Event, now time.Tim
 		v.Rule, v.Because = "installed", "first boot proved itself; network boots go to the disk"
 		v.Next = "nothing"
 		v.Evidence = last(events, isKind(lane.KindInstalled))
+		return inCluster(v, h, events, now)
 	case lane.StateRetired:
 		v.Rule, v.Because, v.Next = "retired", "the record is out of service: "+h.Note, "`bootlane host import` brings it back"
 		v.Evidence = last(events, isKind(lane.KindRetired))
@@ -70,6 +72,35 @@ func stopped(h lane.Host, b lane.BundleStatus, events []lane.Event, now time.Tim
 		return underWay(v, h, b, events, now)
 	default:
 		v.Rule, v.Because, v.Next = "state-unknown", fmt.Sprintf("the state %q is not known to this version", h.State), "run the Bootlane version that wrote the record"
+	}
+	return v
+}
+
+// joining returns the last thing that was said about the machine's way into its cluster.
+func joining(h lane.Host, events []lane.Event) *lane.Event {
+	return last(events, func(e lane.Event) bool {
+		told := e.Kind == lane.KindCluster || e.Kind == lane.KindAlarm || e.Kind == lane.KindIssued || e.Kind == lane.KindEnded
+		return e.Run == h.Run.ID && (told || e.Kind == lane.KindRefused && e.Name == string(lane.AssetJoin))
+	})
+}
+
+// inCluster adds what is left to do, or to look at, in the cluster of an installed machine.
+func inCluster(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
+	if h.Run.Cluster == "" || h.Join == nil || h.Join.Run != h.Run.ID {
+		return v
+	}
+	v.Because = "first boot proved itself, and the machine is the node " + h.Join.Node + " of the cluster " + h.Join.Cluster + "; network boots go to the disk"
+	alarm := last(events, func(e lane.Event) bool { return e.Kind == lane.KindAlarm && e.Run == h.Run.ID })
+	check := "`bootlane cluster check " + h.Join.Cluster + "`"
+	switch {
+	case alarm != nil:
+		v.Rule, v.Evidence, v.Because, v.Next = "node-alarm", alarm, v.Because+"; but "+alarm.Message, "look at the Node in the cluster, and at the machine"
+	case h.Join.Live() && now.Sub(h.Join.Joined) > time.Minute:
+		v.Rule, v.Because, v.Next = "credential-lives", v.Because+"; its join credential "+h.Join.Token+" is not deleted yet, and opens the cluster until "+h.Join.Expires.UTC().Format("2006-01-02 15:04:05Z"), check
+		v.Evidence = cmp.Or(joining(h, events), v.Evidence)
+	case h.Join.Marked.IsZero() && now.Sub(h.Join.Joined) > time.Minute:
+		v.Rule, v.Because, v.Next = "node-not-labelled", v.Because+"; its Node is not labelled yet", check
+		v.Evidence = cmp.Or(joining(h, events), v.Evidence)
 	}
 	return v
 }
@@ -104,7 +135,7 @@ func quarantined(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict 
 	if h.Note != "" {
 		v.Because += ": " + h.Note
 	}
-	if h.Run.Stage.AtLeast(lane.StageDiskWritten) && (h.Run.Open || h.Run.Outcome == "ready") {
+	if h.Run.Stage.AtLeast(lane.StageDiskWritten) && (h.Run.Open || h.Run.Succeeded()) {
 		v.Because += "; its run " + string(h.Run.ID) + " has written the disk: afterwards it boots that"
 	}
 	if len(h.Dispute) == 0 {
@@ -135,9 +166,12 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 	}
 	// A quarantine since then took the note's place.
 	v.Because = cmp.Or(h.Note, said, "the last run failed at stage "+string(h.Run.Stage))
-	v.Next = stalled(h.Run.Stage).next + "; then `bootlane provision " + string(h.ID) + "`"
+	v.Next = strings.ReplaceAll(stalled(h.Run.Stage).next, "CLUSTER", h.Run.Cluster) + "; then `bootlane provision " + string(h.ID) + "`"
 	if v.Rule == string(lane.RunExpired) {
 		v.Because += ": " + stalled(h.Run.Stage).because
+		if e := joining(h, events); e != nil && h.Run.Stage == lane.StageReady {
+			v.Because += ": " + e.Message
+		}
 		if e := lured(h, events); e != nil {
 			v.Because += "; " + e.Message
 		}
@@ -158,6 +192,11 @@ func underWay(v lane.Verdict, h lane.Host, b lane.BundleStatus, events []lane.Ev
 	v.Rule = "waiting-after-" + string(h.Run.Stage)
 	v.Because = fmt.Sprintf("the run is open until %s and has been at stage %s for %s: %s", h.Run.Deadline.UTC().Format("2006-01-02 15:04:05Z"), h.Run.Stage, quiet, s.because)
 	v.Next = s.next
+	if e := joining(h, events); e != nil && h.Run.Stage == lane.StageReady {
+		v.Evidence = e
+		v.Because += ": " + e.Message
+	}
+	v.Next = strings.ReplaceAll(v.Next, "CLUSTER", h.Run.Cluster)
 	asked := last(events, func(e lane.Event) bool { return e.Kind == lane.KindAsked && e.Facts != nil })
 	if h.Run.Stage == lane.StageAddress && asked != nil && asked.Facts.HTTPBoot {
 		v.Next = "it was told a URL for UEFI HTTP Boot and did not fetch it: does its firmware allow http:// (many want https, or a switch in the setup), and does it trust the certificate of an https:// one? Has it a route to the server?"
@@ -258,6 +297,8 @@ func stalled(s lane.Stage) stall {
 		return stall{"the disk is written, and the installed system has not reported", "does the machine boot its disk? Look at the firmware's boot order and the console"}
 	case lane.StageFirstBoot:
 		return stall{"the installed system runs, and its checks have not all passed", "on the machine: `journalctl -u bootlane-firstboot`"}
+	case lane.StageReady: // of a run with a cluster: any other is closed by it
+		return stall{"its checks passed, and it is not in its cluster yet", "`bootlane cluster check CLUSTER` says whether the cluster does what Bootlane asks; on the machine: `journalctl -u bootlane-firstboot`, then of kubelet, k0sworker or k3s-agent"}
 	}
 	return stall{"nothing more is expected", "nothing"}
 }

@@ -57,6 +57,8 @@ type Runs interface {
 type Reports interface {
 	Order(ctx context.Context, capability string, hw lane.Hardware, f lane.Facts) (lane.Order, error)
 	Report(ctx context.Context, capability string, r lane.Report) error
+	// Join returns the script with which the machine joins its cluster. It holds a credential.
+	Join(ctx context.Context, p lane.RunPath, f lane.Facts) ([]byte, error)
 }
 
 // Files opens the files of bundles.
@@ -280,6 +282,8 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, f lane.Facts) {
 		s.order(w, r, p, f)
 	case lane.AssetReport:
 		s.report(w, r, p, f)
+	case lane.AssetJoin:
+		s.join(w, r, p, f)
 	}
 }
 
@@ -408,6 +412,24 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, p lane.RunPath, 
 		return
 	}
 	text(w, r, http.StatusOK, "text/plain; charset=utf-8", []byte("recorded\n"))
+}
+
+// join answers with the script that leads into a cluster. Not HEAD: asking issues a credential.
+func (s *Server) join(w http.ResponseWriter, r *http.Request, p lane.RunPath, f lane.Facts) {
+	if !method(w, r, http.MethodGet) {
+		return
+	}
+	v, err := once(r.URL.RawQuery)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	body, err := s.cfg.Reports.Join(r.Context(), p, saidOfItself(v, f))
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	text(w, r, http.StatusOK, "text/x-shellscript; charset=utf-8", body)
 }
 
 // refuse answers an error; what is ours to know goes to the log.

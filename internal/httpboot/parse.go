@@ -96,7 +96,14 @@ func parseReport(body string, f lane.Facts) (lane.Report, error) {
 	if r.Stage.AtLeast(lane.StageFirstBoot) {
 		f.Speaker = lane.SpeakerFirstBoot
 	}
-	f.Name, f.Serial = "report", lane.Clean(v.Get(lane.ReportSerial), maxText)
+	f.Name = "report"
+	r.Facts = saidOfItself(v, f)
+	return r, nil
+}
+
+// saidOfItself reads what the sender of a report, or who asks to join, says of its identity.
+func saidOfItself(v url.Values, f lane.Facts) lane.Facts {
+	f.Serial = lane.Clean(v.Get(lane.ReportSerial), maxText)
 	// A sender that cannot read its own UUID or MAC says nothing by it: the installer's kernel may lack DMI.
 	if u, err := lane.ParseUUID(v.Get(lane.ReportUUID)); err == nil {
 		f.UUID = u
@@ -104,6 +111,5 @@ func parseReport(body string, f lane.Facts) (lane.Report, error) {
 	if m, err := lane.ParseMAC(v.Get(lane.ReportMAC)); err == nil {
 		f.MAC = m
 	}
-	r.Facts = f
-	return r, nil
+	return f
 }

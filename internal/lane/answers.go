@@ -27,7 +27,11 @@ type Provisioning struct {
 	For       time.Duration `json:"for,omitempty"`    // nanoseconds until the deadline; 0: two hours
 	Boots     int           `json:"boots,omitempty"`  // network boots granted; 0: two
 	Reinstall bool          `json:"reinstall,omitempty"`
-	By        string        `json:"-"`
+	// ReplaceNode goes on although the machine's cluster has a Node of its name that is Ready,
+	// or cannot be asked. It needs a Why.
+	ReplaceNode bool   `json:"replaceNode,omitempty"`
+	Why         string `json:"why,omitempty"`
+	By          string `json:"-"`
 }
 
 // WithDefaults fills in what is not said.
@@ -45,6 +49,9 @@ func (p Provisioning) WithDefaults() Provisioning {
 func (p Provisioning) Validate() error {
 	if p.For < time.Minute || p.For > 7*24*time.Hour || p.Boots < 1 || p.Boots > 20 {
 		return Errorf(Invalid, "a grant lasts from one minute to seven days, and has 1 to 20 network boots")
+	}
+	if p.ReplaceNode && p.Why == "" {
+		return Errorf(Invalid, "to go on although the Node may be alive needs a reason: give --why")
 	}
 	return nil
 }

@@ -238,9 +238,10 @@ type Asset string
 
 // The assets of a run.
 const (
-	AssetFile   Asset = "file"   // a file of the bundle, by digest
-	AssetSeed   Asset = "seed"   // an installer document
-	AssetTree   Asset = "tree"   // a file of the installer tree
-	AssetOrder  Asset = "order"  // the agent's order
-	AssetReport Asset = "report" // a report posted back
+	AssetFile   Asset = "file"    // a file of the bundle, by digest
+	AssetSeed   Asset = "seed"    // an installer document
+	AssetTree   Asset = "tree"    // a file of the installer tree
+	AssetOrder  Asset = "order"   // the agent's order
+	AssetReport Asset = "report"  // a report posted back
+	AssetJoin   Asset = "join.sh" // what leads the machine into its cluster, with a credential
 )

@@ -160,7 +160,7 @@ const surfaceNotes = "*fast* is `policy.localBoot: fast`, the default. *without 
 var stateDocs = map[State][2]string{
 	StateNew:          {"In the inventory. Nobody asked to install it.", "local boot"},
 	StateProvisioning: {"A run is open: an operator granted one install of one bundle on one disk, until a deadline, in a few network boots.", "the install, while the grant lasts and everything agrees; else local boot or hold"},
-	StateInstalled:    {"First boot proved identity, host name, disk and clock.", "local boot"},
+	StateInstalled:    {"First boot proved identity, host name, disk and clock, and the machine is in its cluster where it has one.", "local boot"},
 	StateFailed:       {"The last run ended badly. `bootlane why HOST` says where and why.", "local boot"},
 	StateQuarantine:   {"The machine's identity is disputed, or an operator set it aside. An open run pauses, and its deadline goes on.", "hold"},
 	StateRetired:      {"Out of service. The record is kept for its evidence, and its identity is free for another record.", "local boot"},
@@ -176,7 +176,8 @@ var stageDocs = map[Stage][2]string{
 	StageInstaller:   {"report", "Exactly one disk is the one selected. From here on the disk is being changed."},
 	StageDiskWritten: {"report", "The disk is written and verified. **From here on every boot of this run is local.**"},
 	StageFirstBoot:   {"report", "The installed system runs and reported."},
-	StageReady:       {"report", "Its checks passed. The run is closed, and the machine is installed."},
+	StageReady:       {"report", "Its checks passed. A machine without a cluster is installed, and the run is closed."},
+	StageJoined:      {"report", "It is in its cluster. The run is closed, and the machine is installed."},
 }
 
 func statesDoc(t *testing.T) string {

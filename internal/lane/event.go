@@ -19,7 +19,7 @@ const (
 	KindArmed       Kind = "armed"       // a run was granted
 	KindStage       Kind = "stage"       // a run reached a stage
 	KindProgress    Kind = "progress"    // a run reports bytes done
-	KindInstalled   Kind = "installed"   // first boot proved itself
+	KindInstalled   Kind = "installed"   // first boot proved itself, and the machine is in its cluster where it has one
 	KindFailed      Kind = "failed"      // the run ended badly
 	KindCancelled   Kind = "cancelled"   // an operator ended the run
 	KindExpired     Kind = "expired"     // the deadline ended the run
@@ -27,6 +27,10 @@ const (
 	KindAccepted    Kind = "accepted"    // an operator accepted a replaced board or NIC
 	KindReleased    Kind = "released"    // an operator ended the quarantine
 	KindRetired     Kind = "retired"     // taken out of service
+	KindIssued      Kind = "issued"      // a credential was issued; Expires says until when
+	KindEnded       Kind = "ended"       // a credential opens nothing any more
+	KindCluster     Kind = "cluster"     // the server did something in the host's cluster
+	KindAlarm       Kind = "alarm"       // what was found must be looked at by a person
 	KindAsked       Kind = "asked"       // a surface asked, and was answered
 	KindServed      Kind = "served"      // bytes were sent
 	KindRefused     Kind = "refused"     // something was asked that is not allowed
@@ -56,7 +60,8 @@ type Event struct {
 	Name     string    `json:"name,omitempty"`   // file or document
 	Digest   Digest    `json:"digest,omitempty"` // of the bytes served
 	Bytes    int64     `json:"bytes,omitempty"`
-	Facts    *Facts    `json:"facts,omitempty"` // what the machine said
+	Expires  time.Time `json:"expires,omitzero"` // of the credential that the event is about
+	Facts    *Facts    `json:"facts,omitempty"`  // what the machine said
 	Mismatch []Signal  `json:"mismatch,omitempty"`
 	Prev     string    `json:"prev,omitempty"` // Hash of the event before it
 	Hash     string    `json:"hash,omitempty"`

@@ -40,12 +40,13 @@ const (
 	StageInstaller   Stage = "installer"    // it passed the identity and disk gates and works
 	StageDiskWritten Stage = "disk-written" // the disk is written and verified: from here on, every boot is local
 	StageFirstBoot   Stage = "first-boot"   // the installed system runs and reported
-	StageReady       Stage = "ready"        // its checks passed: the host is installed
+	StageReady       Stage = "ready"        // its checks passed: a host without a cluster is installed
+	StageJoined      Stage = "joined"       // it is in its cluster: a host that has one is installed
 )
 
 // Stages returns every stage, in order.
 func Stages() []Stage {
-	return []Stage{StageArmed, StageAddress, StageLoader, StageScript, StageKernel, StageInstaller, StageDiskWritten, StageFirstBoot, StageReady}
+	return []Stage{StageArmed, StageAddress, StageLoader, StageScript, StageKernel, StageInstaller, StageDiskWritten, StageFirstBoot, StageReady, StageJoined}
 }
 
 func (s Stage) rank() int {
@@ -85,6 +86,7 @@ type Host struct {
 	Seen    *Facts    `json:"seen,omitempty"`    // what the disputing machine said: what `accept` would record
 	Resume  State     `json:"resume,omitempty"`  // state to return to when quarantine ends
 	Changed time.Time `json:"changed"`           // when the state last changed
+	Join    *Join     `json:"join,omitempty"`    // its way into its cluster, of this run or the last one that joined
 }
 
 // Network is how a host is addressed.
@@ -184,11 +186,12 @@ func (o BootOptions) Or(other BootOptions) BootOptions {
 type Run struct {
 	ID         RunID         `json:"id"`
 	Open       bool          `json:"open"`
-	Outcome    string        `json:"outcome,omitempty"` // once closed: ready, failed, cancelled, expired
+	Outcome    string        `json:"outcome,omitempty"` // once closed: ready, joined, failed, cancelled, expired
 	By         string        `json:"by"`                // who asked for it
 	Bundle     Digest        `json:"bundle"`            // exactly these bytes
 	BundleName string        `json:"bundleName"`
-	Disk       DiskSelector  `json:"disk"` // exactly this disk
+	Disk       DiskSelector  `json:"disk"`              // exactly this disk
+	Cluster    string        `json:"cluster,omitempty"` // that the machine joins once it is ready
 	Armed      time.Time     `json:"armed"`
 	Deadline   time.Time     `json:"deadline"`
 	Boots      int           `json:"boots"`             // network boots granted
@@ -205,6 +208,17 @@ type Run struct {
 	// leaves the server but in what the run's own machine is given.
 	Capability string `json:"capability,omitempty"`
 }
+
+// Last returns the stage that closes the run well.
+func (r Run) Last() Stage {
+	if r.Cluster != "" {
+		return StageJoined
+	}
+	return StageReady
+}
+
+// Succeeded reports whether the run is closed, and has installed the machine.
+func (r Run) Succeeded() bool { return !r.Open && r.Outcome == string(r.Last()) }
 
 // bootLeft reports whether one more network boot fits into the grant, or the
 // last counted one is so recent that this is the same boot asking again.

@@ -26,6 +26,7 @@ type InstallOptions struct {
 	Packages     []string `json:"packages,omitzero" yaml:"packages"`     // besides those of every system
 	KernelArgs   []string `json:"kernelArgs,omitzero" yaml:"kernelArgs"` // of the installed system, not of its installer
 	Proxy        *string  `json:"proxy,omitempty" yaml:"proxy"`          // by which the installer fetches packages
+	Cluster      *string  `json:"cluster,omitempty" yaml:"cluster"`      // that the machine joins: a name under `clusters` in the configuration; empty: none
 }
 
 // InstallField is one key of InstallOptions.
@@ -50,7 +51,7 @@ func (i InstallOptions) Fields() []InstallField {
 	return []InstallField{
 		text("domain", i.Domain), text("user", i.User), text("passwordHash", i.PasswordHash), list("sshKeys", i.SSHKeys),
 		text("locale", i.Locale), text("keyboard", i.Keyboard), text("timezone", i.Timezone), list("ntp", i.NTP),
-		list("packages", i.Packages), list("kernelArgs", i.KernelArgs), text("proxy", i.Proxy)}
+		list("packages", i.Packages), list("kernelArgs", i.KernelArgs), text("proxy", i.Proxy), text("cluster", i.Cluster)}
 }
 
 // String returns what the level says of the key.
@@ -90,7 +91,7 @@ func (i InstallOptions) Over(below InstallOptions) InstallOptions {
 	return InstallOptions{Domain: cmp.Or(i.Domain, below.Domain), User: cmp.Or(i.User, below.User), PasswordHash: cmp.Or(i.PasswordHash, below.PasswordHash),
 		SSHKeys: list(i.SSHKeys, below.SSHKeys), Locale: cmp.Or(i.Locale, below.Locale), Keyboard: cmp.Or(i.Keyboard, below.Keyboard),
 		Timezone: cmp.Or(i.Timezone, below.Timezone), NTP: list(i.NTP, below.NTP), Packages: list(i.Packages, below.Packages),
-		KernelArgs: list(i.KernelArgs, below.KernelArgs), Proxy: cmp.Or(i.Proxy, below.Proxy)}
+		KernelArgs: list(i.KernelArgs, below.KernelArgs), Proxy: cmp.Or(i.Proxy, below.Proxy), Cluster: cmp.Or(i.Cluster, below.Cluster)}
 }
 
 // Masked returns i as people may see it: of the password's hash only the kind.
@@ -108,7 +109,7 @@ func (i InstallOptions) Masked() InstallOptions {
 
 // clone returns a copy that shares nothing with i.
 func (i InstallOptions) clone() InstallOptions {
-	for _, text := range []**string{&i.Domain, &i.User, &i.PasswordHash, &i.Locale, &i.Keyboard, &i.Timezone, &i.Proxy} {
+	for _, text := range []**string{&i.Domain, &i.User, &i.PasswordHash, &i.Locale, &i.Keyboard, &i.Timezone, &i.Proxy, &i.Cluster} {
 		if *text != nil {
 			own := **text
 			*text = &own
@@ -141,8 +142,9 @@ var (
 	// to Anaconda one before it, and an @ is a group.
 	packageRE = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9+._-]*[A-Za-z0-9+])?$`)
 	// kernelArg takes what stands bare in GRUB's configuration, where ; & | < > { } $ and quotes are its language.
-	kernelArg = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.,:=/@%+!-]*$`)
-	proxyURL  = regexp.MustCompile(`^http://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/?$`)
+	kernelArg   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.,:=/@%+!-]*$`)
+	clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	proxyURL    = regexp.MustCompile(`^http://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/?$`)
 )
 
 // DomainName reports whether s is the name of a host or a domain, in lower case.
@@ -182,8 +184,14 @@ func (i InstallOptions) Validate() []Problem {
 	if wrong(i.Proxy, true, proxyURL) { // it is not shown: it may hold a password
 		bad("proxy", "is not http://HOST:PORT, without a user and a password: it stands in texts that every machine of the run may read")
 	}
+	if wrong(i.Cluster, true, clusterName) {
+		bad("cluster", "%q is not the name of a cluster: lower-case letters, digits and inner hyphens, at most 63, as under `clusters` in the configuration", *i.Cluster)
+	}
 	return append(out, i.validateLists()...)
 }
+
+// ClusterName reports whether s can be the name of a cluster.
+func ClusterName(s string) bool { return clusterName.MatchString(s) }
 
 func (i InstallOptions) validateLists() []Problem {
 	var out []Problem

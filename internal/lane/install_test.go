@@ -13,7 +13,7 @@ const testKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAA
 // empty is not what is not there.
 func TestInstallOver(t *testing.T) {
 	below := InstallOptions{Domain: new("below.example"), User: new("ops"), PasswordHash: new("h"), SSHKeys: []string{"a", "b"}, Locale: new("C.UTF-8"), Keyboard: new("us"),
-		Timezone: new("Etc/UTC"), NTP: []string{"n"}, Packages: []string{"p"}, KernelArgs: []string{"k"}, Proxy: new("http://p:1")}
+		Timezone: new("Etc/UTC"), NTP: []string{"n"}, Packages: []string{"p"}, KernelArgs: []string{"k"}, Proxy: new("http://p:1"), Cluster: new("c")}
 	all := below.Fields()
 	for n, f := range all {
 		if !f.Set || len(f.Values) == 0 {
@@ -27,9 +27,9 @@ func TestInstallOver(t *testing.T) {
 		}
 	}
 	none := InstallOptions{Domain: new(""), User: new(""), PasswordHash: new(""), SSHKeys: []string{}, Locale: new(""), Keyboard: new(""),
-		Timezone: new(""), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new("")}
+		Timezone: new(""), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new(""), Cluster: new("")}
 	other := InstallOptions{Domain: new("d"), User: new("u"), PasswordHash: new("i"), SSHKeys: []string{"c"}, Locale: new("l"), Keyboard: new("k"),
-		Timezone: new("z"), NTP: []string{"m"}, Packages: []string{"q"}, KernelArgs: []string{"j"}, Proxy: new("x")}
+		Timezone: new("z"), NTP: []string{"m"}, Packages: []string{"q"}, KernelArgs: []string{"j"}, Proxy: new("x"), Cluster: new("y")}
 	for n, f := range none.Over(below).Fields() {
 		if !f.Set || len(f.Values) != 0 {
 			t.Errorf("%s: none over %q is %q", f.Name, all[n].Values, f.Values)
@@ -64,8 +64,8 @@ func TestInstallValidate(t *testing.T) {
 	}{
 		{"nothing", InstallOptions{}, nil},
 		{"sound", InstallOptions{Domain: new("a.example"), User: new("ops"), SSHKeys: []string{testKey}, NTP: []string{"10.0.0.1", "fd00::1", "ntp.example"}, Packages: []string{"htop", "g++", "libstdc++6", "python3.11", "NetworkManager-tui", "R"},
-			KernelArgs: []string{"console=ttyS0,115200n8", "quiet", "crashkernel=1G-4G:192M,4G-:256M", "mitigations=auto,nosmt", "memmap=2G!4G"}, Proxy: new("http://proxy.example:3128")}, nil},
-		{"none", InstallOptions{Domain: new(""), PasswordHash: new(""), SSHKeys: []string{}, NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new("")}, nil},
+			KernelArgs: []string{"console=ttyS0,115200n8", "quiet", "crashkernel=1G-4G:192M,4G-:256M", "mitigations=auto,nosmt", "memmap=2G!4G"}, Proxy: new("http://proxy.example:3128"), Cluster: new("prod-1")}, nil},
+		{"none", InstallOptions{Domain: new(""), PasswordHash: new(""), SSHKeys: []string{}, NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new(""), Cluster: new("")}, nil},
 		{"what nobody can be without", InstallOptions{User: new(""), Locale: new(""), Keyboard: new(""), Timezone: new("")}, []string{"user: ", "timezone: ", "locale: ", "keyboard: "}},
 		{"reserved", InstallOptions{User: new("admin")}, []string{`user: "admin" is reserved`}},
 		{"domain", InstallOptions{Domain: new("a b")}, []string{`domain: "a b"`}},
@@ -76,7 +76,7 @@ func TestInstallValidate(t *testing.T) {
 			[]string{"packages[0]", "packages[1]", "packages[2]", "packages[3]", "packages[4]", "packages[5]", "packages[6]", "packages[7]", "packages[8]", "packages[9]", "packages[10]", "packages[11]"}},
 		{"kernelArgs", InstallOptions{KernelArgs: []string{"", "a b", "a;b", "a&b", `a"b`, "a'b", "$x", "`x`", `a\`, "---", "#x", "a>b", "{x}", "a\nb", "quiet"}},
 			[]string{"kernelArgs[0]", "kernelArgs[1]", "kernelArgs[2]", "kernelArgs[3]", "kernelArgs[4]", "kernelArgs[5]", "kernelArgs[6]", "kernelArgs[7]", "kernelArgs[8]", "kernelArgs[9]", "kernelArgs[10]", "kernelArgs[11]", "kernelArgs[12]", "kernelArgs[13]"}},
-		{"all at once", InstallOptions{User: new("A"), NTP: []string{"!"}, Proxy: new("ftp://x")}, []string{"user", "proxy", "ntp[0]"}},
+		{"all at once", InstallOptions{User: new("A"), NTP: []string{"!"}, Proxy: new("ftp://x"), Cluster: new("a b")}, []string{"user", "proxy", "cluster", "ntp[0]"}},
 	} {
 		problems := c.i.Validate()
 		if len(problems) != len(c.want) {

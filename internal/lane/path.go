@@ -16,7 +16,7 @@ import (
 //	boot/script?uuid=...        the per-machine script (HTTP)
 //	run/CAPABILITY/file/DIGEST/NAME   a file of the run's bundle
 //	run/CAPABILITY/seed/NAME          an installer document
-//	run/CAPABILITY/order|report
+//	run/CAPABILITY/order|report|join.sh
 //
 // MAC is hyphenated lower case or "any"; PLATFORM is [Platform.String].
 
@@ -195,7 +195,7 @@ func ParseRunPath(s string) (RunPath, bool) {
 	p := RunPath{Capability: parts[1], Asset: Asset(parts[2])}
 	rest := parts[3:]
 	switch p.Asset {
-	case AssetOrder, AssetReport:
+	case AssetOrder, AssetReport, AssetJoin:
 		if len(rest) != 0 {
 			return RunPath{}, false
 		}

@@ -62,6 +62,7 @@ func TestRunPath(t *testing.T) {
 		{Capability: testCapability, Asset: AssetSeed, Name: "user-data"},
 		{Capability: testCapability, Asset: AssetOrder},
 		{Capability: testCapability, Asset: AssetReport},
+		{Capability: testCapability, Asset: AssetJoin},
 		{Capability: testCapability, Asset: AssetTree, Name: ".treeinfo"},
 		{Capability: testCapability, Asset: AssetTree, Name: "Packages/a/a+b-1.0~rc1.el9.x86_64.rpm"},
 	} {
@@ -74,7 +75,7 @@ func TestRunPath(t *testing.T) {
 		}
 	}
 	base := RunBase(testCapability)
-	for _, s := range []string{"", "/", "/run", base, base + "/", base + "/order/x", base + "/report/", base + "/seed", base + "/seed/..", base + "/seed/a/b", base + "/file/" + testHex,
+	for _, s := range []string{"", "/", "/run", base, base + "/", base + "/order/x", base + "/report/", base + "/join.sh/x", base + "/join", base + "/seed", base + "/seed/..", base + "/seed/a/b", base + "/file/" + testHex,
 		base + "/file/" + testHex + "/", base + "/file/" + testHex[1:] + "/linux", base + "/file/" + strings.ToUpper(testHex) + "/linux", base + "/file/" + testHex + "/../linux",
 		base + "/shell", base + "/tree", base + "/tree/", base + "/tree/../order", base + "/tree/a/./b", base + "/tree/a\x00b", base + "/tree/" + strings.Repeat("a/", 600) + "b", base + "/file/sha256:" + testHex + "/linux", "/run/short/order", "/run/" + strings.ToUpper(testCapability) + "/order", "/run/" + strings.Repeat("a", 65) + "/order",
 		"/run/" + testCapability[:19] + "%/order", "/walk/" + testCapability + "/order"} {

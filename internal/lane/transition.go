@@ -52,7 +52,7 @@ func Transitions() []Transition {
 		{StateFailed, VerbArm, StateProvisioning, "operator", "`provision` grants one install"},
 		{StateInstalled, VerbArm, StateProvisioning, "operator", "`provision --reinstall` grants one install"},
 		{StateProvisioning, VerbAdvance, StateProvisioning, "machine", "the run reaches a stage"},
-		{StateProvisioning, VerbReady, StateInstalled, "machine", "first boot proved itself"},
+		{StateProvisioning, VerbReady, StateInstalled, "machine", "first boot proved itself, and the machine is in its cluster where it has one"},
 		{StateProvisioning, VerbFail, StateFailed, "machine", "the machine reports a failure, or asks for more boots than granted"},
 		{StateProvisioning, VerbExpire, StateFailed, "server", "the deadline passes"},
 		{StateProvisioning, VerbCancel, "", "operator", "`cancel` before any boot was counted; after one: failed"},
@@ -87,7 +87,7 @@ func (h Host) begin(verb Verb) (Host, error) {
 	h.Labels, h.Install = maps.Clone(h.Labels), h.Install.clone()
 	h.Identity.MACs = slices.Clone(h.Identity.MACs)
 	h.Run.Reports = maps.Clone(h.Run.Reports)
-	h.Dispute, h.Seen = slices.Clone(h.Dispute), h.Seen.clone()
+	h.Dispute, h.Seen, h.Join = slices.Clone(h.Dispute), h.Seen.clone(), h.Join.clone()
 	return h, nil
 }
 
@@ -253,7 +253,9 @@ type Grant struct {
 	By         string
 	For        time.Duration // until the deadline; must be positive
 	Boots      int           // network boots; must be positive
+	Cluster    string        // that the machine joins; empty: none
 	Reinstall  bool          // must be said for a host that is installed
+	Why        string        // reason, kept as evidence
 }
 
 // Defaults of a grant.
@@ -291,10 +293,14 @@ func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
 		return Host{}, Event{}, Errorf(Invalid, "a grant needs a disk selector: give %s disk.byID, disk.wwn or disk.serial", h.ID)
 	}
 	from := h.State
-	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Armed: now, Deadline: now.Add(g.For),
+	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Cluster: g.Cluster, Armed: now, Deadline: now.Add(g.For),
 		Boots: g.Boots, Stage: StageArmed, StageAt: now, Capability: g.Capability, From: from}
 	h.to(StateProvisioning, "", now)
 	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Disk, stamp(h.Run.Deadline), g.Boots)
+	if h.Run.Cluster != "" {
+		e.Message += "; then it joins the cluster " + h.Run.Cluster
+	}
+	e.Message = said(e.Message, Clean(g.Why, 500))
 	e.Digest = b.Digest
 	return h, e, nil
 }
@@ -369,7 +375,7 @@ func Apply(h Host, r Report, now time.Time) (Host, Event, bool, error) {
 	if !h.Run.Open {
 		// The answer to the closing report may have been lost, and it is sent again. One
 		// that now says the opposite of how the run ended is another report.
-		opposite := r.Stage == StageReady && (r.Status == StatusFailed) == (h.Run.Outcome == "ready")
+		opposite := r.Stage == h.Run.Last() && (r.Status == StatusFailed) == h.Run.Succeeded()
 		if r.Seq <= h.Run.Reports[r.Stage] && !opposite {
 			return h, Event{}, false, nil
 		}
@@ -405,6 +411,11 @@ func (h Host) reportFits(r Report) error {
 		need = StageKernel
 	case StageFirstBoot, StageReady:
 		need = StageDiskWritten
+	case StageJoined:
+		need = StageReady
+	}
+	if r.Stage == StageJoined && h.Run.Cluster == "" {
+		return Errorf(Refused, "the run %s joins no cluster", r.Run)
 	}
 	if !h.Run.Stage.AtLeast(need) {
 		return Errorf(Refused, "out of order: %s was reported, but the run only reached %s", r.Stage, h.Run.Stage)
@@ -417,7 +428,7 @@ func (h *Host) take(r Report, now time.Time) Event {
 	if r.Stage.AtLeast(StageFirstBoot) {
 		by = string(SpeakerFirstBoot)
 	}
-	kind, message := KindStage, Clean(r.Message, 500)
+	kind, message := KindStage, Clean(WithoutTokens(r.Message), 500)
 	switch {
 	case r.Status == StatusFailed:
 		kind = KindFailed
@@ -427,10 +438,13 @@ func (h *Host) take(r Report, now time.Time) Event {
 		kind = KindProgress
 		h.reach(r.Stage, now)
 		h.Run.Done, h.Run.Total = r.Done, r.Total
-	case r.Stage == StageReady:
+	case r.Stage == h.Run.Last():
 		kind = KindInstalled
-		h.reach(StageReady, now)
-		h.close("ready", now)
+		h.reach(r.Stage, now)
+		if r.Stage == StageJoined && h.Join != nil && h.Join.Run == h.Run.ID {
+			h.Join.Joined = now
+		}
+		h.close(string(r.Stage), now)
 		h.goOnTo(StateInstalled, "", now)
 	default:
 		h.reach(r.Stage, now)

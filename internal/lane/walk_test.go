@@ -83,7 +83,7 @@ func (w *walker) do(name string) (Host, Event, error) {
 		return next, e, err
 	case "arm":
 		w.runs++
-		g := Grant{Run: RunID(fmt.Sprint("r-", w.runs)), Capability: testCapability, By: "op:alice", For: 30 * time.Minute, Boots: 1 + w.rnd.IntN(3), Reinstall: w.rnd.IntN(2) == 0}
+		g := Grant{Run: RunID(fmt.Sprint("r-", w.runs)), Capability: testCapability, By: "op:alice", For: 30 * time.Minute, Boots: 1 + w.rnd.IntN(3), Reinstall: w.rnd.IntN(2) == 0, Cluster: []string{"", "prod"}[w.rnd.IntN(2)]}
 		next, e, err := Arm(h, testBundle, g, now)
 		if err == nil {
 			w.granted[g.Run] = g
@@ -145,8 +145,11 @@ func (w *walker) check(before Host, name string) {
 	if r.ID != "" && (!r.Open || r.Stage.AtLeast(StageDiskWritten)) {
 		w.closed[r.ID] = true
 	}
-	if h.State == StateInstalled && before.State == StateProvisioning && r.Outcome == "ready" && !before.Run.Stage.AtLeast(StageDiskWritten) {
+	if h.State == StateInstalled && before.State == StateProvisioning && r.Succeeded() && !before.Run.Stage.AtLeast(StageDiskWritten) {
 		w.t.Errorf("%s: installed without a written disk", name)
+	}
+	if h.State == StateInstalled && before.State == StateProvisioning && r.ID != "" && r.Succeeded() && r.Cluster != "" && !before.Run.Stage.AtLeast(StageReady) {
+		w.t.Errorf("%s: in the cluster before it was ready", name)
 	}
 }
 

@@ -158,7 +158,7 @@ func (s *installed) boot(in Input) (int, []url.Values) {
 		patience = "-ge 12"
 	}
 	moved := strings.NewReplacer("/dev/null", "/dev/null", "/sys/", s.root+"/sys/", "/proc/", s.root+"/proc/", "/dev/disk/", s.root+"/dev/disk/", `"/dev/$1"`, `"`+s.root+`/dev/$1"`,
-		"/etc/", s.root+"/etc/", "/usr/sbin/", s.root+"/usr/sbin/", "/var/", s.root+"/var/", "-ge 12", patience).Replace(document(s.t, in, "firstboot.sh"))
+		"/etc/", s.root+"/etc/", "rundir=/run/", "rundir="+s.root+"/run/", "/usr/sbin/", s.root+"/usr/sbin/", "/var/", s.root+"/var/", "-ge 12", patience).Replace(document(s.t, in, "firstboot.sh"))
 	s.write("firstboot", moved)
 	cmd := exec.Command("dash", filepath.Join(s.root, "firstboot"))
 	path := s.path

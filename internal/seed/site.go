@@ -28,6 +28,7 @@ type Site struct {
 	Packages     []string // besides those of every system
 	KernelArgs   []string
 	Proxy        string
+	Cluster      string // that the machine joins; empty: none
 }
 
 // Layer is one level, and what it says.
@@ -40,7 +41,7 @@ type Layer struct {
 // Defaults returns the level below all others. It says everything.
 func Defaults(domain string) Layer {
 	return Layer{From: "default", Path: "default", InstallOptions: lane.InstallOptions{Domain: &domain, User: new("ops"), PasswordHash: new(""), SSHKeys: []string{}, Locale: new("en_US.UTF-8"),
-		Keyboard: new("us"), Timezone: new("Etc/UTC"), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new("")}}
+		Keyboard: new("us"), Timezone: new("Etc/UTC"), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new(""), Cluster: new("")}}
 }
 
 // Merge returns what the levels make of each other, and where each value comes from. Each
@@ -75,7 +76,7 @@ func siteOf(i lane.InstallOptions) Site {
 		return *v
 	}
 	return Site{Domain: text(i.Domain), User: text(i.User), PasswordHash: text(i.PasswordHash), SSHKeys: i.SSHKeys, Locale: text(i.Locale), Keyboard: text(i.Keyboard),
-		Timezone: text(i.Timezone), NTP: i.NTP, Packages: i.Packages, KernelArgs: i.KernelArgs, Proxy: text(i.Proxy)}
+		Timezone: text(i.Timezone), NTP: i.NTP, Packages: i.Packages, KernelArgs: i.KernelArgs, Proxy: text(i.Proxy), Cluster: text(i.Cluster)}
 }
 
 // Admits reports whether anybody could log in as the administrator.
@@ -85,7 +86,7 @@ func (s Site) Admits() bool { return s.PasswordHash != "" || len(s.SSHKeys) > 0 
 // a record that is older than a rule.
 func (s Site) validate() []lane.Problem {
 	return lane.InstallOptions{Domain: &s.Domain, User: &s.User, PasswordHash: &s.PasswordHash, SSHKeys: s.SSHKeys, Locale: &s.Locale, Keyboard: &s.Keyboard,
-		Timezone: &s.Timezone, NTP: s.NTP, Packages: s.Packages, KernelArgs: s.KernelArgs, Proxy: &s.Proxy}.Validate()
+		Timezone: &s.Timezone, NTP: s.NTP, Packages: s.Packages, KernelArgs: s.KernelArgs, Proxy: &s.Proxy, Cluster: &s.Cluster}.Validate()
 }
 
 // path returns where a value of the site stands: ntp[1] is roles.storage.ntp[1].

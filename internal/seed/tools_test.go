@@ -43,6 +43,9 @@ func inputs() map[string]Input {
 		nasty := full(seed)
 		nasty.Host.Identity.Serial, nasty.Host.Run.Disk.Serial, nasty.Site.SSHKeys[0] = `a'"$(x)`+"`y`", `\'"; x`, `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA '"$(x)`+"`y`"
 		out["nasty/"+seed], out["layers/"+seed] = nasty, layered(seed)
+		joins := full(seed)
+		joins.Host.Run.Cluster = "prod"
+		out["joins/"+seed] = joins
 	}
 	return out
 }

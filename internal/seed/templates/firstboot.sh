@@ -98,4 +98,8 @@ script {{sq .Name}} {{sq .Encoded}} || { report ready 1 failed "first boot: the 
 # find what this boot changed, a grown file system first of all.
 sync
 report ready 1 ok "$result" || exit 1
+{{- if .Host.Run.Cluster}}
+
+{{template "join.sh" .}}
+{{- end}}
 echo "$result" > /var/lib/bootlane/done
