@@ -18,12 +18,12 @@ func rooms() map[string]room {
 	return map[string]room{
 		"cmd/bootlane":        {imports: []string{"internal/cli"}, budget: 40, why: "main hands over at once"},
 		"cmd/bootlane-agent":  {imports: []string{"internal/agent"}, budget: 40, why: "main hands over at once; the agent must stay small enough for RAM"},
-		"internal/lane":       {leaf: true, budget: 3500, why: "the domain knows nobody"},
+		"internal/lane":       {leaf: true, budget: 3750, why: "the domain knows nobody. 3500 until it described what first boot proves"},
 		"internal/strictyaml": {leaf: true, budget: 400, why: "a reader of files, not of machines"},
 		"internal/archtest":   {leaf: true, budget: 0, why: "tests only"},
 		"internal/script":     {budget: 340},
 		"internal/seed":       {budget: 480, why: "one installer more is a file of texts and what they must know; 400 until Anaconda"},
-		"internal/diagnose":   {budget: 280},
+		"internal/diagnose":   {budget: 310, why: "280 until it named the checks of first boot"},
 		"internal/migrate":    {budget: 335},
 		"internal/lint":       {budget: 3000, why: "files to findings: no sockets, no clock, no files"},
 		"internal/store":      {budget: 1400, why: "moves values and keeps order; judges nothing"},
@@ -55,8 +55,8 @@ func rooms() map[string]room {
 			why: "the pure packages only: it names the store it needs itself. 2750 until its preflight linted"},
 		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 850, why: "inventory files are written by people"},
 		"internal/lab": {imports: []string{"internal/api", "internal/pcap"}, budget: 2950, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves"},
-		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source", "internal/registry", "internal/lint"}, budget: 4100,
-			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files. 3700 until `lint` played the formats' own validators"},
+		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source", "internal/registry", "internal/lint"}, budget: 4200,
+			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files. 3700 until `lint` played the formats' own validators, 4100 until `firstboot check`"},
 		"internal/app": {imports: []string{everybody}, budget: 2000, why: "the only package that knows everybody"},
 	}
 }

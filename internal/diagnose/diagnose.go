@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"bootlane/internal/lane"
@@ -133,6 +134,11 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 			v.Rule = string(v.Evidence.Reason)
 		}
 	}
+	if v.Evidence != nil {
+		if bad := lane.FailedChecks(v.Evidence.Checks); len(bad) > 0 {
+			return unready(v, h, bad)
+		}
+	}
 	// A quarantine since then took the note's place.
 	v.Because = cmp.Or(h.Note, said, "the last run failed at stage "+string(h.Run.Stage))
 	v.Next = stalled(h.Run.Stage).next + "; then `bootlane provision " + string(h.ID) + "`"
@@ -148,6 +154,19 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 	if v.Rule == string(lane.DiskMismatch) {
 		v.Next = "compare the disks named above with `bootlane host show " + string(h.ID) + "`, correct the record's disk; then `bootlane provision " + string(h.ID) + "`"
 	}
+	return v
+}
+
+// unready judges an installed system that is not as it was asked for.
+func unready(v lane.Verdict, h lane.Host, bad []lane.Check) lane.Verdict {
+	v.Rule = "checks-failed"
+	var because, next []string
+	for _, c := range bad {
+		because = append(because, c.String())
+		next = append(next, c.Name+": "+lane.MendOf(c.Name))
+	}
+	v.Because = fmt.Sprintf("the system is installed, and %d of its checks failed: %s", len(bad), strings.Join(because, "; "))
+	v.Next = strings.Join(next, ". ") + ". All checks: `bootlane firstboot check " + string(h.ID) + "`; then `bootlane provision " + string(h.ID) + "`"
 	return v
 }
 
@@ -257,7 +276,7 @@ func stalled(s lane.Stage) stall {
 	case lane.StageDiskWritten:
 		return stall{"the disk is written, and the installed system has not reported", "does the machine boot its disk? Look at the firmware's boot order and the console"}
 	case lane.StageFirstBoot:
-		return stall{"the installed system runs, and its checks have not all passed", "on the machine: `journalctl -u bootlane-firstboot`"}
+		return stall{"the installed system runs, and its checks have not all passed", "on the machine: `/usr/local/lib/bootlane/firstboot check`, and `journalctl -u bootlane-firstboot`"}
 	}
 	return stall{"nothing more is expected", "nothing"}
 }

@@ -58,7 +58,8 @@ type Event struct {
 	Bytes    int64     `json:"bytes,omitempty"`
 	Facts    *Facts    `json:"facts,omitempty"` // what the machine said
 	Mismatch []Signal  `json:"mismatch,omitempty"`
-	Prev     string    `json:"prev,omitempty"` // Hash of the event before it
+	Checks   []Check   `json:"checks,omitempty"` // what first boot looked at
+	Prev     string    `json:"prev,omitempty"`   // Hash of the event before it
 	Hash     string    `json:"hash,omitempty"`
 }
 

@@ -347,6 +347,7 @@ type Report struct {
 	Done    int64
 	Total   int64
 	Facts   Facts
+	Checks  []Check // with StageReady: what first boot looked at
 }
 
 // The states of a Report.
@@ -436,7 +437,7 @@ func (h *Host) take(r Report, now time.Time) Event {
 		h.reach(r.Stage, now)
 	}
 	e := h.event(kind, by, now, "%s", message)
-	e.Stage = r.Stage
+	e.Stage, e.Checks = r.Stage, r.Checks
 	return e
 }
 
