@@ -51,13 +51,13 @@ func rooms() map[string]room {
 		"internal/tftp":            {imports: []string{"internal/udp"}, budget: 1450, why: "serves names and bytes; what they mean is not its business. 1350 until it had to keep its places from forged requests"},
 		"internal/httpboot": {imports: []string{"internal/script", "internal/seed", "internal/iso"}, budget: 700,
 			why: "writes the retry script when nobody can decide, and the media type of a seed; an installer tree is served out of its image"},
-		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose", "internal/migrate", "internal/uefi", "internal/lint"}, budget: 2900,
-			why: "the pure packages only: it names the store it needs itself. 2750 until its preflight linted"},
+		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose", "internal/migrate", "internal/uefi", "internal/lint"}, budget: 3050,
+			why: "the pure packages only: it names the store it needs itself. 2750 until its preflight linted, 2900 until it told whose address asks"},
 		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 850, why: "inventory files are written by people"},
 		"internal/lab": {imports: []string{"internal/api", "internal/pcap"}, budget: 2950, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves"},
 		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source", "internal/registry", "internal/lint"}, budget: 4200,
 			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files. 3700 until `lint` played the formats' own validators, 4100 until `firstboot check`"},
-		"internal/app": {imports: []string{everybody}, budget: 2000, why: "the only package that knows everybody"},
+		"internal/app": {imports: []string{everybody}, budget: 2150, why: "the only package that knows everybody. 2000 until there were rules for runs"},
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 	"bootlane/internal/uefi"
 )
 
-// Store is what control needs of a store. Host, ByCapability: NotFound when
+// Store is what control needs of a store. Host, ByCapability, LeaseAt: NotFound when
 // missing. Append: Conflict when the record was changed since it was read. Every
 // method: Unavailable when the database does not answer.
 type Store interface {
@@ -37,6 +37,7 @@ type Store interface {
 	LastingEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
 	Strangers(ctx context.Context) ([]lane.Stranger, error)
 	LeasesAfter(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error)
+	LeaseAt(ctx context.Context, a netip.Addr) (lane.LeaseOf, error)
 	Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error)
 	BundleRecords(ctx context.Context, name string) ([]lane.BundleRecord, error)
 	AppendBundle(ctx context.Context, r lane.BundleRecord, e lane.Event) (lane.BundleRecord, error)

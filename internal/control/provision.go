@@ -29,7 +29,7 @@ func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisio
 		if err != nil || p.Check {
 			return h, lane.Event{}, err
 		}
-		return lane.Arm(h, b, lane.Grant{Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
+		return lane.Arm(h, b, lane.Grant{Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Limit: c.Policy.Limit, Stages: c.Policy.Stages, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
 	})
 }
 

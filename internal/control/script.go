@@ -109,6 +109,7 @@ func (c *Control) installScript(ctx context.Context, d lane.Decision, h lane.Hos
 	if err != nil {
 		return nil, err
 	}
+	next.Run.Booting(f, next.Identity.MACs)
 	body := say(c.install(next, b, d, f))
 	e.Surface, e.Speaker, e.Action, e.Reason, e.Facts = f.Surface, f.Speaker, d.Action.String(), d.Reason, &f
 	e.Name, e.Digest, e.Bytes = f.Name, digest(body), int64(len(body))

@@ -193,6 +193,12 @@ func underWay(v lane.Verdict, h lane.Host, b lane.BundleStatus, events []lane.Ev
 		v.Next = next(e.Reason)
 		return v
 	}
+	if e := strayed(h, events); e != nil {
+		v.Rule, v.Evidence = string(e.Reason), e
+		v.Because += "; since then, " + e.Message
+		v.Next = next(e.Reason)
+		return v
+	}
 	if e := lured(h, events); e != nil {
 		v.Rule, v.Evidence = "other-server", e
 		v.Because += "; " + e.Message
@@ -245,6 +251,18 @@ func bundleRefused(h lane.Host, events []lane.Event) *lane.Event {
 // answered returns the last answer within the run.
 func answered(h lane.Host, events []lane.Event) *lane.Event {
 	return last(events, func(e lane.Event) bool { return e.Run == h.Run.ID && e.Reason != "" && e.Action != "" })
+}
+
+// strayed returns the last alarm of the run, when nothing of the run came after it: it may be its
+// own machine that was refused.
+func strayed(h lane.Host, events []lane.Event) *lane.Event {
+	e := last(events, func(e lane.Event) bool {
+		return e.Run == h.Run.ID && (e.Kind == lane.KindAlarm || e.Kind == lane.KindStage || e.Kind == lane.KindProgress)
+	})
+	if e == nil || e.Kind != lane.KindAlarm {
+		return nil
+	}
+	return e
 }
 
 // lured returns the evidence that the machine of a run took another server's offer
@@ -326,7 +344,9 @@ func isKind(k lane.Kind) func(lane.Event) bool {
 	return func(e lane.Event) bool { return e.Kind == k }
 }
 
-func refusal(e lane.Event) bool { return e.Kind == lane.KindRefused && e.Reason != "" }
+func refusal(e lane.Event) bool {
+	return (e.Kind == lane.KindRefused || e.Kind == lane.KindAlarm) && e.Reason != ""
+}
 
 func last(events []lane.Event, ok func(lane.Event) bool) *lane.Event {
 	for i := len(events) - 1; i >= 0; i-- {

@@ -30,6 +30,7 @@ const (
 	KindAsked       Kind = "asked"       // a surface asked, and was answered
 	KindServed      Kind = "served"      // bytes were sent
 	KindRefused     Kind = "refused"     // something was asked that is not allowed
+	KindAlarm       Kind = "alarm"       // what opens a run was used when, or from where, its own machine does not use it
 	KindLease       Kind = "lease"       // an address was leased, refused or given back
 	KindForeign     Kind = "foreign"     // another DHCP or PXE server was heard, or a machine took its offer
 	KindGap         Kind = "gap"         // evidence was shed under load; Count says how much
@@ -157,7 +158,7 @@ func Coalesce(prev, next Event) (Event, bool) {
 // Lasting reports whether an event of this kind says how a record came to be what
 // it is. The others say what was asked and told; they come by the hundred.
 func (k Kind) Lasting() bool {
-	return !slices.Contains([]Kind{KindAsked, KindServed, KindRefused, KindLease, KindForeign, KindGap, KindProgress}, k)
+	return !slices.Contains([]Kind{KindAsked, KindServed, KindRefused, KindAlarm, KindLease, KindForeign, KindGap, KindProgress}, k)
 }
 
 func repeats(a, b Event) bool {

@@ -170,15 +170,15 @@ func TestExpire(t *testing.T) {
 		want State
 		then State // after release from quarantine
 	}{
-		{"before", in(t, StateProvisioning), 2*time.Hour - 1, "", ""},
-		{"at the deadline", in(t, StateProvisioning), 2 * time.Hour, StateFailed, ""},
+		{"before", in(t, StateProvisioning), 2*time.Hour + time.Minute - 1, "", ""}, // it made progress after a minute,
+		{"at the deadline", in(t, StateProvisioning), 2*time.Hour + time.Minute, StateFailed, ""},
 		{"in quarantine", in(t, StateQuarantine), 3 * time.Hour, StateQuarantine, StateFailed},
 		{"in quarantine, before", in(t, StateQuarantine), time.Hour, "", ""},
-		{"twice", must(Expire(in(t, StateQuarantine), later))(t), 101 * time.Hour, "", ""},
+		{"twice", must(Expire(in(t, StateQuarantine), "", later))(t), 101 * time.Hour, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := armedAt.Add(c.at)
-			next, e, err := Expire(c.h, now)
+			next, e, err := Expire(c.h, "", now)
 			if c.want == "" {
 				if CodeOf(err) != Refused {
 					t.Fatalf("not refused: %v", err)

@@ -415,6 +415,12 @@ func leases(t *testing.T, open Open) {
 			t.Errorf("after %q: %v, %v", after, got, err)
 		}
 	}
+	for address, want := range map[string]lane.LeaseOf{"10.0.0.10": {}, elsewhere.Address.String(): {Lease: elsewhere}, "fd77::5": with6} {
+		got, err := s.LeaseAt(t.Context(), netip.MustParseAddr(address))
+		if unknown := want.MAC == "" && want.Client == ""; unknown != (lane.CodeOf(err) == lane.NotFound) || cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})) != "" {
+			t.Errorf("the lease of %s: %v, %v", address, got, err)
+		}
+	}
 	if err := s.DropLease(t.Context(), declined.Address); err != nil {
 		t.Fatal(err)
 	}
