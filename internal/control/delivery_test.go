@@ -176,6 +176,26 @@ func TestDeliveryTimes(t *testing.T) {
 	}
 }
 
+// TestOrderAddress: an agent elsewhere is told to hold, and why.
+func TestOrderAddress(t *testing.T) {
+	r := newRig(t)
+	r.enrol(spec("node1"))
+	h := r.provision("node1", lane.Provisioning{})
+	f := loaderFacts()
+	f.From = "10.0.0.21"
+	_, _, err := r.Script(t.Context(), f, false)
+	r.must(err)
+	for from, want := range map[string]lane.Action{"10.0.0.66": lane.Hold, "10.0.0.21": lane.Install} {
+		f := installerFacts()
+		f.From = from
+		o, err := r.Order(t.Context(), h.Run.Capability, hardware(lane.Disk{Name: "vda", Serial: "D1", SizeBytes: 1e9}), f)
+		r.must(err)
+		if o.Action != want || want == lane.Hold && (o.Reason != lane.ForeignAddress || o.Image != nil || len(o.Files) > 0) {
+			t.Errorf("from %s: %+v", from, o)
+		}
+	}
+}
+
 // TestReportAddress: an installed system may have an address of its own, if it says who it is.
 func TestReportAddress(t *testing.T) {
 	r, h := delivery(t, nil)

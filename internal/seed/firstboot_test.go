@@ -655,6 +655,19 @@ func TestFirstBootAgain(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a failure that nobody heard of", func(t *testing.T) {
+		s := newInstalled(t)
+		s.write("state/deaf", "stage=ready")
+		s.write("proc/sys/kernel/hostname", "debian\n")
+		if status, _ := s.boot(full(lane.SeedImage)); status == 0 {
+			t.Error("the unit does not start it again")
+		}
+		s.forget("state/deaf")
+		status, reports := s.boot(full(lane.SeedImage))
+		if last := reports[len(reports)-1]; status != 0 || said(last) != "ready 1 failed" {
+			t.Errorf("exit %d, last report %s", status, said(last))
+		}
+	})
 	t.Run("two at once", func(t *testing.T) {
 		s := newInstalled(t)
 		s.write("var/lib/bootlane/lock", "")
@@ -700,6 +713,10 @@ func TestFirstBootScripts(t *testing.T) {
 	}
 	s.write("state/mended", "")
 	s.forget("state/log")
+	if status, reports = s.boot(in); status != 0 || len(reports) != 0 || s.read("state/ran") != "quotes\" $x `y`\n" {
+		t.Errorf("a run that failed goes on at the next boot: exit %d, reports %v", status, reports)
+	}
+	in.Host.Run.ID = "r-another"
 	if status, reports = s.boot(in); status != 0 || said(reports[len(reports)-1]) != "ready 1 ok" {
 		t.Fatalf("exit %d, reports %v", status, reports)
 	}

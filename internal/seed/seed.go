@@ -259,6 +259,15 @@ func (v view) WantIdentity() string {
 	return strings.Join(out, ", ")
 }
 
+// ScriptNames returns the names of the bundle's scripts, which are plain words.
+func (v view) ScriptNames() string {
+	var out []string
+	for _, s := range v.Scripts {
+		out = append(out, s.Name)
+	}
+	return strings.Join(out, " ")
+}
+
 // UUIDs returns the host's UUID in both byte orders, for scripts that compare.
 func (v view) UUIDs() string {
 	u := v.Host.Identity.UUID

@@ -208,8 +208,10 @@ END-OF-CA
 {{- end}}
 {{- if .Scripts}}
 
+want_scripts={{sq .ScriptNames}}
+
 scripts_done() {
-	for name in{{range .Scripts}} {{sq .Name}}{{end}}; do
+	for name in $want_scripts; do
 		stamped "script-$name" || { echo "${why_script:-$name has not succeeded yet}"; return 1; }
 		echo "$name"
 	done

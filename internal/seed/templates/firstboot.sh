@@ -14,6 +14,7 @@
 
 state=/var/lib/bootlane
 version={{sq .Host.Run.BundleName}}
+run={{sq .Host.Run.ID}}
 list=''{{if .NeedsAccount}} why_account=''{{end}}{{if .FromImage}} why_ssh=''{{end}}{{if .Scripts}} why_script=''{{end}}
 
 {{template "steps.sh" .}}
@@ -34,6 +35,10 @@ chmod 0700 "$state"
 exec 9>/var/lib/bootlane/lock
 flock -n 9 || { echo "bootlane: another first boot runs"; exit 0; }
 [ -e /var/lib/bootlane/done ] && exit 0
+if [ "$(cat "$state/failed" 2>/dev/null)" = "$run" ]; then
+	echo "bootlane: the run $run has failed, and is closed: provision this machine again"
+	exit 0
+fi
 
 # prepare: what can be brought about by itself, as often as it is needed.
 prepare() {
@@ -78,7 +83,8 @@ settle() {
 # give_up: the run fails, and nothing joins anything.
 give_up() {
 	settle
-	report ready 1 failed "first boot: $(brief failed)"
+	report ready 1 failed "first boot: $(brief failed)" || exit 1
+	echo "$run" | keep "$state/failed" 0600
 	exit 0
 }
 

@@ -93,6 +93,7 @@ size_fits() {
 
 state=/var/lib/bootlane
 version='debian-12-1'
+run='r-1'
 list=''
 
 # keep FILE MODE: its input becomes FILE, whole or not at all.
@@ -254,6 +255,10 @@ chmod 0700 "$state"
 exec 9>/var/lib/bootlane/lock
 flock -n 9 || { echo "bootlane: another first boot runs"; exit 0; }
 [ -e /var/lib/bootlane/done ] && exit 0
+if [ "$(cat "$state/failed" 2>/dev/null)" = "$run" ]; then
+	echo "bootlane: the run $run has failed, and is closed: provision this machine again"
+	exit 0
+fi
 
 # prepare: what can be brought about by itself, as often as it is needed.
 prepare() {
@@ -283,7 +288,8 @@ settle() {
 # give_up: the run fails, and nothing joins anything.
 give_up() {
 	settle
-	report ready 1 failed "first boot: $(brief failed)"
+	report ready 1 failed "first boot: $(brief failed)" || exit 1
+	echo "$run" | keep "$state/failed" 0600
 	exit 0
 }
 
