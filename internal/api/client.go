@@ -135,6 +135,11 @@ func (c *Client) Events(ctx context.Context, subject string, after int64, limit 
 	return get[[]lane.Event](ctx, c, hostPath(subject, "/events?after="+strconv.FormatInt(after, 10)+"&limit="+strconv.Itoa(limit)))
 }
 
+// FirstBoot returns what a host's machine last reported of its first boot.
+func (c *Client) FirstBoot(ctx context.Context, id string) (lane.FirstBoot, error) {
+	return get[lane.FirstBoot](ctx, c, hostPath(id, "/firstboot"))
+}
+
 // Transfers returns the files of a host's run that are on their way to it now.
 func (c *Client) Transfers(ctx context.Context, id string) ([]lane.Transfer, error) {
 	return get[[]lane.Transfer](ctx, c, hostPath(id, "/transfers"))

@@ -171,6 +171,7 @@ func (s *Server) routes() []route {
 		{"GET /v1/hosts/{id}/whatif", func(r *http.Request, _ []byte) (any, error) { return op.WhatIf(r.Context(), id(r)) }},
 		{"GET /v1/hosts/{id}/render", func(r *http.Request, _ []byte) (any, error) { return op.Render(r.Context(), id(r)) }},
 		{"GET /v1/hosts/{id}/seed", func(r *http.Request, _ []byte) (any, error) { return op.Explain(r.Context(), id(r)) }},
+		{"GET /v1/hosts/{id}/firstboot", func(r *http.Request, _ []byte) (any, error) { return op.FirstBoot(r.Context(), id(r)) }},
 		{"GET /v1/hosts/{id}/transfers", s.transfers},
 		{"POST /v1/hosts/{id}/runs", s.provision},
 		{"GET /v1/hosts/{id}/pcap", s.recording},

@@ -185,6 +185,7 @@ type evidence interface {
 	WhatIfAll(ctx context.Context) (lane.Census, error)
 	Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, error)
 	Explain(ctx context.Context, id lane.HostID) ([]lane.Origin, error)
+	FirstBoot(ctx context.Context, id lane.HostID) (lane.FirstBoot, error)
 }
 
 // DHCP is what the API needs of the DHCP server. Release: NotFound when nobody has the address.

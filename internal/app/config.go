@@ -96,6 +96,48 @@ type Policy struct {
 	Unpinned bool `yaml:"unpinned,omitempty"`
 	// AskMirrors has preflight ask the mirrors of bundles whether they have the release. Default true.
 	AskMirrors *bool `yaml:"askMirrors"`
+	// RunAddress says from where a run's files may be fetched: "machine" (its own addresses;
+	// the default) or "any" (NAT that changes them).
+	RunAddress string `yaml:"runAddress,omitempty"`
+	// Failed says what becomes of a machine whose run failed: "local-boot" (default) or "hold".
+	Failed string `yaml:"failed,omitempty"`
+	// RunLimit is how long a run may last, whatever progress it shows. Default 24h.
+	RunLimit time.Duration `yaml:"runLimit,omitempty"`
+	// StageLimits are how long a stage may take without progress; where it has none, the
+	// grant's deadline counts.
+	StageLimits map[string]time.Duration `yaml:"stageLimits,omitempty"`
+}
+
+// rules returns the policy as the domain knows it.
+func (p Policy) rules() lane.Policy {
+	out := lane.Policy{Retry: p.BootRetry, HoldFailed: p.Failed == "hold", AnyAddress: p.RunAddress == "any", Limit: p.RunLimit, Stages: map[lane.Stage]time.Duration{}}
+	for stage, d := range p.StageLimits {
+		out.Stages[lane.Stage(stage)] = d
+	}
+	return out
+}
+
+// checkRuns looks at what is said of runs.
+func (p Policy) checkRuns() []lane.Problem {
+	var out findings
+	if p.RunAddress != "machine" && p.RunAddress != "any" {
+		out.bad("policy.runAddress", "%q: use machine or any", p.RunAddress)
+	}
+	if p.Failed != "local-boot" && p.Failed != "hold" {
+		out.bad("policy.failed", "%q: use local-boot or hold", p.Failed)
+	}
+	if p.RunLimit < time.Minute || p.RunLimit > 14*24*time.Hour {
+		out.bad("policy.runLimit", "%s: from 1m to 336h", p.RunLimit)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.StageLimits)) {
+		switch s := lane.Stage(name); {
+		case !s.Known() || s == lane.StageReady:
+			out.bad("policy.stageLimits", "%q is not a stage that a run waits in: docs/states.md lists them", name)
+		case p.StageLimits[name] < time.Minute || p.StageLimits[name] > 14*24*time.Hour:
+			out.bad("policy.stageLimits."+name, "%s: from 1m to 336h", p.StageLimits[name])
+		}
+	}
+	return out.list
 }
 
 // Held says what a held machine gets to see.
@@ -193,6 +235,11 @@ func (c Config) withDefaults() Config {
 	}
 	set(&c.Policy.LocalBoot, "fast")
 	set(&c.Policy.Held.Then, "local-boot")
+	set(&c.Policy.RunAddress, "machine")
+	set(&c.Policy.Failed, "local-boot")
+	if c.Policy.RunLimit == 0 {
+		c.Policy.RunLimit = lane.DefaultLimit
+	}
 	if c.Policy.BootRetry == 0 {
 		c.Policy.BootRetry = lane.Policy{}.RetryWindow()
 	}
@@ -257,6 +304,7 @@ func (c Config) check() []lane.Problem {
 	if c.Policy.BootRetry != 0 && (c.Policy.BootRetry < time.Second || c.Policy.BootRetry > 10*time.Minute) {
 		bad("policy.bootRetry", "%s: from 1s to 10m", c.Policy.BootRetry)
 	}
+	out = append(out, c.Policy.checkRuns()...)
 	out = append(out, c.checkInstalled()...)
 	out = append(out, c.checkClusters()...)
 	if level(c.Log) == nil {

@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"log/slog"
+	"sync"
+	"time"
 
 	"bootlane/internal/lane"
 	"bootlane/internal/store"
@@ -13,7 +15,28 @@ import (
 // evidence stays the truth; it also has the answers, which come by the hundred.
 type journal struct {
 	*store.Store
-	log *slog.Logger
+	log    *slog.Logger
+	alarms *alarms
+}
+
+// alarms keeps whoever raises alarms by the thousand from filling the log.
+type alarms struct {
+	mu   sync.Mutex
+	next time.Time
+}
+
+// between is how long the log is silent about further alarms; the evidence has them all.
+const between = 10 * time.Second
+
+// due reports whether an alarm of that time is to be logged.
+func (a *alarms) due(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now.Before(a.next) {
+		return false
+	}
+	a.next = now.Add(between)
+	return true
 }
 
 // Append stores, then logs what was stored.
@@ -51,9 +74,12 @@ func (j journal) Witness(ctx context.Context, e lane.Event) error {
 	return err
 }
 
-// Record queues, and warns of a bundle that the registry could not give.
+// Record queues, and warns of a bundle that the registry could not give, and of alarms.
 func (j journal) Record(e lane.Event) {
 	j.Store.Record(e)
+	if e.Kind == lane.KindAlarm && j.alarms.due(e.At) {
+		j.log.Warn("alarm: "+lane.Clean(e.Message, 300), "subject", e.Subject)
+	}
 	if e.By == lane.ByRegistry {
 		j.log.Warn(lane.Clean(e.Message, 300))
 	}

@@ -21,7 +21,7 @@ func TestJournal(t *testing.T) {
 	}
 	s, _ := storetest.Start(t, engine, time.Now)
 	var log bytes.Buffer
-	j := journal{s, slog.New(slog.NewTextHandler(&log, nil))}
+	j := journal{s, slog.New(slog.NewTextHandler(&log, nil)), new(alarms)}
 
 	h, _, err := j.Append(t.Context(), lane.Host{ID: "n1", State: lane.StateNew}, lane.Event{Subject: "n1", At: time.Now(), Kind: lane.KindEnrolled, By: "op:t"})
 	if err != nil {
@@ -46,5 +46,14 @@ func TestJournal(t *testing.T) {
 	}
 	if log.Len() > 0 {
 		t.Errorf("what was not stored is logged: %s", log.String())
+	}
+
+	// An alarm is a warning, and a flood of them a few.
+	log.Reset()
+	for i := range 100 {
+		j.Record(lane.Event{Subject: "n1", At: e.At.Add(time.Duration(i) * 200 * time.Millisecond), Kind: lane.KindAlarm, By: "http", Message: "used from 10.0.0.66"})
+	}
+	if got := log.String(); strings.Count(got, "alarm: used from 10.0.0.66") != 2 || !strings.Contains(got, "level=WARN") || !strings.Contains(got, "subject=n1") {
+		t.Errorf("logged %q", got)
 	}
 }

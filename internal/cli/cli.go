@@ -145,7 +145,7 @@ func (a *app) root() *cobra.Command {
 	root.CompletionOptions.DisableDescriptions = true
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)) // the flag was defined above
 	root.AddCommand(a.serveCmd(), a.hostCmd(), a.onHost(a.provisionCmd()), a.onHost(a.cancelCmd()), a.onHost(a.quarantineCmd()), a.onHost(a.releaseCmd()), a.onHost(a.retireCmd()),
-		a.onHost(a.eventsCmd()), a.onHost(a.whyCmd()), a.onHost(a.whatifCmd()), a.onHost(a.renderCmd()), a.onHosts(a.preflightCmd()), a.seedCmd(), a.lintCmd(), a.bundleCmd(), a.clusterCmd(), a.dhcpCmd(), a.pcapCmd(), a.uefiCmd(), a.labCmd(), a.versionCmd())
+		a.onHost(a.eventsCmd()), a.onHost(a.whyCmd()), a.onHost(a.whatifCmd()), a.onHost(a.renderCmd()), a.onHosts(a.preflightCmd()), a.seedCmd(), a.firstbootCmd(), a.lintCmd(), a.bundleCmd(), a.clusterCmd(), a.dhcpCmd(), a.pcapCmd(), a.uefiCmd(), a.labCmd(), a.versionCmd())
 	return root
 }
 

@@ -110,7 +110,8 @@ func fetch(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // machine plays a machine's installer: machine URL-OF-SCRIPT STAGE:STATUS... takes
-// the script, and reports each stage under the run that the script leads to.
+// the script, and reports each stage under the run that the script leads to. What stands
+// behind the status is a file with the list of checks.
 func machine(ts *testscript.TestScript, _ bool, args []string) {
 	base := "http://" + nettest.Server + ":8080"
 	res, err := http.Get(base + args[0])
@@ -124,7 +125,12 @@ func machine(ts *testscript.TestScript, _ bool, args []string) {
 	run := strings.Fields(rest)[0]
 	for _, a := range args[1:] {
 		stage, status, _ := strings.Cut(a, ":")
-		res, err := http.PostForm(run+"/report", url.Values{"stage": {stage}, "status": {status}, "seq": {"1"}, "message": {"played by a test"}, "done": {"5"}, "total": {"10"}})
+		form := url.Values{"stage": {stage}, "seq": {"1"}, "message": {"played by a test"}, "done": {"5"}, "total": {"10"}}
+		status, checks, _ := strings.Cut(status, ":")
+		if form.Set("status", status); checks != "" {
+			form.Set("checks", ts.ReadFile(checks))
+		}
+		res, err := http.PostForm(run+"/report", form)
 		ts.Check(err)
 		ts.Check(res.Body.Close())
 		if res.StatusCode != http.StatusOK {

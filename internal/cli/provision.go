@@ -16,7 +16,8 @@ import (
 	"bootlane/internal/lane"
 )
 
-const provisionLong = `Grant a machine one install: it may erase its disk, once, until the deadline.
+const provisionLong = `Grant a machine one install: it may erase its disk, once, until the deadline. Progress
+moves the deadline: the run is given up when it has shown none for so long.
 
 A preflight refuses with all problems at once; ` + "`bootlane preflight`" + ` asks it for many
 machines, and grants nothing. With --watch, the stages are shown
@@ -59,7 +60,7 @@ func (a *app) provisionCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&p.Bundle, "bundle", "", "`NAME-VERSION` (default: the record's)")
 	_ = cmd.RegisterFlagCompletionFunc("bundle", a.bundleRefs) // the flag was defined one line above
-	f.DurationVar(&p.For, "deadline", lane.DefaultDeadline, "`time` until the grant ends")
+	f.DurationVar(&p.For, "deadline", lane.DefaultDeadline, "`time` without progress until the run is given up")
 	f.IntVar(&p.Boots, "boots", lane.DefaultBoots, "`number` of network boots granted")
 	f.BoolVar(&p.Reinstall, "reinstall", false, "the machine is installed, and its disk may be erased")
 	f.BoolVar(&p.ReplaceNode, "replace-node", false, "its cluster has a Node of its name that is Ready, or cannot be asked, and the disk may be erased all the same; needs --why")

@@ -229,6 +229,7 @@ func TestRollback(t *testing.T) {
 		t.Errorf("the rollback left %+v", e)
 	}
 	r.provision("node1", lane.Provisioning{Bundle: "sys-8"})
+	r.script(lane.Install)
 	r.must(r.kernel())
 }
 
@@ -289,6 +290,7 @@ func TestGC(t *testing.T) {
 	if e := r.last("server", lane.KindUpdated); e.By != "op:t" || !strings.Contains(e.Message, "bundle gc removed 12 files") {
 		t.Errorf("it left %+v", e)
 	}
+	r.script(lane.Install)
 	r.must(r.kernel())
 	if _, err := r.BundleRevoke(t.Context(), "sys-7", "op:t", "it is collected, and may still come back"); err != nil {
 		t.Errorf("to revoke what is collected: %v", err)

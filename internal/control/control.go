@@ -23,8 +23,8 @@ import (
 	"bootlane/internal/uefi"
 )
 
-// Store is what control needs of a store. Host, ByCapability, LeaseOf: NotFound
-// when missing. Append: Conflict when the record was changed since it was read. Every
+// Store is what control needs of a store. Host, ByCapability, LeaseAt: NotFound when
+// missing. Append: Conflict when the record was changed since it was read. Every
 // method: Unavailable when the database does not answer.
 type Store interface {
 	Host(ctx context.Context, id lane.HostID) (lane.Host, error)
@@ -36,8 +36,8 @@ type Store interface {
 	LastEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
 	LastingEvents(ctx context.Context, subject string, limit int) ([]lane.Event, error)
 	Strangers(ctx context.Context) ([]lane.Stranger, error)
-	LeaseOf(ctx context.Context, a netip.Addr) (lane.LeaseOf, error)
 	LeasesAfter(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error)
+	LeaseAt(ctx context.Context, a netip.Addr) (lane.LeaseOf, error)
 	Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error)
 	BundleRecords(ctx context.Context, name string) ([]lane.BundleRecord, error)
 	AppendBundle(ctx context.Context, r lane.BundleRecord, e lane.Event) (lane.BundleRecord, error)

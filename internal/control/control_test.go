@@ -328,6 +328,7 @@ func TestCapabilities(t *testing.T) {
 		_, err := r.Seed(t.Context(), lane.RunPath{Capability: capability, Asset: lane.AssetSeed, Name: name}, installerFacts())
 		return err
 	}
+	r.script(lane.Install)
 	r.must(seed(first.Run.Capability, "preseed.cfg"))
 	if err := seed(first.Run.Capability, "user-data"); lane.CodeOf(err) != lane.NotFound {
 		t.Errorf("a document of another installer: %v", err)

@@ -12,11 +12,7 @@ import (
 // redeem finds the host of a capability and decides what its machine may have
 // now. A refusal is an error with the reason, and is put on record.
 func (c *Control) redeem(ctx context.Context, capability string, f lane.Facts) (lane.Host, lane.Bundle, lane.Decision, error) {
-	h, err := c.Store.ByCapability(ctx, capability)
-	if lane.CodeOf(err) == lane.NotFound {
-		c.Store.Record(lane.Event{Subject: lane.SubjectServer, At: c.Now(), Kind: lane.KindRefused, By: string(f.Surface), Surface: f.Surface,
-			Message: "a capability that no run has was tried from " + f.From})
-	}
+	h, err := c.opened(ctx, capability, f)
 	if err != nil {
 		return lane.Host{}, lane.Bundle{}, lane.Decision{}, err
 	}
@@ -39,9 +35,21 @@ func (c *Control) redeem(ctx context.Context, capability string, f lane.Facts) (
 	if err := c.aftermath(ctx, d, h, f); err != nil {
 		return h, lane.Bundle{}, d, err
 	}
+	kind := lane.KindRefused
+	switch stray, err := c.stray(ctx, h, f); {
+	case err != nil:
+		return h, lane.Bundle{}, d, err
+	case !h.Run.Open: // nobody needs it any more
+		kind = lane.KindAlarm
+	case d.Action == lane.Install && stray.Reason != "":
+		kind, d = lane.KindAlarm, stray
+	}
 	if d.Action != lane.Install {
-		e := c.answered(lane.KindRefused, d, f)
+		e := c.answered(kind, d, f)
 		e.Subject = string(h.ID)
+		if kind == lane.KindAlarm {
+			e.Message = lane.Clean("what opens run "+string(h.Run.ID)+" was used from "+f.From+": "+d.Detail, 1000)
+		}
 		c.Store.Record(e)
 		refusal := lane.Errorf(lane.Refused, "%s: %s", d.Reason, d.Detail)
 		for _, s := range d.Mismatch {

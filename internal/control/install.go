@@ -17,11 +17,12 @@ func (c *Control) installed(h lane.Host) (seed.Site, []lane.Origin) {
 	if len(c.Networks) > 0 {
 		domain = c.Networks[0].Domain
 	}
-	levels := []seed.Layer{seed.Defaults(domain), {From: "site", Path: "site", InstallOptions: c.Site}}
+	levels := []seed.Layer{{From: "site", Path: "site", InstallOptions: c.Site}}
 	if r, ok := c.Roles[h.Role]; ok {
 		levels = append(levels, seed.Layer{From: "role " + h.Role, Path: "roles." + h.Role, InstallOptions: r})
 	}
-	return seed.Merge(append(levels, seed.Layer{From: "host", Path: "install", InstallOptions: h.Install})...)
+	levels = append(levels, seed.Layer{From: "host", Path: "install", InstallOptions: h.Install})
+	return seed.Merge(append([]seed.Layer{seed.Defaults(domain), seed.Purpose(levels...)}, levels...)...)
 }
 
 // unknownRole says why a host's role cannot be meant, or nothing. Where the configuration

@@ -22,6 +22,7 @@ type Cluster interface {
 	Labels() []string // keys of hosts' own labels that go onto their Nodes
 	Signs() bool      // certificates of its kubelets wait for us
 	Status() lane.ClusterStatus
+	CA() string // PEM
 	// Mint makes a credential; Revoke deletes it, and one that is gone is no error.
 	Mint(ctx context.Context, t lane.Token) error
 	Revoke(ctx context.Context, id string) error

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"bootlane/internal/lane"
@@ -80,9 +81,24 @@ func (c *Control) expire(ctx context.Context, id lane.HostID) error {
 		if !h.Run.Open || c.Now().Before(h.Run.Deadline) || !lane.Allowed(h.State, lane.VerbExpire) {
 			return h, lane.Event{}, nil
 		}
-		return lane.Expire(h, c.Now())
+		last, err := c.lastWord(ctx, h)
+		if err != nil {
+			return h, lane.Event{}, err
+		}
+		return lane.Expire(h, last, c.Now())
 	})
 	return err
+}
+
+// lastWord returns the last that was heard of a run, or nothing.
+func (c *Control) lastWord(ctx context.Context, h lane.Host) (string, error) {
+	events, err := c.Store.LastEvents(ctx, string(h.ID), 100)
+	for _, e := range slices.Backward(events) {
+		if e.Run == h.Run.ID && (e.Kind == lane.KindStage || e.Kind == lane.KindProgress) {
+			return "the last that was heard, at " + e.At.UTC().Format("15:04:05Z") + ": " + e.Message, err
+		}
+	}
+	return "", err
 }
 
 // Run closes expired runs, once a second, until ctx ends. A store that does not

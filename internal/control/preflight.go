@@ -179,7 +179,7 @@ func (p *preflight) leased(ctx context.Context, h lane.Host) (out []lane.Problem
 		if !a.address.IsValid() {
 			continue
 		}
-		l, err := p.Store.LeaseOf(ctx, a.address)
+		l, err := p.Store.LeaseAt(ctx, a.address)
 		switch {
 		case lane.CodeOf(err) == lane.NotFound:
 			continue

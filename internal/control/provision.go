@@ -33,6 +33,6 @@ func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisio
 			return h, lane.Event{}, refuse("preflight refuses to provision "+string(h.ID), problems)
 		}
 		site, _ := c.installed(h)
-		return lane.Arm(h, b, lane.Grant{Cluster: site.Cluster, Why: p.Why, Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
+		return lane.Arm(h, b, lane.Grant{Cluster: site.Cluster, Why: p.Why, Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Limit: c.Policy.Limit, Stages: c.Policy.Stages, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
 	})
 }

@@ -11,9 +11,19 @@ import (
 // report is on record. What the sender says of its identity is checked once
 // more: a report from another machine is refused and sets the record aside.
 func (c *Control) Report(ctx context.Context, capability string, r lane.Report) error {
-	h, err := c.Store.ByCapability(ctx, capability)
+	h, err := c.opened(ctx, capability, r.Facts)
 	if err != nil {
 		return err
+	}
+	if r.Facts.UUID == "" && r.Facts.MAC == "" && h.Run.Open {
+		// A system may report from an address of its own, if it says who it is.
+		d, err := c.stray(ctx, h, r.Facts)
+		if err != nil {
+			return err
+		}
+		if d.Reason == lane.ForeignAddress {
+			return c.alarm(h, d, r.Facts, "a report under run "+string(h.Run.ID)+", of nobody who says who it is, came from "+r.Facts.From)
+		}
 	}
 	r.Run = h.Run.ID
 	r.Facts.Run = h.Run.ID

@@ -109,6 +109,7 @@ func (c *Control) installScript(ctx context.Context, d lane.Decision, h lane.Hos
 	if err != nil {
 		return nil, err
 	}
+	next.Run.Booting(f, next.Identity.MACs)
 	body := say(c.install(next, b, d, f))
 	e.Surface, e.Speaker, e.Action, e.Reason, e.Facts = f.Surface, f.Speaker, d.Action.String(), d.Reason, &f
 	e.Name, e.Digest, e.Bytes = f.Name, digest(body), int64(len(body))
@@ -150,6 +151,9 @@ func (c *Control) documents(h lane.Host, b lane.Bundle, base string) (seed.Input
 	in := c.input(h, b, base)
 	if why := c.unknownRole(h); why != "" {
 		return in, lane.Errorf(lane.Refused, "role: %s", why)
+	}
+	if cl, err := c.cluster(h.Run.Cluster); err == nil && h.Run.Cluster != "" {
+		in.Endpoint = seed.Endpoint{Address: cl.Status().Endpoint, CA: strings.TrimSpace(cl.CA())}
 	}
 	for _, name := range b.FirstBoot {
 		f, err := c.Bundles.Open(b.Files[name])

@@ -750,6 +750,13 @@ func (b broken) ByCapability(ctx context.Context, c string) (lane.Host, error) {
 	return b.Store.ByCapability(ctx, c)
 }
 
+func (b broken) LeaseAt(ctx context.Context, a netip.Addr) (lane.LeaseOf, error) {
+	if err := b.down("lease"); err != nil {
+		return lane.LeaseOf{}, err
+	}
+	return b.Store.LeaseAt(ctx, a)
+}
+
 func (b broken) Append(ctx context.Context, h lane.Host, e lane.Event) (lane.Host, lane.Event, error) {
 	if err := b.down("append"); err != nil {
 		return h, e, err
@@ -777,11 +784,19 @@ func TestPartsOfTheStoreDown(t *testing.T) {
 		part  string
 		holds []string // what must not be answered then
 	}{
+		{"append", []string{"ask", "script"}},
 		{"claims", []string{"ask", "script", "file", "seed", "order"}},
 		{"capability", []string{"file", "seed", "order"}},
-		{"append", []string{"ask", "script"}},
 		{"witness", []string{"file", "seed", "order"}},
+		{"lease", []string{"file", "seed", "order"}},
 	} {
+		if c.part == "claims" { // from here on, the run has begun
+			r.must(r.store.PutLease(ctx, lane.Lease{MAC: mac1, Address: netip.MustParseAddr("10.0.0.9"), State: lane.LeaseActive}, netip.Addr{}))
+			elsewhere := loaderFacts()
+			elsewhere.From = "10.0.0.8" // the script's address is not the installer's: its lease counts
+			_, _, err := r.Script(ctx, elsewhere, false)
+			r.must(err)
+		}
 		cfg := r.Config
 		cfg.Store = broken{r.store, c.part}
 		half := control.New(cfg)
@@ -815,7 +830,7 @@ func TestPartsOfTheStoreDown(t *testing.T) {
 			}
 		}
 	}
-	if got := r.host("node1"); got.State != lane.StateProvisioning || got.Run.BootsUsed != 0 {
+	if got := r.host("node1"); got.State != lane.StateProvisioning || got.Run.BootsUsed != 1 {
 		t.Errorf("%s with %d boots used", got.State, got.Run.BootsUsed)
 	}
 }

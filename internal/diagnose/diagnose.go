@@ -79,10 +79,13 @@ func stopped(h lane.Host, b lane.BundleStatus, events []lane.Event, now time.Tim
 // joining returns the last thing that was said about the machine's way into its cluster.
 func joining(h lane.Host, events []lane.Event) *lane.Event {
 	return last(events, func(e lane.Event) bool {
-		told := e.Kind == lane.KindCluster || e.Kind == lane.KindAlarm || e.Kind == lane.KindIssued || e.Kind == lane.KindEnded
+		told := e.Kind == lane.KindCluster || inClusterAlarm(e) || e.Kind == lane.KindIssued || e.Kind == lane.KindEnded
 		return e.Run == h.Run.ID && (told || e.Kind == lane.KindRefused && e.Name == string(lane.AssetJoin))
 	})
 }
+
+// inClusterAlarm tells the alarms about a cluster from those about what opens a run, which have a reason.
+func inClusterAlarm(e lane.Event) bool { return e.Kind == lane.KindAlarm && e.Reason == "" }
 
 // inCluster adds what is left to do, or to look at, in the cluster of an installed machine.
 func inCluster(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) lane.Verdict {
@@ -90,7 +93,7 @@ func inCluster(v lane.Verdict, h lane.Host, events []lane.Event, now time.Time) 
 		return v
 	}
 	v.Because = "first boot proved itself, and the machine is the node " + h.Join.Node + " of the cluster " + h.Join.Cluster + "; network boots go to the disk"
-	alarm := last(events, func(e lane.Event) bool { return e.Kind == lane.KindAlarm && e.Run == h.Run.ID })
+	alarm := last(events, func(e lane.Event) bool { return inClusterAlarm(e) && e.Run == h.Run.ID })
 	check := "`bootlane cluster check " + h.Join.Cluster + "`"
 	switch {
 	case alarm != nil:
@@ -164,6 +167,11 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 			v.Rule = string(v.Evidence.Reason)
 		}
 	}
+	if v.Evidence != nil {
+		if bad := lane.FailedChecks(v.Evidence.Checks); len(bad) > 0 {
+			return unready(v, h, bad)
+		}
+	}
 	// A quarantine since then took the note's place.
 	v.Because = cmp.Or(h.Note, said, "the last run failed at stage "+string(h.Run.Stage))
 	v.Next = strings.ReplaceAll(stalled(h.Run.Stage).next, "CLUSTER", h.Run.Cluster) + "; then `bootlane provision " + string(h.ID) + "`"
@@ -182,6 +190,19 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 	if v.Rule == string(lane.DiskMismatch) {
 		v.Next = "compare the disks named above with `bootlane host show " + string(h.ID) + "`, correct the record's disk; then `bootlane provision " + string(h.ID) + "`"
 	}
+	return v
+}
+
+// unready judges an installed system that is not as it was asked for.
+func unready(v lane.Verdict, h lane.Host, bad []lane.Check) lane.Verdict {
+	v.Rule = "checks-failed"
+	var because, next []string
+	for _, c := range bad {
+		because = append(because, c.String())
+		next = append(next, c.Name+": "+lane.MendOf(c.Name))
+	}
+	v.Because = fmt.Sprintf("the system is installed, and %d of its checks failed: %s", len(bad), strings.Join(because, "; "))
+	v.Next = strings.Join(next, ". ") + ". All checks: `bootlane firstboot check " + string(h.ID) + "`; then `bootlane provision " + string(h.ID) + "`"
 	return v
 }
 
@@ -210,6 +231,12 @@ func underWay(v lane.Verdict, h lane.Host, b lane.BundleStatus, events []lane.Ev
 	if e := answered(h, events); e != nil && e.Reason == lane.ArchMismatch {
 		v.Rule, v.Evidence = string(e.Reason), e
 		v.Because += "; its machine was told to boot its disk: " + e.Message
+		v.Next = next(e.Reason)
+		return v
+	}
+	if e := strayed(h, events); e != nil {
+		v.Rule, v.Evidence = string(e.Reason), e
+		v.Because += "; since then, " + e.Message
 		v.Next = next(e.Reason)
 		return v
 	}
@@ -267,6 +294,18 @@ func answered(h lane.Host, events []lane.Event) *lane.Event {
 	return last(events, func(e lane.Event) bool { return e.Run == h.Run.ID && e.Reason != "" && e.Action != "" })
 }
 
+// strayed returns the last alarm of the run, when nothing of the run came after it: it may be its
+// own machine that was refused.
+func strayed(h lane.Host, events []lane.Event) *lane.Event {
+	e := last(events, func(e lane.Event) bool {
+		return e.Run == h.Run.ID && (e.Kind == lane.KindAlarm && e.Reason != "" || e.Kind == lane.KindStage || e.Kind == lane.KindProgress)
+	})
+	if e == nil || e.Kind != lane.KindAlarm {
+		return nil
+	}
+	return e
+}
+
 // lured returns the evidence that the machine of a run took another server's offer
 // before it came to our loader.
 func lured(h lane.Host, events []lane.Event) *lane.Event {
@@ -296,7 +335,7 @@ func stalled(s lane.Stage) stall {
 	case lane.StageDiskWritten:
 		return stall{"the disk is written, and the installed system has not reported", "does the machine boot its disk? Look at the firmware's boot order and the console"}
 	case lane.StageFirstBoot:
-		return stall{"the installed system runs, and its checks have not all passed", "on the machine: `journalctl -u bootlane-firstboot`"}
+		return stall{"the installed system runs, and its checks have not all passed", "on the machine: `/usr/local/lib/bootlane/firstboot check`, and `journalctl -u bootlane-firstboot`"}
 	case lane.StageReady: // of a run with a cluster: any other is closed by it
 		return stall{"its checks passed, and it is not in its cluster yet", "`bootlane cluster check CLUSTER` says whether the cluster does what Bootlane asks; on the machine: `journalctl -u bootlane-firstboot`, then of kubelet, k0sworker or k3s-agent"}
 	}
@@ -348,7 +387,9 @@ func isKind(k lane.Kind) func(lane.Event) bool {
 	return func(e lane.Event) bool { return e.Kind == k }
 }
 
-func refusal(e lane.Event) bool { return e.Kind == lane.KindRefused && e.Reason != "" }
+func refusal(e lane.Event) bool {
+	return (e.Kind == lane.KindRefused || e.Kind == lane.KindAlarm) && e.Reason != ""
+}
 
 func last(events []lane.Event, ok func(lane.Event) bool) *lane.Event {
 	for i := len(events) - 1; i >= 0; i-- {

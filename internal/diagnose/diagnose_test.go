@@ -55,6 +55,15 @@ func TestHost(t *testing.T) {
 		"SB-09 a loader that never asked": {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageLoader, true)}, []lane.Event{event(lane.KindStage, nil)}, "waiting-after-loader", lane.KindStage, "has not asked for its script", "Secure Boot"},
 		"progress":                        {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageInstaller, true)}, []lane.Event{event(lane.KindStage, nil), event(lane.KindProgress, nil)}, "waiting-after-installer", lane.KindProgress, "for 9m0s", "progress"},
 		"reported":                        {lane.Host{State: lane.StateFailed, Note: "at installer: boom", Run: run(lane.StageInstaller, false)}, []lane.Event{event(lane.KindFailed, nil)}, "reported-failure", lane.KindFailed, "boom", "provision n1"},
+		"another address": {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageScript, true)}, []lane.Event{event(lane.KindStage, nil), event(lane.KindAlarm, func(e *lane.Event) {
+			e.Run, e.Reason, e.Message = "r-1", lane.ForeignAddress, "what opens run r-1 was used from 10.0.0.66"
+		})}, "foreign-address", lane.KindAlarm, "was used from 10.0.0.66", "policy.runAddress: any"},
+		"another address, and it went on": {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageKernel, true)}, []lane.Event{event(lane.KindAlarm, func(e *lane.Event) {
+			e.Run, e.Reason = "r-1", lane.ForeignAddress
+		}), event(lane.KindStage, func(e *lane.Event) { e.Run = "r-1" })}, "waiting-after-kernel", lane.KindStage, "the installer runs", "console"},
+		"checks failed": {lane.Host{State: lane.StateFailed, Note: "at ready: first boot", Run: run(lane.StageFirstBoot, false)}, []lane.Event{event(lane.KindFailed, func(e *lane.Event) {
+			e.Checks = []lane.Check{{Name: lane.CheckHostname, Status: lane.CheckOK}, {Name: lane.CheckModules, Status: lane.CheckFailed, Expected: "overlay", Actual: "missing: overlay"}, {Name: lane.CheckTime, Status: lane.CheckFailed, Expected: "synchronised", Actual: "an hour off"}}
+		})}, "checks-failed", lane.KindFailed, "2 of its checks failed: modules: expected overlay, it is missing: overlay; time: expected", "cloud kernel lacks many"},
 		"spent": {lane.Host{State: lane.StateFailed, Run: run(lane.StageScript, false)}, []lane.Event{event(lane.KindFailed, func(e *lane.Event) { e.Reason = lane.BootsSpent })},
 			"boots-spent", lane.KindFailed, "", "console"},
 		"wrong disk": {lane.Host{State: lane.StateFailed, Run: run(lane.StageKernel, false)}, []lane.Event{event(lane.KindFailed, func(e *lane.Event) { e.Reason = lane.DiskMismatch })},

@@ -96,7 +96,7 @@ type Server struct {
 // Limits of what a machine may send.
 const (
 	maxQuery  = 8 << 10
-	maxForm   = 16 << 10
+	maxForm   = 32 << 10
 	maxOrder  = 1 << 20
 	maxHeader = 16 << 10
 )

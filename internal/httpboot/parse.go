@@ -93,6 +93,9 @@ func parseReport(body string, f lane.Facts) (lane.Report, error) {
 			*into = n
 		}
 	}
+	if r.Checks, err = lane.ParseChecks(v.Get(lane.ReportChecks)); err != nil {
+		return r, err
+	}
 	if r.Stage.AtLeast(lane.StageFirstBoot) {
 		f.Speaker = lane.SpeakerFirstBoot
 	}

@@ -56,8 +56,12 @@ func TestParseReport(t *testing.T) {
 	if r, err := parseReport("stage=ready&seq=1&status=ok&uuid=unreadable&mac=", lane.Facts{}); err != nil || r.Facts.UUID != "" || r.Facts.Speaker != lane.SpeakerFirstBoot {
 		t.Errorf("a sender that cannot read its UUID: %+v, %v", r, err)
 	}
+	if r, err := parseReport("stage=ready&seq=1&status=failed&checks=hostname%09failed%09a+b%09c%0A", lane.Facts{}); err != nil || len(r.Checks) != 1 || r.Checks[0].Expected != "a b" || r.Checks[0].Actual != "c" {
+		t.Errorf("%+v, %v", r, err)
+	}
 	for name, body := range map[string]string{
-		"empty": "", "no stage": "seq=1&status=ok", "odd stage": "stage=lunch&seq=1&status=ok", "seq 0": "stage=kernel&seq=0&status=ok", "seq -1": "stage=kernel&seq=-1&status=ok",
+		"odd checks": "stage=ready&seq=1&status=failed&checks=nonsense",
+		"empty":      "", "no stage": "seq=1&status=ok", "odd stage": "stage=lunch&seq=1&status=ok", "seq 0": "stage=kernel&seq=0&status=ok", "seq -1": "stage=kernel&seq=-1&status=ok",
 		"huge seq": "stage=kernel&seq=99999999999&status=ok", "odd status": "stage=kernel&seq=1&status=fine", "twice": "stage=kernel&stage=ready&seq=1&status=ok",
 		"negative bytes": "stage=kernel&seq=1&status=ok&done=-4", "text for bytes": "stage=kernel&seq=1&status=ok&total=many",
 	} {

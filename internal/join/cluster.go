@@ -149,6 +149,16 @@ func (c *Cluster) Status() lane.ClusterStatus {
 	return lane.ClusterStatus{Name: c.cfg.Name, Distribution: c.cfg.Distribution, Endpoint: c.cfg.Endpoint, CAPin: strings.Join(c.pins, " "), TokenTTL: c.cfg.TokenTTL, User: c.cfg.User}
 }
 
+// CA returns the certificates of the cluster's authority, PEM, without what stands between them.
+func (c *Cluster) CA() string {
+	var out []byte
+	for block, rest := pem.Decode(c.ca); block != nil; block, rest = pem.Decode(rest) {
+		block.Headers = nil
+		out = append(out, pem.EncodeToMemory(block)...)
+	}
+	return string(out)
+}
+
 // Mint makes a credential, and returns when the cluster knows it. One that it does not come to
 // know is taken back: it would only fail later, on the machine.
 func (c *Cluster) Mint(ctx context.Context, t lane.Token) error {

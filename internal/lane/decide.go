@@ -74,6 +74,8 @@ const (
 	LoaderFailed      Reason = "loader-failed"
 	LoaderLoop        Reason = "loader-loop"
 	LoaderByTFTP      Reason = "loader-by-tftp"
+	ForeignAddress    Reason = "foreign-address"
+	RunNotBegun       Reason = "run-not-begun"
 )
 
 // ReasonDoc describes one reason for people: the table of docs/decisions.md.
@@ -94,13 +96,13 @@ func Reasons() []ReasonDoc {
 		{HostRetired, LocalBoot, "the record is retired", "nothing; import the host again to bring it back"},
 		{HostNew, LocalBoot, "the machine is known, and nobody asked to install it", "`bootlane provision HOST` when it should be installed"},
 		{HostInstalled, LocalBoot, "the machine is installed", "nothing"},
-		{HostFailed, LocalBoot, "the last run failed", "`bootlane why HOST`, mend, then `bootlane provision HOST`"},
+		{HostFailed, LocalBoot, "the last run failed (hold, where `policy.failed` says so)", "`bootlane why HOST`, mend, then `bootlane provision HOST`"},
 		{StateUnknown, Hold, "the record is in a state, or its run at a stage, that this version does not know", "run the Bootlane version that wrote the record"},
 		{NoRun, LocalBoot, "the state is provisioning, but no run is open", "`bootlane provision HOST`"},
 		{ClockBackwards, LocalBoot, "the server's clock reads earlier than the run's start", "set the server's clock, then try again"},
-		{RunExpired, LocalBoot, "the run's deadline has passed", "`bootlane provision HOST` again, if need be with a longer --deadline"},
+		{RunExpired, LocalBoot, "the run's deadline has passed (hold, where `policy.failed` says so)", "`bootlane provision HOST` again, if need be with a longer --deadline"},
 		{DiskWritten, LocalBoot, "this run has already written the disk", "nothing; first boot follows from the disk"},
-		{BootsSpent, LocalBoot, "every network boot of the grant has been used", "`bootlane why HOST`, then `bootlane provision HOST`"},
+		{BootsSpent, LocalBoot, "every network boot of the grant has been used (hold, where `policy.failed` says so)", "`bootlane why HOST`, then `bootlane provision HOST`"},
 		{IdentityMissing, Hold, "the stage must know the machine's UUID, and none was given", "update the boot loader: every iPXE sends its UUID"},
 		{BundleMissing, LocalBoot, "the run's bundle is not in the store, or damaged", "`bootlane bundle list` says whether it is being fetched; else import it again: the open run goes on"},
 		{BundleMismatch, LocalBoot, "the bundle found is not the one the run is bound to", "`bootlane provision HOST` with the bundle you mean"},
@@ -111,6 +113,8 @@ func Reasons() []ReasonDoc {
 		{LoaderFailed, LocalBoot, "the boot loader could not load the installer's files (its report, never Decide)", "look at HTTP from the machine, and at `bootlane events HOST`; the run is still open"},
 		{LoaderLoop, LocalBoot, "the machine fetches its boot loader over and over, and the loader never asks for a script (the surfaces', never Decide)", "look at the console: Secure Boot refuses an unsigned loader after it was loaded; or the NIC needs another one, `boot.loader` in the inventory"},
 		{LoaderByTFTP, LocalBoot, "the firmware asks by HTTP Boot, and its boot loader works by PXE only (the surfaces', never Decide)", "let the firmware boot by PXE as well, or use a loader that can: iPXE, or a GRUB whose bundle says `http: true`"},
+		{ForeignAddress, Hold, "what opens a run was used from an address that is not its machine's (the surfaces', never Decide)", "the evidence names the address: if that is the machine, behind NAT or with a lease of another server, set `policy.runAddress: any`; if not, somebody has read the run's secret: `bootlane cancel HOST`, and provision anew"},
+		{RunNotBegun, Hold, "what opens a run was used before any script of it was served (the surfaces', never Decide)", "nobody can know it yet: who reads the server's database or its operators' screens? `bootlane cancel HOST`, and provision anew"},
 		{StoreUnavailable, Hold, "the decision could not be read or recorded (never returned by Decide; the surfaces use it)", "see the server's log and `bootlane serve --check`"},
 	}
 }
@@ -154,6 +158,21 @@ type Policy struct {
 	// again without counting: iPXE repeats a request whose answer was lost.
 	// Zero: 30 s.
 	Retry time.Duration
+	// HoldFailed holds a machine whose run failed, instead of sending it to its disk.
+	HoldFailed bool
+	// AnyAddress lets a run's files be fetched from any address: machines behind changing NAT.
+	AnyAddress bool
+	// Limit and Stages are what grants get; see [Grant].
+	Limit  time.Duration
+	Stages map[Stage]time.Duration
+}
+
+// afterFailure is what a machine is told whose run came to a bad end.
+func (p Policy) afterFailure() Action {
+	if p.HoldFailed {
+		return Hold
+	}
+	return LocalBoot
 }
 
 // RetryWindow returns Retry, or its default.
@@ -195,7 +214,7 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 	case StateInstalled:
 		return answer(LocalBoot, HostInstalled, "%s is installed", host.ID)
 	case StateFailed:
-		return answer(LocalBoot, HostFailed, "the last run of %s failed: %s", host.ID, host.Note)
+		return answer(policy.afterFailure(), HostFailed, "the last run of %s failed: %s", host.ID, host.Note)
 	case StateProvisioning:
 		// the only state that may go on
 	default:
@@ -210,11 +229,11 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 	case now.Before(run.Armed):
 		return answer(LocalBoot, ClockBackwards, "the clock reads %s, before the run was armed at %s", stamp(now), stamp(run.Armed))
 	case !now.Before(run.Deadline):
-		return answer(LocalBoot, RunExpired, "the run's deadline was %s", stamp(run.Deadline))
+		return answer(policy.afterFailure(), RunExpired, "the run's deadline was %s", stamp(run.Deadline))
 	case run.Stage.AtLeast(StageDiskWritten):
 		return answer(LocalBoot, DiskWritten, "this run has written the disk")
 	case f.Speaker.countsBoots() && !run.bootLeft(now, policy):
-		return answer(LocalBoot, BootsSpent, "all %d network boots of the grant are used", run.Boots)
+		return answer(policy.afterFailure(), BootsSpent, "all %d network boots of the grant are used", run.Boots)
 	case f.complete() && f.UUID == "":
 		return answer(Hold, IdentityMissing, "the %s gave no UUID", f.Speaker)
 	case bundle.Digest == "":

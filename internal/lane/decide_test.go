@@ -165,7 +165,7 @@ func (q question) mayInstall() bool {
 }
 
 // notOfDecide are the reasons that others give.
-var notOfDecide = []Reason{StoreUnavailable, DiskMismatch, LoaderFailed, LoaderLoop, LoaderByTFTP}
+var notOfDecide = []Reason{StoreUnavailable, DiskMismatch, LoaderFailed, LoaderLoop, LoaderByTFTP, ForeignAddress, RunNotBegun}
 
 // judge asks Decide and returns what is wrong with its answer, or "".
 func (q question) judge(documented map[Reason]Action) (Reason, string) {

@@ -152,16 +152,18 @@ var surfaceDocs = [][5]string{
 
 const surfaceNotes = "*fast* is `policy.localBoot: fast`, the default. *without screen* is `policy.held.screen: false`,\n" +
 	"*ask* is `policy.held.then: ask`. Under a capability that no run has, everything\n" +
-	"is 404; under that of a closed run, 403 with the reason.\n\n" +
+	"is 404; under that of a closed run, 403 with the reason. Under that of an open one, 403 as long\n" +
+	"as no script of it was served, and to any address that is not its machine's: see\n" +
+	"[operations](operations.md#alarms). Each of these is an alarm.\n\n" +
 	"A report is not asked for, and not decided: while its run is open it is taken in, once, and\n" +
 	"one that skips the disk or comes from another machine is refused with 403.\n"
 
 // stateDocs says what a state means, and what the machine gets in it.
 var stateDocs = map[State][2]string{
 	StateNew:          {"In the inventory. Nobody asked to install it.", "local boot"},
-	StateProvisioning: {"A run is open: an operator granted one install of one bundle on one disk, until a deadline, in a few network boots.", "the install, while the grant lasts and everything agrees; else local boot or hold"},
+	StateProvisioning: {"A run is open: an operator granted one install of one bundle on one disk, until a deadline that progress moves, in a few network boots.", "the install, while the grant lasts and everything agrees; else local boot or hold"},
 	StateInstalled:    {"First boot proved identity, host name, disk and clock, and the machine is in its cluster where it has one.", "local boot"},
-	StateFailed:       {"The last run ended badly. `bootlane why HOST` says where and why.", "local boot"},
+	StateFailed:       {"The last run ended badly. `bootlane why HOST` says where and why.", "local boot; hold, where `policy.failed` says so"},
 	StateQuarantine:   {"The machine's identity is disputed, or an operator set it aside. An open run pauses, and its deadline goes on.", "hold"},
 	StateRetired:      {"Out of service. The record is kept for its evidence, and its identity is free for another record.", "local boot"},
 }
@@ -218,8 +220,24 @@ func statesDoc(t *testing.T) string {
 		rows = append(rows, []string{fmt.Sprint(i + 1), "`" + string(s) + "`", stageDocs[s][0], stageDocs[s][1]})
 	}
 	table(b, []string{"#", "Stage", "Known from", "What it means"}, rows)
+	b.WriteString(deadlineText)
 	return b.String()
 }
+
+const deadlineText = `## When a run is given up
+
+A run ends as ` + "`failed`" + ` when it has shown no progress for the time that was granted (` + "`provision --deadline`" + `,
+` + "2 hours by default; `policy.stageLimits`" + ` says otherwise for single stages). Progress is: the firmware's
+first question, the loader's, a counted network boot, a report of a further stage, and a report
+of progress within one, with a sequence number that was not seen before. Each gives the stage its time anew: nothing expires
+under a machine that is at work, and so what opens its run stays open. A repeated report is no progress.
+
+Whatever it shows, a run ends ` + "`policy.runLimit`" + ` (24 hours) after its grant, or after its deadline where that is longer. The
+record then names the stage and the last that was heard. In quarantine the time goes on.
+
+A machine that asks for more network boots than were granted, and has not reported its disk as written, ends its run at once (` + "`boots-spent`" + `).
+After a failure the machine is told to boot its disk, or held: ` + "`policy.failed`" + `.
+`
 
 // diagram returns the arrows between different states, one line for all verbs of
 // a pair. An arrow back to the state before is drawn to each state it may mean.

@@ -30,10 +30,10 @@ const (
 	KindIssued      Kind = "issued"      // a credential was issued; Expires says until when
 	KindEnded       Kind = "ended"       // a credential opens nothing any more
 	KindCluster     Kind = "cluster"     // the server did something in the host's cluster
-	KindAlarm       Kind = "alarm"       // what was found must be looked at by a person
 	KindAsked       Kind = "asked"       // a surface asked, and was answered
 	KindServed      Kind = "served"      // bytes were sent
 	KindRefused     Kind = "refused"     // something was asked that is not allowed
+	KindAlarm       Kind = "alarm"       // a person must look: what opens a run was used where its machine does not, a certificate was asked for by another, a Node is another machine
 	KindLease       Kind = "lease"       // an address was leased, refused or given back
 	KindForeign     Kind = "foreign"     // another DHCP or PXE server was heard, or a machine took its offer
 	KindGap         Kind = "gap"         // evidence was shed under load; Count says how much
@@ -63,7 +63,8 @@ type Event struct {
 	Expires  time.Time `json:"expires,omitzero"` // of the credential that the event is about
 	Facts    *Facts    `json:"facts,omitempty"`  // what the machine said
 	Mismatch []Signal  `json:"mismatch,omitempty"`
-	Prev     string    `json:"prev,omitempty"` // Hash of the event before it
+	Checks   []Check   `json:"checks,omitempty"` // what first boot looked at
+	Prev     string    `json:"prev,omitempty"`   // Hash of the event before it
 	Hash     string    `json:"hash,omitempty"`
 }
 
@@ -161,7 +162,7 @@ func Coalesce(prev, next Event) (Event, bool) {
 // Lasting reports whether an event of this kind says how a record came to be what
 // it is. The others say what was asked and told; they come by the hundred.
 func (k Kind) Lasting() bool {
-	return !slices.Contains([]Kind{KindAsked, KindServed, KindRefused, KindLease, KindForeign, KindGap, KindProgress}, k)
+	return !slices.Contains([]Kind{KindAsked, KindServed, KindRefused, KindAlarm, KindLease, KindForeign, KindGap, KindProgress}, k)
 }
 
 func repeats(a, b Event) bool {

@@ -207,6 +207,29 @@ type Run struct {
 	// Capability is the unguessable path element of this run's URLs. It never
 	// leaves the server but in what the run's own machine is given.
 	Capability string `json:"capability,omitempty"`
+	// Peer is the network address that the script of the last counted boot was asked from, and NICs
+	// those of that machine that the record does not have.
+	Peer string `json:"peer,omitempty"`
+	NICs []MAC  `json:"nics,omitempty"`
+	// Quiet is how long the run may show no progress, Stages where a stage has a time of its own;
+	// Limit is when it ends whatever it shows. Without a Limit the deadline stands, as it did once.
+	Quiet  time.Duration           `json:"quiet,omitempty"`
+	Stages map[Stage]time.Duration `json:"stages,omitempty"`
+	Limit  time.Time               `json:"limit,omitzero"`
+}
+
+// progressed gives the run's stage its time anew, up to the limit.
+func (r *Run) progressed(now time.Time) {
+	if r.Limit.IsZero() {
+		return
+	}
+	quiet := r.Quiet
+	if own, ok := r.Stages[r.Stage]; ok {
+		quiet = own
+	}
+	if r.Deadline = now.Add(quiet); r.Deadline.After(r.Limit) {
+		r.Deadline = r.Limit
+	}
 }
 
 // Last returns the stage that closes the run well.

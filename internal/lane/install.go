@@ -27,7 +27,21 @@ type InstallOptions struct {
 	KernelArgs   []string `json:"kernelArgs,omitzero" yaml:"kernelArgs"` // of the installed system, not of its installer
 	Proxy        *string  `json:"proxy,omitempty" yaml:"proxy"`          // by which the installer fetches packages
 	Cluster      *string  `json:"cluster,omitempty" yaml:"cluster"`      // that the machine joins: a name under `clusters` in the configuration; empty: none
+	// What first boot brings about and proves, before the machine is ready.
+	Purpose *string  `json:"purpose,omitempty" yaml:"purpose"` // what it is for: nothing in particular, or PurposeKubernetes
+	Modules []string `json:"modules,omitzero" yaml:"modules"`  // kernel modules that are loaded
+	Sysctls []string `json:"sysctls,omitzero" yaml:"sysctls"`  // KEY=VALUE
+	Swap    *string  `json:"swap,omitempty" yaml:"swap"`       // SwapAllowed or SwapOff
+	Runtime *string  `json:"runtime,omitempty" yaml:"runtime"` // the container runtime that must run: none, or RuntimeContainerd
 }
+
+// What InstallOptions may name.
+const (
+	PurposeKubernetes = "kubernetes"
+	SwapAllowed       = "allowed"
+	SwapOff           = "off"
+	RuntimeContainerd = "containerd"
+)
 
 // InstallField is one key of InstallOptions.
 type InstallField struct {
@@ -51,7 +65,8 @@ func (i InstallOptions) Fields() []InstallField {
 	return []InstallField{
 		text("domain", i.Domain), text("user", i.User), text("passwordHash", i.PasswordHash), list("sshKeys", i.SSHKeys),
 		text("locale", i.Locale), text("keyboard", i.Keyboard), text("timezone", i.Timezone), list("ntp", i.NTP),
-		list("packages", i.Packages), list("kernelArgs", i.KernelArgs), text("proxy", i.Proxy), text("cluster", i.Cluster)}
+		list("packages", i.Packages), list("kernelArgs", i.KernelArgs), text("proxy", i.Proxy), text("cluster", i.Cluster),
+		text("purpose", i.Purpose), list("modules", i.Modules), list("sysctls", i.Sysctls), text("swap", i.Swap), text("runtime", i.Runtime)}
 }
 
 // String returns what the level says of the key.
@@ -91,7 +106,8 @@ func (i InstallOptions) Over(below InstallOptions) InstallOptions {
 	return InstallOptions{Domain: cmp.Or(i.Domain, below.Domain), User: cmp.Or(i.User, below.User), PasswordHash: cmp.Or(i.PasswordHash, below.PasswordHash),
 		SSHKeys: list(i.SSHKeys, below.SSHKeys), Locale: cmp.Or(i.Locale, below.Locale), Keyboard: cmp.Or(i.Keyboard, below.Keyboard),
 		Timezone: cmp.Or(i.Timezone, below.Timezone), NTP: list(i.NTP, below.NTP), Packages: list(i.Packages, below.Packages),
-		KernelArgs: list(i.KernelArgs, below.KernelArgs), Proxy: cmp.Or(i.Proxy, below.Proxy), Cluster: cmp.Or(i.Cluster, below.Cluster)}
+		KernelArgs: list(i.KernelArgs, below.KernelArgs), Proxy: cmp.Or(i.Proxy, below.Proxy), Cluster: cmp.Or(i.Cluster, below.Cluster), Purpose: cmp.Or(i.Purpose, below.Purpose),
+		Modules: list(i.Modules, below.Modules), Sysctls: list(i.Sysctls, below.Sysctls), Swap: cmp.Or(i.Swap, below.Swap), Runtime: cmp.Or(i.Runtime, below.Runtime)}
 }
 
 // Masked returns i as people may see it: of the password's hash only the kind.
@@ -109,7 +125,7 @@ func (i InstallOptions) Masked() InstallOptions {
 
 // clone returns a copy that shares nothing with i.
 func (i InstallOptions) clone() InstallOptions {
-	for _, text := range []**string{&i.Domain, &i.User, &i.PasswordHash, &i.Locale, &i.Keyboard, &i.Timezone, &i.Proxy, &i.Cluster} {
+	for _, text := range []**string{&i.Domain, &i.User, &i.PasswordHash, &i.Locale, &i.Keyboard, &i.Timezone, &i.Proxy, &i.Cluster, &i.Purpose, &i.Swap, &i.Runtime} {
 		if *text != nil {
 			own := **text
 			*text = &own
@@ -117,6 +133,7 @@ func (i InstallOptions) clone() InstallOptions {
 	}
 	i.SSHKeys, i.NTP = slices.Clone(i.SSHKeys), slices.Clone(i.NTP)
 	i.Packages, i.KernelArgs = slices.Clone(i.Packages), slices.Clone(i.KernelArgs)
+	i.Modules, i.Sysctls = slices.Clone(i.Modules), slices.Clone(i.Sysctls)
 	return i
 }
 
@@ -143,6 +160,8 @@ var (
 	packageRE = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9+._-]*[A-Za-z0-9+])?$`)
 	// kernelArg takes what stands bare in GRUB's configuration, where ; & | < > { } $ and quotes are its language.
 	kernelArg   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.,:=/@%+!-]*$`)
+	moduleRE    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$`)
+	sysctlRE    = regexp.MustCompile(`^[a-z0-9_]+(\.[a-z0-9_-]+)+=[A-Za-z0-9_.:-]+$`)
 	clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	proxyURL    = regexp.MustCompile(`^http://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/?$`)
 )
@@ -187,6 +206,15 @@ func (i InstallOptions) Validate() []Problem {
 	if wrong(i.Cluster, true, clusterName) {
 		bad("cluster", "%q is not the name of a cluster: lower-case letters, digits and inner hyphens, at most 63, as under `clusters` in the configuration", *i.Cluster)
 	}
+	for _, c := range []struct {
+		name  string
+		v     *string
+		known []string
+	}{{"purpose", i.Purpose, []string{"", PurposeKubernetes}}, {"swap", i.Swap, []string{SwapAllowed, SwapOff}}, {"runtime", i.Runtime, []string{"", RuntimeContainerd}}} {
+		if c.v != nil && !slices.Contains(c.known, *c.v) {
+			bad(c.name, "%q: use one of %q", *c.v, c.known)
+		}
+	}
 	return append(out, i.validateLists()...)
 }
 
@@ -220,6 +248,18 @@ func (i InstallOptions) validateLists() []Problem {
 			return ""
 		}
 		return fmt.Sprintf("%q is not one kernel argument: a word of letters, digits and _ . , : = / @ %% + ! -, each in an item of its own; GRUB reads anything else as its language", v)
+	})
+	each("modules", i.Modules, func(v string) string {
+		if moduleRE.MatchString(v) {
+			return ""
+		}
+		return fmt.Sprintf("%q is not the name of a kernel module: letters, digits, _ and -", v)
+	})
+	each("sysctls", i.Sysctls, func(v string) string {
+		if sysctlRE.MatchString(v) {
+			return ""
+		}
+		return fmt.Sprintf("%q is not KEY=VALUE like net.ipv4.ip_forward=1, without blanks", v)
 	})
 	return out
 }

@@ -13,7 +13,8 @@ const testKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAA
 // empty is not what is not there.
 func TestInstallOver(t *testing.T) {
 	below := InstallOptions{Domain: new("below.example"), User: new("ops"), PasswordHash: new("h"), SSHKeys: []string{"a", "b"}, Locale: new("C.UTF-8"), Keyboard: new("us"),
-		Timezone: new("Etc/UTC"), NTP: []string{"n"}, Packages: []string{"p"}, KernelArgs: []string{"k"}, Proxy: new("http://p:1"), Cluster: new("c")}
+		Timezone: new("Etc/UTC"), NTP: []string{"n"}, Packages: []string{"p"}, KernelArgs: []string{"k"}, Proxy: new("http://p:1"), Cluster: new("c"),
+		Purpose: new("kubernetes"), Modules: []string{"overlay"}, Sysctls: []string{"a.b=1"}, Swap: new("off"), Runtime: new("containerd")}
 	all := below.Fields()
 	for n, f := range all {
 		if !f.Set || len(f.Values) == 0 {
@@ -27,9 +28,11 @@ func TestInstallOver(t *testing.T) {
 		}
 	}
 	none := InstallOptions{Domain: new(""), User: new(""), PasswordHash: new(""), SSHKeys: []string{}, Locale: new(""), Keyboard: new(""),
-		Timezone: new(""), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new(""), Cluster: new("")}
+		Timezone: new(""), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new(""), Cluster: new(""),
+		Purpose: new(""), Modules: []string{}, Sysctls: []string{}, Swap: new(""), Runtime: new("")}
 	other := InstallOptions{Domain: new("d"), User: new("u"), PasswordHash: new("i"), SSHKeys: []string{"c"}, Locale: new("l"), Keyboard: new("k"),
-		Timezone: new("z"), NTP: []string{"m"}, Packages: []string{"q"}, KernelArgs: []string{"j"}, Proxy: new("x"), Cluster: new("y")}
+		Timezone: new("z"), NTP: []string{"m"}, Packages: []string{"q"}, KernelArgs: []string{"j"}, Proxy: new("x"), Cluster: new("y"),
+		Purpose: new("p"), Modules: []string{"m"}, Sysctls: []string{"s=1"}, Swap: new("w"), Runtime: new("r")}
 	for n, f := range none.Over(below).Fields() {
 		if !f.Set || len(f.Values) != 0 {
 			t.Errorf("%s: none over %q is %q", f.Name, all[n].Values, f.Values)
@@ -66,6 +69,8 @@ func TestInstallValidate(t *testing.T) {
 		{"sound", InstallOptions{Domain: new("a.example"), User: new("ops"), SSHKeys: []string{testKey}, NTP: []string{"10.0.0.1", "fd00::1", "ntp.example"}, Packages: []string{"htop", "g++", "libstdc++6", "python3.11", "NetworkManager-tui", "R"},
 			KernelArgs: []string{"console=ttyS0,115200n8", "quiet", "crashkernel=1G-4G:192M,4G-:256M", "mitigations=auto,nosmt", "memmap=2G!4G"}, Proxy: new("http://proxy.example:3128"), Cluster: new("prod-1")}, nil},
 		{"none", InstallOptions{Domain: new(""), PasswordHash: new(""), SSHKeys: []string{}, NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new(""), Cluster: new("")}, nil},
+		{"for Kubernetes", InstallOptions{Purpose: new("kubernetes"), Modules: []string{"overlay", "nf-conntrack"}, Sysctls: []string{"net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"}, Swap: new("off"), Runtime: new("containerd")}, nil},
+		{"for what nobody knows", InstallOptions{Purpose: new("database"), Modules: []string{"a b"}, Sysctls: []string{"net.ipv4.ip_forward", "a.b=$(reboot)"}, Swap: new(""), Runtime: new("docker")}, []string{"purpose: ", "swap: ", "runtime: ", "modules[0]: ", "sysctls[0]: ", "sysctls[1]: "}},
 		{"what nobody can be without", InstallOptions{User: new(""), Locale: new(""), Keyboard: new(""), Timezone: new("")}, []string{"user: ", "timezone: ", "locale: ", "keyboard: "}},
 		{"reserved", InstallOptions{User: new("admin")}, []string{`user: "admin" is reserved`}},
 		{"domain", InstallOptions{Domain: new("a b")}, []string{`domain: "a b"`}},

@@ -95,6 +95,7 @@ const (
 	ReportUUID    = "uuid"    // identity of the sender, as far as it knows it
 	ReportMAC     = "mac"
 	ReportSerial  = "serial"
+	ReportChecks  = "checks" // with StageReady: what was looked at, as [ParseChecks] reads it
 )
 
 // Canonical brings the hardware's addresses into their one form, in place. What

@@ -138,7 +138,7 @@ func TestLeavingQuarantine(t *testing.T) {
 			{"failed", StateFailed, time.Hour, StateFailed},
 			{"in time", StateProvisioning, time.Hour, StateProvisioning},
 			// Nobody may have looked at the deadline meanwhile.
-			{"after the deadline", StateProvisioning, 2 * time.Hour, StateFailed},
+			{"after the deadline", StateProvisioning, 3 * time.Hour, StateFailed},
 		} {
 			t.Run(verb+"/"+c.name, func(t *testing.T) {
 				next, e, err := leave(disputed(t, c.from, seen), armedAt.Add(c.at))

@@ -170,15 +170,15 @@ func TestExpire(t *testing.T) {
 		want State
 		then State // after release from quarantine
 	}{
-		{"before", in(t, StateProvisioning), 2*time.Hour - 1, "", ""},
-		{"at the deadline", in(t, StateProvisioning), 2 * time.Hour, StateFailed, ""},
+		{"before", in(t, StateProvisioning), 2*time.Hour + time.Minute - 1, "", ""}, // it made progress after a minute,
+		{"at the deadline", in(t, StateProvisioning), 2*time.Hour + time.Minute, StateFailed, ""},
 		{"in quarantine", in(t, StateQuarantine), 3 * time.Hour, StateQuarantine, StateFailed},
 		{"in quarantine, before", in(t, StateQuarantine), time.Hour, "", ""},
-		{"twice", must(Expire(in(t, StateQuarantine), later))(t), 101 * time.Hour, "", ""},
+		{"twice", must(Expire(in(t, StateQuarantine), "", later))(t), 101 * time.Hour, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := armedAt.Add(c.at)
-			next, e, err := Expire(c.h, now)
+			next, e, err := Expire(c.h, "", now)
 			if c.want == "" {
 				if CodeOf(err) != Refused {
 					t.Fatalf("not refused: %v", err)
@@ -263,5 +263,45 @@ func TestRetire(t *testing.T) {
 	h := must(Retire(in(t, StateQuarantine), "op:alice", "sold", later))(t)
 	if h.State != StateRetired || h.Note != "sold" || h.Run.Open || h.Run.Outcome != "cancelled" || h.Dispute != nil || h.Seen != nil || h.Resume != "" {
 		t.Errorf("a run or a dispute outlives its machine: %+v", h)
+	}
+}
+
+func TestParseChecks(t *testing.T) {
+	got, err := ParseChecks("hostname\tfailed\tnode-a\tdebian\nswap\tskipped\t\tit is allowed\n")
+	if err != nil || len(got) != 2 || got[0].String() != "hostname: expected node-a, it is debian" || got[1].String() != "swap: skipped, it is allowed" || len(FailedChecks(got)) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := ParseChecks(""); err != nil || got != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := ParseChecks("a\tok\t\t\x1b[31m" + strings.Repeat("x", 1000)); err != nil || len(got[0].Actual) != maxCheckText || strings.Contains(got[0].Actual, "\x1b") {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for name, text := range map[string]string{"too few fields": "a\tok\tx", "too many": "a\tok\tx\ty\tz", "a name": "A b\tok\t\t", "a status": "a\tfine\t\t", "twice": "a\tok\t\t\na\tok\t\t", "an empty line": "a\tok\t\t\n\n",
+		"too many lines": strings.Repeat("a\tok\t\t\n", maxChecks+1)} {
+		if got, err := ParseChecks(text); CodeOf(err) != Invalid {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+// TestCheckDocs: every check is described, and what nobody knows has an answer too.
+func TestCheckDocs(t *testing.T) {
+	for _, d := range CheckDocs() {
+		if d.What == "" || d.Mend == "" || MendOf(d.Name) != d.Mend {
+			t.Errorf("%+v", d)
+		}
+	}
+	if MendOf("own-check") == "" {
+		t.Error("nothing is said of an unknown check")
+	}
+}
+
+// TestApplyChecks: the list of first boot is in the evidence of the report that closes the run.
+func TestApplyChecks(t *testing.T) {
+	list := []Check{{CheckHostname, CheckFailed, "a", "b"}}
+	_, e, news, err := Apply(running(t, StageFirstBoot), Report{Run: running(t, StageFirstBoot).Run.ID, Stage: StageReady, Seq: 1, Status: StatusFailed, Checks: list}, armedAt.Add(time.Hour))
+	if err != nil || !news || e.Kind != KindFailed || len(e.Checks) != 1 || e.Checks[0] != list[0] {
+		t.Errorf("%+v, %v", e, err)
 	}
 }

@@ -86,7 +86,7 @@ func (h Host) begin(verb Verb) (Host, error) {
 	}
 	h.Labels, h.Install = maps.Clone(h.Labels), h.Install.clone()
 	h.Identity.MACs = slices.Clone(h.Identity.MACs)
-	h.Run.Reports = maps.Clone(h.Run.Reports)
+	h.Run.Reports, h.Run.Stages, h.Run.NICs = maps.Clone(h.Run.Reports), maps.Clone(h.Run.Stages), slices.Clone(h.Run.NICs)
 	h.Dispute, h.Seen, h.Join = slices.Clone(h.Dispute), h.Seen.clone(), h.Join.clone()
 	return h, nil
 }
@@ -251,16 +251,19 @@ type Grant struct {
 	Run        RunID
 	Capability string
 	By         string
-	For        time.Duration // until the deadline; must be positive
-	Boots      int           // network boots; must be positive
-	Cluster    string        // that the machine joins; empty: none
-	Reinstall  bool          // must be said for a host that is installed
-	Why        string        // reason, kept as evidence
+	For        time.Duration // without progress, until the run is given up; must be positive
+	Limit      time.Duration // until it ends whatever it shows; zero: DefaultLimit, and never less than For
+	Stages     map[Stage]time.Duration
+	Cluster    string // that the machine joins; empty: none
+	Why        string // reason, kept as evidence
+	Boots      int    // network boots; must be positive
+	Reinstall  bool   // must be said for a host that is installed
 }
 
 // Defaults of a grant.
 const (
 	DefaultDeadline = 2 * time.Hour
+	DefaultLimit    = 24 * time.Hour
 	DefaultBoots    = 2
 )
 
@@ -294,7 +297,8 @@ func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
 	}
 	from := h.State
 	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Cluster: g.Cluster, Armed: now, Deadline: now.Add(g.For),
-		Boots: g.Boots, Stage: StageArmed, StageAt: now, Capability: g.Capability, From: from}
+		Boots: g.Boots, Stage: StageArmed, StageAt: now, Capability: g.Capability, From: from,
+		Quiet: g.For, Stages: maps.Clone(g.Stages), Limit: now.Add(max(cmp.Or(g.Limit, DefaultLimit), g.For))}
 	h.to(StateProvisioning, "", now)
 	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Disk, stamp(h.Run.Deadline), g.Boots)
 	if h.Run.Cluster != "" {
@@ -316,6 +320,7 @@ func Observe(h Host, stage Stage, message string, now time.Time) (Host, Event, b
 		return h, Event{}, false
 	}
 	h.Run.Stage, h.Run.StageAt = stage, now
+	h.Run.progressed(now)
 	return h, h.event(KindStage, "server", now, "%s", message), true
 }
 
@@ -339,6 +344,7 @@ func CountBoot(h Host, p Policy, now time.Time) (Host, Event, error) {
 		h.Run.BootsUsed++
 		h.Run.LastBoot, h.Run.StageAt = now, now
 		h.Run.Stage, h.Run.Reports, h.Run.Done, h.Run.Total = StageScript, nil, 0, 0
+		h.Run.progressed(now)
 	}
 	return h, h.event(KindStage, "server", now, "install script served: network boot %d of %d", h.Run.BootsUsed, h.Run.Boots), nil
 }
@@ -353,6 +359,7 @@ type Report struct {
 	Done    int64
 	Total   int64
 	Facts   Facts
+	Checks  []Check // with StageReady: what first boot looked at
 }
 
 // The states of a Report.
@@ -450,7 +457,7 @@ func (h *Host) take(r Report, now time.Time) Event {
 		h.reach(r.Stage, now)
 	}
 	e := h.event(kind, by, now, "%s", message)
-	e.Stage = r.Stage
+	e.Stage, e.Checks = r.Stage, r.Checks
 	return e
 }
 
@@ -467,6 +474,7 @@ func (h *Host) reach(s Stage, now time.Time) {
 	if h.Run.Stage != s {
 		h.Run.Stage, h.Run.StageAt, h.Run.Done, h.Run.Total = s, now, 0, 0
 	}
+	h.Run.progressed(now)
 }
 
 func (h *Host) close(outcome string, now time.Time) {
@@ -487,8 +495,8 @@ func Fail(h Host, reason Reason, message string, now time.Time) (Host, Event, er
 }
 
 // Expire ends the run because its deadline has passed. In quarantine the record
-// stays there, and will return to failed.
-func Expire(h Host, now time.Time) (Host, Event, error) {
+// stays there, and will return to failed. last is the last that was heard of the run.
+func Expire(h Host, last string, now time.Time) (Host, Event, error) {
 	h, err := h.begin(VerbExpire)
 	if err != nil {
 		return Host{}, Event{}, err
@@ -497,6 +505,10 @@ func Expire(h Host, now time.Time) (Host, Event, error) {
 		return Host{}, Event{}, Errorf(Refused, "the run of %s has not expired", h.ID)
 	}
 	note := fmt.Sprintf("the deadline passed at stage %s", h.Run.Stage)
+	if h.Run.Deadline.Equal(h.Run.Limit) {
+		note += fmt.Sprintf(", %s after the grant: a run never lasts longer", h.Run.Limit.Sub(h.Run.Armed))
+	}
+	note = said(note, last)
 	h.close("expired", now)
 	h.goOnTo(StateFailed, note, now)
 	e := h.event(KindExpired, "server", now, "%s", note)

@@ -110,7 +110,7 @@ func verbs() map[Verb]func(h Host) (Host, Event, error) {
 		},
 		VerbReady:  func(h Host) (Host, Event, error) { return report(h, StageReady, StatusOK) },
 		VerbFail:   func(h Host) (Host, Event, error) { return Fail(h, BootsSpent, "no boot left", later) },
-		VerbExpire: func(h Host) (Host, Event, error) { return Expire(h, later) },
+		VerbExpire: func(h Host) (Host, Event, error) { return Expire(h, "", later) },
 		VerbCancel: func(h Host) (Host, Event, error) {
 			return Cancel(h, "op:alice", "changed my mind", armedAt.Add(time.Hour))
 		},
@@ -386,7 +386,7 @@ func TestArm(t *testing.T) {
 				return
 			}
 			want := Run{ID: "r-1", Open: true, By: "op:alice", Bundle: rightBundle, BundleName: "debian-12-1", Disk: h.Disk, Armed: later, Deadline: later.Add(2 * time.Hour),
-				Boots: 2, From: c.from, Stage: StageArmed, StageAt: later, Capability: testCapability}
+				Boots: 2, From: c.from, Stage: StageArmed, StageAt: later, Capability: testCapability, Quiet: 2 * time.Hour, Limit: later.Add(DefaultLimit)}
 			if diff := cmp.Diff(want, next.Run); diff != "" {
 				t.Errorf("run (-want +got):\n%s", diff)
 			}

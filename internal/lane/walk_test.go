@@ -109,7 +109,7 @@ func (w *walker) do(name string) (Host, Event, error) {
 	case "fail":
 		return Fail(h, BootsSpent, "no boot left", now)
 	case "expire":
-		return Expire(h, now)
+		return Expire(h, "", now)
 	case "cancel":
 		return Cancel(h, "op:alice", "", now)
 	case "quarantine":
@@ -133,7 +133,7 @@ func (w *walker) check(before Host, name string) {
 	if h.State == StateProvisioning && before.State == StateQuarantine && before.Resume != StateProvisioning || h.State == StateProvisioning && !r.Open {
 		w.t.Errorf("%s led into provisioning without an open run", name)
 	}
-	if r.ID != "" && (!granted || r.Boots != g.Boots || r.Capability != g.Capability || r.Deadline.Sub(r.Armed) != g.For) {
+	if r.ID != "" && (!granted || r.Boots != g.Boots || r.Capability != g.Capability || r.Deadline.After(r.Limit) || r.Limit.Sub(r.Armed) != DefaultLimit || r.Quiet != g.For) {
 		w.t.Errorf("%s: run %s was not granted like this", name, r.ID)
 	}
 	if r.BootsUsed > r.Boots || w.counted[r.ID] > g.Boots || w.counted[r.ID] != r.BootsUsed {

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +27,8 @@ import (
 type installed struct {
 	t       *testing.T
 	root    string
-	path    string // where programs are that no stand-in is for; empty: everywhere
+	path    string   // where programs are that no stand-in is for; empty: everywhere
+	shell   []string // that first boot runs in; none: dash
 	patient bool
 }
 
@@ -41,6 +45,15 @@ func newInstalled(t *testing.T) *installed {
 	s.write("sys/block/sda/size", "937500000\n")
 	s.write("proc/sys/kernel/hostname", "node-a\n")
 	s.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+	s.write("etc/hostname", "node-a\n")
+	s.write("proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n")
+	s.write("sys/fs/cgroup/cgroup.controllers", "cpu memory\n")
+	// What lies below kernel/ is in the kernel of this system, and sets what net/ has.
+	s.write("kernel/overlay", "")
+	s.write("kernel/br_netfilter", "")
+	for _, key := range []string{"net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"} {
+		s.write("proc/sys/"+key, "0\n")
+	}
 	s.write("etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n")
 	s.write("dev/sda", "")
 	for _, l := range []string{"by-id/wwn-0x5002538e00000001", "by-path/pci-0000:00:17.0-ata-1"} {
@@ -57,7 +70,7 @@ func newInstalled(t *testing.T) *installed {
 	s.write("state/lsblk", "vg0-root lvm\nsda3 part\nsda disk\n")
 	s.program("udevadm", `echo ID_SERIAL_SHORT=S1`)
 	s.program("timedatectl", `cat "$(dirname "$0")/../state/$(basename "$0")"`)
-	s.write("state/timedatectl", "no\n")
+	s.write("state/timedatectl", "yes\n")
 	s.program("sleep", `echo "sleep $*" >> "$(dirname "$0")/../state/log"`)
 	s.program("poweroff", `echo "poweroff $*" >> "$(dirname "$0")/../state/log"`)
 	s.program("uname", `echo 6.1.0-test`)
@@ -66,6 +79,18 @@ func newInstalled(t *testing.T) *installed {
 echo "useradd $*" >> "$here/log"
 [ -e "$here/full" ] && { echo "useradd: no room"; exit 1; }
 touch "$here/user"`)
+	s.program("ip", `cat "$(dirname "$0")/../state/ip"`)
+	s.write("state/ip", "2: eth0    inet 10.0.0.21/24 brd 10.0.0.255 scope global dynamic eth0\\       valid_lft 3600sec\n")
+	s.program("modprobe", `here=$(dirname "$0")/..
+[ -e "$here/kernel/$1" ] || { echo "modprobe: FATAL: Module $1 not found in directory /lib/modules/6.1.0-test"; exit 1; }
+echo "modprobe $1" >> "$here/state/log"
+mkdir -p "$here/sys/module/$1"`)
+	s.program("swapoff", `here=$(dirname "$0")/..
+echo "swapoff $*" >> "$here/state/log"
+[ -e "$here/state/clings" ] || sed -i 1q "$here/proc/swaps"`)
+	s.program("ctr", `[ "$3" = version ] && [ ! -e "$(dirname "$0")/../state/mute" ]`)
+	s.program("containerd", `cat "$(dirname "$0")/../state/config"`)
+	s.write("state/config", "disabled_plugins = []\n  [plugins.runc.options]\n    SystemdCgroup = true\n")
 	s.program("getent", `echo "$2:x:1000:1000::$(cd "$(dirname "$0")/.." && pwd)/home:/bin/bash"`)
 	for _, name := range []string{"usermod", "chown"} {
 		s.program(name, `echo "$(basename "$0") $*" >> "$(dirname "$0")/../state/log"`)
@@ -78,7 +103,7 @@ verb=$1
 shift
 case $verb in
 is-enabled | is-active)
-	[ "$1" = --quiet ] || exit 2
+	[ "$1" = --quiet ] || { echo inactive; exit 3; }
 	shift
 	for unit; do
 		! grep -qxF "$unit" "$here/${verb#is-}" 2>/dev/null || exit 0
@@ -93,6 +118,7 @@ restart)
 	;;
 esac`)
 	s.write("state/enabled", "ssh.service\n")
+	s.write("state/active", "containerd.service\n")
 	s.write("usr/sbin/sshd", "")
 	s.program("ssh-keygen", `echo "ssh-keygen $*" >> "$(dirname "$0")/../state/log"; mkdir -p "$(dirname "$0")/../etc/ssh"; touch "$(dirname "$0")/../etc/ssh/ssh_host_ed25519_key"`)
 	// HEAD of the server's /healthz, or a report.
@@ -114,6 +140,13 @@ case $last in
 esac`)
 	s.clock(0)
 	return s
+}
+
+// kubernetes is what a host with that purpose gets.
+func kubernetes(in Input) Input {
+	site, _ := Merge(Defaults(""), Purpose(level("site", lane.InstallOptions{Purpose: new(lane.PurposeKubernetes)})))
+	in.Site.Purpose, in.Site.Modules, in.Site.Sysctls, in.Site.Swap, in.Site.Runtime = lane.PurposeKubernetes, site.Modules, site.Sysctls, site.Swap, site.Runtime
+	return in
 }
 
 // clock sets how far this machine's clock is ahead of the server's.
@@ -149,74 +182,172 @@ func (s *installed) read(name string) string {
 	return string(b)
 }
 
-// boot runs first boot and returns its exit status and its reports. It looks
-// twice before it gives up; only patient looks as often as it really does.
-func (s *installed) boot(in Input) (int, []url.Values) {
+// place puts the script of first boot where it runs. It looks twice before it gives up; only
+// patient looks as often as it really does.
+func (s *installed) place(in Input) {
 	s.t.Helper()
+	var prelude strings.Builder
+	if s.shell != nil { // busybox has programs of its own, and takes them before any other
+		have, err := os.ReadDir(filepath.Join(s.root, "bin"))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, e := range have {
+			if !strings.Contains(e.Name(), "-") {
+				fmt.Fprintf(&prelude, "%s() { %s/bin/%[1]s \"$@\"; }\n", e.Name(), s.root)
+			}
+		}
+	}
 	patience := "-ge 2"
 	if s.patient {
 		patience = "-ge 12"
 	}
-	moved := strings.NewReplacer("/dev/null", "/dev/null", "/sys/", s.root+"/sys/", "/proc/", s.root+"/proc/", "/dev/disk/", s.root+"/dev/disk/", `"/dev/$1"`, `"`+s.root+`/dev/$1"`,
-		"/etc/", s.root+"/etc/", "rundir=/run/", "rundir="+s.root+"/run/", "/usr/sbin/", s.root+"/usr/sbin/", "/var/", s.root+"/var/", "-ge 12", patience).Replace(document(s.t, in, "firstboot.sh"))
-	s.write("firstboot", moved)
-	cmd := exec.Command("dash", filepath.Join(s.root, "firstboot"))
+	s.write("firstboot", prelude.String()+strings.NewReplacer("/dev/null", "/dev/null", "/lib/modules/", s.root+"/lib/modules/", "/usr/lib/", s.root+"/usr/lib/", "/sys/", s.root+"/sys/", "/proc/", s.root+"/proc/", "/dev/disk/", s.root+"/dev/disk/", `"/dev/$1"`, `"`+s.root+`/dev/$1"`,
+		"/etc/", s.root+"/etc/", "rundir=/run/", "rundir="+s.root+"/run/", "/usr/sbin/", s.root+"/usr/sbin/", "/var/", s.root+"/var/", "-ge 12", patience).Replace(document(s.t, in, "firstboot.sh")))
+}
+
+// command is first boot as it was placed, with a shell: dash, or one like busybox sh.
+func (s *installed) command(args ...string) *exec.Cmd {
+	shell := s.shell
+	if shell == nil {
+		shell = []string{"dash"}
+	}
+	argv := slices.Concat(shell, []string{filepath.Join(s.root, "firstboot")}, args)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	path := s.path
 	if path == "" {
 		path = os.Getenv("PATH")
 	}
 	cmd.Env = []string{"PATH=" + filepath.Join(s.root, "bin") + ":" + path, "LC_ALL=C"}
+	return cmd
+}
+
+// boot runs first boot and returns its exit status and its reports.
+func (s *installed) boot(in Input) (int, []url.Values) {
+	s.t.Helper()
+	s.place(in)
+	cmd := s.command()
 	out, err := cmd.CombinedOutput()
-	if cmd.ProcessState == nil || strings.Contains(string(out), "not found") || strings.Contains(string(out), "rror:") {
+	if cmd.ProcessState == nil || strings.Contains(string(out), "not found\n") || strings.Contains(string(out), "rror:") {
 		s.t.Fatalf("%v\n%s", err, out)
 	}
-	var reports []url.Values
+	return cmd.ProcessState.ExitCode(), s.reports(in)
+}
+
+// reports returns what was reported, in order.
+func (s *installed) reports(in Input) (reports []url.Values) {
+	s.t.Helper()
 	for _, l := range strings.Split(s.read("state/log"), "\n") {
 		if body, ok := strings.CutPrefix(l, "POST "+in.Base+"/report "); ok {
-			v, err := url.ParseQuery(body)
+			v, err := url.ParseQuery(strings.ReplaceAll(body, s.root, "")) // as if it had not been moved
 			if err != nil {
 				s.t.Errorf("the report %q: %v", body, err)
 			}
 			reports = append(reports, v)
 		}
 	}
-	return cmd.ProcessState.ExitCode(), reports
+	return reports
+}
+
+// listed returns the checks that a report carries, as the server reads them.
+func listed(t *testing.T, report url.Values) map[string]lane.Check {
+	t.Helper()
+	list, err := lane.ParseChecks(report.Get(lane.ReportChecks))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]lane.Check{}
+	for _, c := range list {
+		out[c.Name] = c
+	}
+	return out
 }
 
 func TestFirstBoot(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		edit func(*installed, *Input)
-		want string // words of the failure; empty: it is ready
+		want string // the check that fails, and how; empty: it is ready
 	}{
 		{"ready", nil, ""},
-		{"clock a little off", func(s *installed, _ *Input) { s.clock(3 * time.Second) }, ""},
-		{"clock far off, but synchronised", func(s *installed, _ *Input) { s.clock(time.Hour); s.write("state/timedatectl", "yes\n") }, ""},
+		{"no time server is named, and the clock a little off", func(s *installed, in *Input) {
+			in.Site.NTP = nil
+			s.write("state/timedatectl", "no\n")
+			s.clock(3 * time.Second)
+		}, ""},
+		{"clock far off, but synchronised", func(s *installed, _ *Input) { s.clock(time.Hour) }, ""},
+		{"synchronised by chrony", func(s *installed, _ *Input) {
+			s.write("state/timedatectl", "no\n")
+			s.program("chronyc", `echo "Leap status     : Normal"`)
+		}, ""},
 		{"no selector of size", func(_ *installed, in *Input) { in.Host.Run.Disk.SizeGB = 0 }, ""},
+		{"the long name", func(s *installed, _ *Input) {
+			s.write("etc/hostname", "node-a.example.org\n")
+		}, ""},
+		{"the record's address", func(_ *installed, in *Input) { in.Host.Network.Address = netip.MustParseAddr("10.0.0.21") }, ""},
+		{"for Kubernetes", func(_ *installed, in *Input) { *in = kubernetes(*in) }, ""},
+		{"a built-in module", func(s *installed, in *Input) {
+			*in = kubernetes(*in)
+			s.forget("kernel/br_netfilter")
+			s.write("lib/modules/6.1.0-test/modules.builtin", "kernel/net/bridge/br-netfilter.ko\n")
+		}, ""},
+		{"without a purpose, and nothing of Kubernetes", func(s *installed, _ *Input) {
+			s.forget("kernel/br_netfilter")
+			s.forget("sys/fs/cgroup/cgroup.controllers")
+			s.write("proc/swaps", "Filename\n/dev/sda9 partition 1 0 -2\n")
+			s.write("state/active", "")
+		}, ""},
 
-		{"the administrator cannot be made", func(s *installed, _ *Input) { s.write("state/full", "") }, "account: useradd: no room."},
-		{"another machine", func(s *installed, _ *Input) { s.write("sys/class/dmi/id/product_serial", "SN-B\n") }, "identity: serial: expected SN-A 1, this machine has SN-B."},
-		{"another name", func(s *installed, _ *Input) { s.write("proc/sys/kernel/hostname", "debian\n") }, "hostname: expected node-a, it is debian."},
-		{"another disk", func(s *installed, _ *Input) { s.write("state/lsblk", "sdb2 part\nsdb disk\n") }, "disk: the root file system is on sdb, not on byID=wwn-0x5002538e00000001"},
-		{"two disks", func(s *installed, _ *Input) { s.write("state/lsblk", "sdb disk\nsda disk\n") }, "disk: the root file system is on sda sdb, not on"},
-		{"no disk", func(s *installed, _ *Input) { s.write("state/lsblk", "") }, "disk: the root file system is on nothing"},
-		{"disk of another size", func(s *installed, _ *Input) { s.write("sys/block/sda/size", "1000\n") }, "disk: the root file system is on sda"},
-		{"machine id not set", func(s *installed, _ *Input) { s.write("etc/machine-id", "uninitialized\n") }, "machine-id: uninitialized."},
-		{"machine id empty", func(s *installed, _ *Input) { s.write("etc/machine-id", "") }, "machine-id: missing."},
-		{"machine id too short", func(s *installed, _ *Input) { s.write("etc/machine-id", "0123\n") }, "machine-id: 0123."},
-		{"clock off", func(s *installed, _ *Input) { s.clock(-time.Hour) }, " s off, and not synchronised."},
-		{"clock ahead", func(s *installed, _ *Input) { s.clock(time.Hour) }, " s off, and not synchronised."},
-		{"server does not tell the time", func(s *installed, _ *Input) {
-			s.forget("state/ahead")
-			s.write("state/timedatectl", "yes\n")
-		}, "time: the server's clock cannot be read."},
-		{"server cannot be reached for the time", func(s *installed, _ *Input) { s.write("state/dead", ""); s.write("state/timedatectl", "yes\n") }, "time: the server's clock cannot be read."},
-		{"everything", func(s *installed, _ *Input) {
-			s.write("sys/class/dmi/id/product_serial", "SN-B\n")
-			s.write("proc/sys/kernel/hostname", "debian\n")
-			s.write("state/lsblk", "")
-			s.write("etc/machine-id", "")
-		}, "machine-id: missing."},
+		{"the administrator cannot be made", func(s *installed, _ *Input) { s.write("state/full", "") }, "account: expected user admin1, it is useradd: no room"},
+		{"another machine", func(s *installed, _ *Input) { s.write("sys/class/dmi/id/product_serial", "SN-B\n") }, "identity: expected uuid 4c4c4544-0042-3510-8051-b4c04f4d3732, serial SN-A 1, mac 52:54:00:00:00:a1 or 52:54:00:00:00:a2, it is uuid 4c4c4544-0042-3510-8051-b4c04f4d3732, serial SN-B, mac 52:54:00:00:00:a1"},
+		{"another name", func(s *installed, _ *Input) { s.write("proc/sys/kernel/hostname", "debian\n") }, "hostname: expected node-a, it is debian and node-a in /etc/hostname"},
+		{"another name at the next boot", func(s *installed, _ *Input) { s.write("etc/hostname", "# ours\ndebian\n") }, "hostname: expected node-a, it is node-a and debian in /etc/hostname"},
+		{"another disk", func(s *installed, _ *Input) { s.write("state/lsblk", "sdb2 part\nsdb disk\n") }, "disk: expected byID=wwn-0x5002538e00000001 byPath=pci-0000:00:17.0-ata-1 wwn=0x5002538e00000001 serial=S1 sizeGB=480, it is sdb"},
+		{"two disks", func(s *installed, _ *Input) { s.write("state/lsblk", "sdb disk\nsda disk\n") }, ", it is sda sdb"},
+		{"no disk", func(s *installed, _ *Input) { s.write("state/lsblk", "") }, ", it is nothing"},
+		{"disk of another size", func(s *installed, _ *Input) { s.write("sys/block/sda/size", "1000\n") }, ", it is sda of another size"},
+		{"machine id not set", func(s *installed, _ *Input) { s.write("etc/machine-id", "uninitialized\n") }, "machine-id: expected one of its own, kept on the disk, it is uninitialized"},
+		{"machine id empty", func(s *installed, _ *Input) { s.write("etc/machine-id", "") }, ", it is missing"},
+		{"machine id too short", func(s *installed, _ *Input) { s.write("etc/machine-id", "0123\n") }, ", it is 0123"},
+		{"machine id in memory", func(s *installed, _ *Input) {
+			s.write("proc/self/mountinfo", "90 27 0:24 / "+s.root+"/etc/machine-id ro - tmpfs tmpfs rw\n")
+		}, "0123456789abcdef0123456789abcdef in memory only"},
+		{"not synchronised with the site's servers", func(s *installed, _ *Input) { s.write("state/timedatectl", "no\n") }, "time: expected synchronised, it is not synchronised, "},
+		{"no time server is named, and the clock behind", func(s *installed, in *Input) {
+			in.Site.NTP = nil
+			s.write("state/timedatectl", "no\n")
+			s.clock(-time.Hour)
+		}, "time: expected synchronised, or at most 5 s off the clock of the server, it is not synchronised, 3"},
+		{"no time server is named, and the clock ahead", func(s *installed, in *Input) {
+			in.Site.NTP = nil
+			s.write("state/timedatectl", "no\n")
+			s.clock(time.Hour)
+		}, "it is not synchronised, 3"},
+		{"server does not tell the time", func(s *installed, _ *Input) { s.forget("state/ahead") }, "it is the server's clock cannot be read"},
+		{"server cannot be reached for the time", func(s *installed, _ *Input) { s.write("state/dead", "") }, "it is the server's clock cannot be read"},
+		{"another address", func(_ *installed, in *Input) { in.Host.Network.Address = netip.MustParseAddr("10.0.0.2") }, "network: expected 10.0.0.2, it is eth0 10.0.0.21/24"},
+		{"no address", func(s *installed, _ *Input) { s.write("state/ip", "") }, "network: expected an address, it is none"},
+		{"a module is missing", func(s *installed, in *Input) { *in = kubernetes(*in); s.forget("kernel/br_netfilter") }, "modules: expected overlay br_netfilter, it is missing: br_netfilter"},
+		{"a setting is missing", func(s *installed, in *Input) {
+			*in = kubernetes(*in)
+			s.forget("proc/sys/net/ipv4/ip_forward")
+			s.write("proc/sys/net/ipv4/ip_forward/x", "")
+		}, "it is net.ipv4.ip_forward=missing"},
+		{"cgroup 1", func(s *installed, in *Input) {
+			*in = kubernetes(*in)
+			s.forget("sys/fs/cgroup/cgroup.controllers")
+		}, "cgroup: expected version 2, it is version 1, or none"},
+		{"swap that stays", func(s *installed, in *Input) {
+			*in = kubernetes(*in)
+			s.write("state/clings", "")
+			s.write("proc/swaps", "Filename\n/dev/sda9 partition 1 0 -2\n")
+		}, "swap: expected none, it is /dev/sda9"},
+		{"containerd is stopped", func(s *installed, in *Input) { *in = kubernetes(*in); s.write("state/active", "ssh.service\n") }, "runtime: expected containerd runs and answers, SystemdCgroup = true, CRI plugin on, it is containerd.service is inactive"},
+		{"containerd does not answer", func(s *installed, in *Input) { *in = kubernetes(*in); s.write("state/mute", "") }, "it is it does not answer on its socket"},
+		{"containerd as a vendor packs it", func(s *installed, in *Input) {
+			*in = kubernetes(*in)
+			s.write("state/config", "disabled_plugins = [\"cri\"]\nSystemdCgroup = false\n")
+		}, "it is it runs. SystemdCgroup is not true. The CRI plugin is disabled."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -234,14 +365,22 @@ func TestFirstBoot(t *testing.T) {
 				t.Errorf("the first report says %q", m)
 			}
 			message, done := reports[1].Get(lane.ReportMessage), s.read("var/lib/bootlane/done")
+			list := listed(t, reports[1])
+			if kept, err := lane.ParseChecks(s.read("var/lib/bootlane/checks")); err != nil || len(kept) != len(list) || len(list) < 13 {
+				t.Errorf("%d checks reported, %d kept, %v", len(list), len(kept), err)
+			}
+			failed := lane.FailedChecks(slices.Collect(maps.Values(list)))
 			if c.want == "" {
-				if said(reports[1]) != "ready 1 ok" || !strings.HasPrefix(message, "identity 4c4c4544-0042-3510-8051-b4c04f4d3732, hostname node-a, disk sda, machine-id 0123456789abcdef0123456789abcdef, clock ") || done == "" {
-					t.Errorf("report %s: %s, done %q", said(reports[1]), message, done)
+				if said(reports[1]) != "ready 1 ok" || !strings.HasPrefix(message, "identity uuid 4c4c4544-0042-3510-8051-b4c04f4d3732, serial SN-A 1, mac 52:54:00:00:00:a1, disk sda, machine-id 0123456789abcdef0123456789abcdef, hostname node-a") || done == "" || len(failed) > 0 {
+					t.Errorf("report %s: %s, done %q, failed %v", said(reports[1]), message, done, failed)
 				}
 				return
 			}
-			if said(reports[1]) != "ready 1 failed" || !strings.Contains(message, c.want) || done != "" {
-				t.Errorf("report %s: %s\nwant %s, done %q", said(reports[1]), message, c.want, done)
+			if said(reports[1]) != "ready 1 failed" || done != "" || len(failed) != 1 || !strings.Contains(failed[0].String(), c.want) {
+				t.Errorf("report %s: %s\nwant %s, done %q, failed %v", said(reports[1]), message, c.want, done, failed)
+			}
+			if !strings.HasPrefix(message, "first boot: ") || len(c.want) < 100 && !strings.Contains(message, c.want) {
+				t.Errorf("%q does not say %q", message, c.want)
 			}
 			// What is only late gets two minutes; no failure powers off or reboots a machine that is installed.
 			if log := s.read("state/log"); strings.Count(log, "sleep 10\n") != waits || strings.Contains(log, "poweroff") {
@@ -249,6 +388,67 @@ func TestFirstBoot(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFirstBootProvesFirst: nothing is brought about on a machine that is not the one meant, and
+// all that is wrong with it is told at once.
+func TestFirstBootProvesFirst(t *testing.T) {
+	s, in := newInstalled(t), kubernetes(full(lane.SeedImage))
+	in.Scripts = []Script{{"x.sh", []byte("#!/bin/sh\ntouch " + s.root + "/state/ran\n")}}
+	s.write("sys/class/dmi/id/product_serial", "SN-B\n")
+	s.write("proc/sys/kernel/hostname", "debian\n")
+	s.write("state/lsblk", "")
+	s.write("etc/machine-id", "")
+	_, reports := s.boot(in)
+	list := listed(t, reports[len(reports)-1])
+	for _, name := range []string{lane.CheckIdentity, lane.CheckDisk, lane.CheckMachineID, lane.CheckHostname} {
+		if list[name].Status != lane.CheckFailed {
+			t.Errorf("%+v", list[name])
+		}
+	}
+	for _, name := range []string{lane.CheckModules, lane.CheckRuntime, lane.CheckScripts} {
+		if list[name].Status != lane.CheckSkipped || list[name].Actual != "the machine is not proven" {
+			t.Errorf("%+v", list[name])
+		}
+	}
+	if log := s.read("state/log"); strings.Contains(log, "useradd") || strings.Contains(log, "modprobe") || s.read("state/ran") != "" || s.read("proc/sys/net/ipv4/ip_forward") != "0\n" {
+		t.Errorf("something was changed:\n%s", log)
+	}
+}
+
+// TestFirstBootByHand: who asks on the machine is told what is so now, and nothing is changed.
+func TestFirstBootByHand(t *testing.T) {
+	for _, shell := range [][]string{{"dash"}, {tool(t, "busybox", "busybox-static"), "sh"}} {
+		s, in := newInstalled(t), kubernetes(full(lane.SeedImage))
+		s.shell = shell
+		s.place(in)
+		before := s.everything()
+		cmd := s.command("check")
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "modules     failed   missing: overlay br_netfilter (expected: overlay br_netfilter)\n") || !strings.Contains(string(out), "hostname    ok       node-a\n") {
+			t.Errorf("%v: %v\n%s", shell, err, out)
+		}
+		if after := s.everything(); after != before {
+			t.Errorf("%v: changed\n%s\nto\n%s", shell, before, after)
+		}
+		if status, _ := s.boot(in); status != 0 {
+			t.Errorf("exit %d", status)
+		}
+		if out, err := s.command("check").CombinedOutput(); err != nil || strings.Contains(string(out), "failed") {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+}
+
+// everything is what the system consists of, but for the stand-ins, and for texts in which a
+// clock stands.
+func (s *installed) everything() string {
+	s.t.Helper()
+	out, err := exec.Command("sh", "-c", `cd "$1" && find . -type f ! -path './state/*' ! -path './bin/*' ! -path ./firstboot ! -path ./var/lib/bootlane/done ! -path ./var/lib/bootlane/checks -print0 | sort -z | xargs -0 sed -s "s|$1||g" | sha256sum && find . -type f ! -path './state/*' ! -path './bin/*' ! -path './real/*' -exec stat -c '%A %n' {} + | sort -k 2`, "sh", s.root).Output()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(out)
 }
 
 // An image knows nobody and no time servers: first boot brings both from the
@@ -311,12 +511,12 @@ func TestFirstBootSSH(t *testing.T) {
 		}, "", 0},
 		{"disabled", func(s *installed) { s.write("state/enabled", "") }, "", 0},
 		{"not installed", func(s *installed) { s.forget("usr/sbin/sshd") }, "", 0},
-		{"never starts", func(s *installed) { s.write("state/stuck", "") }, " ssh: ", 2},
+		{"never starts", func(s *installed) { s.write("state/stuck", "") }, "ssh: expected", 2},
 		{"never starts, with keys", func(s *installed) {
 			s.write("etc/ssh/ssh_host_ed25519_key", "")
 			s.write("state/stuck", "")
-		}, "the SSH server is enabled, and does not run.", 2},
-		{"no keys to be had", func(s *installed) { s.program("ssh-keygen", "echo no room; exit 1") }, " ssh: ", 0},
+		}, "it is the SSH server is enabled, and does not run", 2},
+		{"no keys to be had", func(s *installed) { s.program("ssh-keygen", "echo no room; exit 1") }, "ssh: expected", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -350,15 +550,17 @@ func TestFirstBootClients(t *testing.T) {
 			want  string // words of the failure; empty: it is ready
 		}{
 			{"ready", time.Second, true, ""},
-			{"clock off", time.Hour, true, "time: the clock is 3"},
-			{"server does not tell the time", 0, false, "time: the server's clock cannot be read."},
+			{"clock off", time.Hour, true, "it is not synchronised, 3"},
+			{"server does not tell the time", 0, false, "it is the server's clock cannot be read"},
 		} {
 			t.Run(client.name+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
 				s, in := newInstalled(t), full(lane.SeedImage)
+				in.Site.NTP = nil
+				s.write("state/timedatectl", "no\n")
 				in.Base = s.serve(c.ahead, c.date)
 				s.forget("bin/curl")
-				s.only("awk", "basename", "cat", "cut", "date", "dirname", "flock", "grep", "head", "mkdir", "readlink", "sed", "sh", "sort", "sync", "touch", "tr", "wc", "chmod")
+				s.only("awk", "basename", "cat", "cut", "date", "dirname", "flock", "grep", "head", "mkdir", "readlink", "sed", "sh", "sort", "sync", "touch", "tr", "wc", "chmod", "mv")
 				if client.timeout != "" {
 					s.have(client.timeout, tool(t, client.timeout, "coreutils"))
 				}
@@ -453,6 +655,19 @@ func TestFirstBootAgain(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a failure that nobody heard of", func(t *testing.T) {
+		s := newInstalled(t)
+		s.write("state/deaf", "stage=ready")
+		s.write("proc/sys/kernel/hostname", "debian\n")
+		if status, _ := s.boot(full(lane.SeedImage)); status == 0 {
+			t.Error("the unit does not start it again")
+		}
+		s.forget("state/deaf")
+		status, reports := s.boot(full(lane.SeedImage))
+		if last := reports[len(reports)-1]; status != 0 || said(last) != "ready 1 failed" {
+			t.Errorf("exit %d, last report %s", status, said(last))
+		}
+	})
 	t.Run("two at once", func(t *testing.T) {
 		s := newInstalled(t)
 		s.write("var/lib/bootlane/lock", "")
@@ -490,7 +705,7 @@ func TestFirstBootScripts(t *testing.T) {
 		{"second.sh", []byte("#!/bin/sh\n[ -e " + s.root + "/state/mended ] || exit 7\necho second >> " + s.root + "/state/ran\n")},
 	}
 	status, reports := s.boot(in)
-	if status != 0 || len(reports) != 2 || said(reports[1]) != "ready 1 failed" || reports[1].Get(lane.ReportMessage) != "first boot: the bundle's script second.sh failed, exit code 7" {
+	if status != 0 || len(reports) != 4 || said(reports[1]) != "first-boot 2 progress" || said(reports[2]) != "first-boot 3 progress" || said(reports[3]) != "ready 1 failed" || reports[3].Get(lane.ReportMessage) != "first boot: scripts: expected all have succeeded, it is first.sh second.sh failed, exit code 7" {
 		t.Fatalf("exit %d, reports %v", status, reports)
 	}
 	if s.read("var/lib/bootlane/done") != "" {
@@ -498,6 +713,10 @@ func TestFirstBootScripts(t *testing.T) {
 	}
 	s.write("state/mended", "")
 	s.forget("state/log")
+	if status, reports = s.boot(in); status != 0 || len(reports) != 0 || s.read("state/ran") != "quotes\" $x `y`\n" {
+		t.Errorf("a run that failed goes on at the next boot: exit %d, reports %v", status, reports)
+	}
+	in.Host.Run.ID = "r-another"
 	if status, reports = s.boot(in); status != 0 || said(reports[len(reports)-1]) != "ready 1 ok" {
 		t.Fatalf("exit %d, reports %v", status, reports)
 	}

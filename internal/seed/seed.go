@@ -36,7 +36,16 @@ type Input struct {
 	Origins []lane.Origin
 	// Scripts are the bundle's first-boot scripts, in order.
 	Scripts []Script
-	Base    string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
+	// Endpoint is where the cluster that the machine is for answers; none where it is for none.
+	Endpoint Endpoint
+	Base     string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
+}
+
+// Endpoint is a TLS server, and how it is known: by who signed its certificate, by its key, or both.
+type Endpoint struct {
+	Address string // HOST:PORT
+	CA      string // PEM, without a newline at its end
+	Pin     string // SHA-256 of its public key (SubjectPublicKeyInfo), base64
 }
 
 // Script is one program of a bundle that first boot runs.
@@ -272,6 +281,47 @@ func (v view) FromImage() bool { return v.Bundle.Seed == lane.SeedImage }
 // NeedsAccount reports whether first boot must make the site's administrator.
 func (v view) NeedsAccount() bool { return v.FromImage() && v.Site.Admits() }
 
+// ForKubernetes reports whether a kubelet is to run on the system.
+func (v view) ForKubernetes() bool { return v.Site.Purpose == lane.PurposeKubernetes }
+
+// NoSwap reports whether the system must not swap.
+func (v view) NoSwap() bool { return v.Site.Swap == lane.SwapOff }
+
+// Containerd reports whether containerd must run.
+func (v view) Containerd() bool { return v.Site.Runtime == lane.RuntimeContainerd }
+
+// Address returns the address that the record reserves, or nothing.
+func (v view) Address() string {
+	if !v.Host.Network.Address.IsValid() {
+		return ""
+	}
+	return v.Host.Network.Address.String()
+}
+
+// WantIdentity returns by what the machine is known, for people.
+func (v view) WantIdentity() string {
+	var out []string
+	if u := v.Host.Identity.UUID; !u.Placeholder() {
+		out = append(out, "uuid "+string(u))
+	}
+	if s := v.Serial(); s != "" {
+		out = append(out, "serial "+s)
+	}
+	if m := v.MACs(); m != "" {
+		out = append(out, "mac "+strings.ReplaceAll(m, " ", " or "))
+	}
+	return strings.Join(out, ", ")
+}
+
+// ScriptNames returns the names of the bundle's scripts, which are plain words.
+func (v view) ScriptNames() string {
+	var out []string
+	for _, s := range v.Scripts {
+		out = append(out, s.Name)
+	}
+	return strings.Join(out, " ")
+}
+
 // UUIDs returns the host's UUID in both byte orders, for scripts that compare.
 func (v view) UUIDs() string {
 	u := v.Host.Identity.UUID
@@ -332,6 +382,10 @@ func (in Input) check() error {
 	}
 	if !baseURL.MatchString(in.Base) {
 		bad("base", "%q is not http://ADDRESS:PORT/run/CAPABILITY", in.Base)
+	}
+	if e := in.Endpoint; e != (Endpoint{}) && !(endpointAddress.MatchString(e.Address) && (e.CA != "" || e.Pin != "") &&
+		(e.CA == "" || certificates.MatchString(e.CA)) && (e.Pin == "" || keyPin.MatchString(e.Pin))) {
+		bad("endpoint", "%q is not HOST:PORT with certificates in PEM, or with the SHA-256 of a key in base64", e.Address)
 	}
 	for _, p := range in.Site.validate() {
 		bad(in.path(p.Field), "%s", p.Message)

@@ -3,6 +3,7 @@ package seed
 import (
 	"flag"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,6 +64,15 @@ func minimal(seed string) Input {
 	return in
 }
 
+// clustered is a host for Kubernetes, with a cluster, an address of its own and a script.
+func clustered(seed string) Input {
+	in := kubernetes(full(seed))
+	in.Host.Network.Address = netip.MustParseAddr("10.0.0.21")
+	in.Endpoint = Endpoint{"[fd00::6]:6443", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", strings.Repeat("A", 43) + "="}
+	in.Scripts = []Script{{"containerd.sh", []byte("#!/bin/sh\nsystemctl restart containerd\n")}}
+	return in
+}
+
 func documents(t *testing.T, in Input) []Document {
 	t.Helper()
 	docs, err := Documents(in)
@@ -83,7 +93,7 @@ func document(t *testing.T, in Input, name string) string {
 }
 
 func TestGolden(t *testing.T) {
-	for name, input := range map[string]func(string) Input{"full": full, "minimal": minimal} {
+	for name, input := range map[string]func(string) Input{"full": full, "minimal": minimal, "kubernetes": clustered} {
 		for _, seed := range lane.Seeds() {
 			dir := filepath.Join("testdata", name, strings.ReplaceAll(seed, "/", "-"))
 			t.Run(name+"/"+seed, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package seed
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +14,10 @@ var (
 	baseURL   = regexp.MustCompile(`^http://[A-Za-z0-9.:\[\]-]+/run/[a-z0-9-]+$`)
 	plainWord = regexp.MustCompile(`^[A-Za-z0-9._+-]+$`)
 	codename  = regexp.MustCompile(`^[a-z]+$`)
+
+	endpointAddress = regexp.MustCompile(`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}$`)
+	certificates    = regexp.MustCompile(`^(-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]+\n)+-----END CERTIFICATE-----\n?)+$`)
+	keyPin          = regexp.MustCompile(`^[A-Za-z0-9+/]{43}=$`)
 )
 
 // Site is what one installed system gets, when all levels have spoken.
@@ -29,6 +34,11 @@ type Site struct {
 	KernelArgs   []string
 	Proxy        string
 	Cluster      string // that the machine joins; empty: none
+	Purpose      string // what it is for: nothing in particular, or Kubernetes
+	Modules      []string
+	Sysctls      []string // KEY=VALUE
+	Swap         string
+	Runtime      string
 }
 
 // Layer is one level, and what it says.
@@ -41,7 +51,22 @@ type Layer struct {
 // Defaults returns the level below all others. It says everything.
 func Defaults(domain string) Layer {
 	return Layer{From: "default", Path: "default", InstallOptions: lane.InstallOptions{Domain: &domain, User: new("ops"), PasswordHash: new(""), SSHKeys: []string{}, Locale: new("en_US.UTF-8"),
-		Keyboard: new("us"), Timezone: new("Etc/UTC"), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new(""), Cluster: new("")}}
+		Keyboard: new("us"), Timezone: new("Etc/UTC"), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new(""), Cluster: new(""),
+		Purpose: new(""), Modules: []string{}, Sysctls: []string{}, Swap: new(lane.SwapAllowed), Runtime: new("")}}
+}
+
+// Purpose returns the level right above the defaults: what a machine needs for what the last of
+// layers to speak of its purpose says that it is for.
+func Purpose(layers ...Layer) Layer {
+	var all lane.InstallOptions
+	for _, l := range layers {
+		all = l.Over(all)
+	}
+	if all.Purpose == nil || *all.Purpose != lane.PurposeKubernetes {
+		return Layer{}
+	}
+	return Layer{From: "purpose " + lane.PurposeKubernetes, Path: "purpose", InstallOptions: lane.InstallOptions{Modules: []string{"overlay", "br_netfilter"},
+		Sysctls: []string{"net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1", "net.bridge.bridge-nf-call-ip6tables=1"}, Swap: new(lane.SwapOff), Runtime: new(lane.RuntimeContainerd)}}
 }
 
 // Merge returns what the levels make of each other, and where each value comes from. Each
@@ -76,7 +101,8 @@ func siteOf(i lane.InstallOptions) Site {
 		return *v
 	}
 	return Site{Domain: text(i.Domain), User: text(i.User), PasswordHash: text(i.PasswordHash), SSHKeys: i.SSHKeys, Locale: text(i.Locale), Keyboard: text(i.Keyboard),
-		Timezone: text(i.Timezone), NTP: i.NTP, Packages: i.Packages, KernelArgs: i.KernelArgs, Proxy: text(i.Proxy), Cluster: text(i.Cluster)}
+		Timezone: text(i.Timezone), NTP: i.NTP, Packages: i.Packages, KernelArgs: i.KernelArgs, Proxy: text(i.Proxy), Cluster: text(i.Cluster),
+		Purpose: text(i.Purpose), Modules: i.Modules, Sysctls: i.Sysctls, Swap: text(i.Swap), Runtime: text(i.Runtime)}
 }
 
 // Admits reports whether anybody could log in as the administrator.
@@ -86,7 +112,8 @@ func (s Site) Admits() bool { return s.PasswordHash != "" || len(s.SSHKeys) > 0 
 // a record that is older than a rule.
 func (s Site) validate() []lane.Problem {
 	return lane.InstallOptions{Domain: &s.Domain, User: &s.User, PasswordHash: &s.PasswordHash, SSHKeys: s.SSHKeys, Locale: &s.Locale, Keyboard: &s.Keyboard,
-		Timezone: &s.Timezone, NTP: s.NTP, Packages: s.Packages, KernelArgs: s.KernelArgs, Proxy: &s.Proxy, Cluster: &s.Cluster}.Validate()
+		Timezone: &s.Timezone, NTP: s.NTP, Packages: s.Packages, KernelArgs: s.KernelArgs, Proxy: &s.Proxy, Cluster: &s.Cluster,
+		Purpose: &s.Purpose, Modules: s.Modules, Sysctls: s.Sysctls, Swap: new(cmp.Or(s.Swap, lane.SwapAllowed)), Runtime: &s.Runtime}.Validate()
 }
 
 // path returns where a value of the site stands: ntp[1] is roles.storage.ntp[1].

@@ -55,9 +55,10 @@ func TestMerge(t *testing.T) {
 // TestMergedSite: what is installed is what is explained, field by field.
 func TestMergedSite(t *testing.T) {
 	want := Site{Domain: "a.example", User: "ops2", PasswordHash: "h", SSHKeys: []string{"k"}, Locale: "C.UTF-8", Keyboard: "de", Timezone: "Asia/Tokyo", NTP: []string{"n"},
-		Packages: []string{"p"}, KernelArgs: []string{"a"}, Proxy: "http://p:1", Cluster: "prod"}
+		Packages: []string{"p"}, KernelArgs: []string{"a"}, Proxy: "http://p:1", Cluster: "prod", Purpose: "kubernetes", Modules: []string{"m"}, Sysctls: []string{"s.t=1"}, Swap: "off", Runtime: "containerd"}
 	got, origins := Merge(Defaults(""), level("host", lane.InstallOptions{Domain: new("a.example"), User: new("ops2"), PasswordHash: new("h"), SSHKeys: []string{"k"}, Locale: new("C.UTF-8"), Keyboard: new("de"),
-		Timezone: new("Asia/Tokyo"), NTP: []string{"n"}, Packages: []string{"p"}, KernelArgs: []string{"a"}, Proxy: new("http://p:1"), Cluster: new("prod")}))
+		Timezone: new("Asia/Tokyo"), NTP: []string{"n"}, Packages: []string{"p"}, KernelArgs: []string{"a"}, Proxy: new("http://p:1"), Cluster: new("prod"),
+		Purpose: new("kubernetes"), Modules: []string{"m"}, Sysctls: []string{"s.t=1"}, Swap: new("off"), Runtime: new("containerd")}))
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -65,5 +66,23 @@ func TestMergedSite(t *testing.T) {
 		if o.From != "host" {
 			t.Errorf("%+v", o)
 		}
+	}
+}
+
+// TestPurpose: what a purpose brings lies right above the defaults, whoever names it.
+func TestPurpose(t *testing.T) {
+	site, role := level("site", lane.InstallOptions{Purpose: new(lane.PurposeKubernetes)}), level("role edge", lane.InstallOptions{Modules: []string{"overlay"}, Swap: new(lane.SwapAllowed)})
+	got, origins := Merge(Defaults(""), Purpose(site, role), site, role)
+	if !slices.Equal(got.Modules, []string{"overlay"}) || got.Swap != lane.SwapAllowed || got.Runtime != lane.RuntimeContainerd || len(got.Sysctls) != 3 {
+		t.Errorf("%+v", got)
+	}
+	for _, o := range origins {
+		if o.Field == "runtime" && o.From != "purpose kubernetes" {
+			t.Errorf("%+v", o)
+		}
+	}
+	plain := level("host", lane.InstallOptions{Purpose: new("")})
+	if got, _ := Merge(Defaults(""), Purpose(site, plain), site, plain); len(got.Modules)+len(got.Sysctls) != 0 || got.Runtime != "" || got.Swap != lane.SwapAllowed {
+		t.Errorf("who is for nothing gets %+v", got)
 	}
 }

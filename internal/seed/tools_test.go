@@ -2,6 +2,7 @@ package seed
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,7 @@ func inputs() map[string]Input {
 		out["full/"+seed], out["minimal/"+seed] = full(seed), minimal(seed)
 		nasty := full(seed)
 		nasty.Host.Identity.Serial, nasty.Host.Run.Disk.Serial, nasty.Site.SSHKeys[0] = `a'"$(x)`+"`y`", `\'"; x`, `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA '"$(x)`+"`y`"
-		out["nasty/"+seed], out["layers/"+seed] = nasty, layered(seed)
+		out["nasty/"+seed], out["layers/"+seed], out["kubernetes/"+seed] = nasty, layered(seed), clustered(seed)
 		joins := full(seed)
 		joins.Host.Run.Cluster = "prod"
 		out["joins/"+seed] = joins
@@ -183,6 +184,54 @@ func TestUserDataIsAccepted(t *testing.T) {
 	}
 	if out, err := check("bad", "#cloud-config\nruncmd: 5\n"); err == nil {
 		t.Errorf("cloud-init accepts anything: this test proves nothing\n%s", out)
+	}
+}
+
+// TestUnitFits has systemd itself judge the unit, among its own and cloud-init's units, as it
+// would stand on a system: no word of complaint, and no cycle in what comes after what.
+func TestUnitFits(t *testing.T) {
+	tool(t, "cloud-init", "cloud-init")
+	analyze := tool(t, "systemd-analyze", "systemd")
+	verify := func(unit string) string {
+		root := t.TempDir()
+		units := filepath.Join(root, "etc/systemd/system")
+		for _, dir := range []string{filepath.Join(units, "multi-user.target.wants"), filepath.Join(root, "usr/local/lib/bootlane"), filepath.Join(root, "lib/systemd")} {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := errors.Join(os.WriteFile(filepath.Join(units, "bootlane-firstboot.service"), []byte(unit), 0o644), os.WriteFile(filepath.Join(root, "usr/local/lib/bootlane/firstboot"), []byte("#!/bin/sh\n"), 0o755))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for link, to := range map[string]string{"bootlane-firstboot.service": "/etc/systemd/system/bootlane-firstboot.service", "cloud-init.target": "/lib/systemd/system/cloud-init.target"} {
+			if err := os.Symlink(to, filepath.Join(units, "multi-user.target.wants", link)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if out, err := exec.Command("cp", "-a", "/lib/systemd/system", filepath.Join(root, "lib/systemd/system")).CombinedOutput(); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+		out, err := exec.Command(analyze, "verify", "--man=no", "--root="+root, "bootlane-firstboot.service", "multi-user.target").CombinedOutput()
+		if err != nil && len(out) == 0 {
+			t.Error(err)
+		}
+		return string(out)
+	}
+	seen := map[string]bool{}
+	for name, in := range inputs() {
+		unit := document(t, in, "firstboot.service")
+		if seen[unit] {
+			continue
+		}
+		seen[unit] = true
+		if out := verify(unit); out != "" {
+			t.Errorf("%s:\n%s", name, out)
+		}
+	}
+	cycle := strings.Replace(document(t, full(lane.SeedImage), "firstboot.service"), "After=", "After=cloud-init.target ", 1)
+	if out := verify(cycle); !strings.Contains(out, "cycle") {
+		t.Errorf("systemd-analyze finds no cycle anywhere: this test proves nothing\n%s", out)
 	}
 }
 

@@ -50,6 +50,23 @@ func (s *Store) Leases(ctx context.Context) ([]lane.Lease, error) {
 	})
 }
 
+// LeaseAt returns the lease of an address, active or not, or NotFound.
+func (s *Store) LeaseAt(ctx context.Context, a netip.Addr) (lane.LeaseOf, error) {
+	rows, err := s.reads.query(ctx, `SELECT mac, address, state, granted, expires FROM leases WHERE address = $1
+UNION ALL SELECT client, address, state, granted, expires FROM leases6 WHERE address = $1`, a.String())
+	if err != nil {
+		return lane.LeaseOf{}, broken("read the lease of an address", err)
+	}
+	list, err := collect(rows, scanLeaseOf)
+	if err != nil {
+		return lane.LeaseOf{}, err
+	}
+	if len(list) == 0 {
+		return lane.LeaseOf{}, lane.Errorf(lane.NotFound, "nobody has a lease of %s", a)
+	}
+	return list[0], nil
+}
+
 // LeasesAfter returns up to limit leases of IPv4 and IPv6 behind an address as text,
 // without the hosts that they are of.
 func (s *Store) LeasesAfter(ctx context.Context, after string, limit int) ([]lane.LeaseOf, error) {
@@ -61,24 +78,7 @@ UNION ALL SELECT client, address, state, granted, expires FROM leases6 WHERE add
 	return collect(rows, scanLeaseOf)
 }
 
-// LeaseOf returns the lease of an address, of IPv4 or IPv6. NotFound: nobody has it.
-func (s *Store) LeaseOf(ctx context.Context, a netip.Addr) (lane.LeaseOf, error) {
-	rows, err := s.reads.query(ctx, `SELECT mac, address, state, granted, expires FROM leases WHERE address = $1
-UNION ALL SELECT client, address, state, granted, expires FROM leases6 WHERE address = $1`, a.String())
-	if err != nil {
-		return lane.LeaseOf{}, broken("read a lease", err)
-	}
-	list, err := collect(rows, scanLeaseOf)
-	if err == nil && len(list) == 0 {
-		err = lane.Errorf(lane.NotFound, "nobody has %s", a)
-	}
-	if err != nil {
-		return lane.LeaseOf{}, err
-	}
-	return list[0], nil
-}
-
-// scanLeaseOf reads a row of either table.
+// scanLeaseOf reads a lease of IPv4 or IPv6.
 func scanLeaseOf(r *sql.Rows) (lane.LeaseOf, error) {
 	l, err := scanLease(r)
 	out := lane.LeaseOf{Lease: lane.Lease{MAC: lane.MAC(l.Client), Address: l.Address, State: l.State, Granted: l.Granted, Expires: l.Expires}}

@@ -46,17 +46,20 @@ host_keys() {
 		ssh-keygen -A >/dev/null || return 1
 		fresh=1
 	fi
-	enabled=''
-	for unit in ssh.service sshd.service ssh.socket sshd.socket; do # asked together, systemd may stop at the first it lacks
-		! systemctl is-enabled --quiet "$unit" 2>/dev/null || enabled=1
-	done
-	[ -n "$enabled" ] || return 0
+	sshd_enabled || return 0
 	if [ -n "$fresh" ] || ! sshd_runs; then
 		# Without keys it failed five times within seconds, and systemd refuses a sixth try.
 		systemctl reset-failed ssh.service sshd.service 2>/dev/null || true
 		systemctl restart ssh.service 2>/dev/null || systemctl restart sshd.service 2>/dev/null || true # what counts is whether it runs
 	fi
 	sshd_runs || { echo "the SSH server is enabled, and does not run"; return 1; }
+}
+
+sshd_enabled() {
+	for unit in ssh.service sshd.service ssh.socket sshd.socket; do # asked together, systemd may stop at the first it lacks
+		! systemctl is-enabled --quiet "$unit" 2>/dev/null || return 0
+	done
+	return 1
 }
 
 sshd_runs() { systemctl is-active --quiet ssh.service sshd.service ssh.socket sshd.socket; }

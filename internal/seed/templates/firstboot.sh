@@ -1,99 +1,114 @@
 #!/bin/sh
 # Bootlane first boot of {{.Host.ID}}, run {{.Host.Run.ID}}: proves that this is
-# the machine, the disk and the name that the inventory means, then reports.
+# the machine, the disk and the name that the inventory means, brings about what
+# the system needs, proves that too, then reports.
 # Every step may be repeated; a reboot at any point is harmless.
+#
+#	firstboot		does that; its unit runs it at every boot until it is done
+#	firstboot check		prints what the checks say now, and changes nothing
 {{template "report.sh" .}}
 
 {{template "identity.sh" .}}
 
 {{template "disk.sh" .}}
 
-want_host={{sq .Short}}
+state=/var/lib/bootlane
+version={{sq .Host.Run.BundleName}}
+run={{sq .Host.Run.ID}}
+list=''{{if .NeedsAccount}} why_account=''{{end}}{{if .FromImage}} why_ssh=''{{end}}{{if .Scripts}} why_script=''{{end}}
 
-mkdir -p /var/lib/bootlane
-exec 9>/var/lib/bootlane/lock
-flock -n 9 || { echo "bootlane: another first boot runs"; exit 0; }
-
-# root_disk: the whole disk under the root file system.
-root_disk() {
-	dev=$(findmnt -n -o SOURCE /)
-	lsblk -n -r -s -o NAME,TYPE "$dev" | awk '$2 == "disk" { print $1 }' | sort -u
-}
-
-# clock: seconds between this machine's clock and the server's.
-clock() {
-	url=${base%%/run/*}/healthz
-	there=$(if command -v curl >/dev/null 2>&1; then
-		curl -fsSI -m 20 "$url"
-	else
-		once -S -O /dev/null "$url" 2>&1 # the headers, indented
-	fi | tr -d '\r' | sed -n 's/^ *[Dd]ate: //p')
-	[ -n "$there" ] || return 1 # date would take it for midnight
-	there=$(date -d "$there" +%s) || return 1
-	here=$(date +%s)
-	off=$((here - there))
-	echo "${off#-}"
-}
+{{template "steps.sh" .}}
 
 {{template "account.sh" .}}
 
-checks() {
-	bad=
+{{template "checks.sh" .}}
+
+if [ "${1:-}" = check ]; then
+	list=$(checks)
+	printf '%s\n' "$list" | awk -F '\t' '{ printf "%-11s %-8s %s%s\n", $1, $2, $4, $2 == "failed" ? " (expected: " $3 ")" : "" }'
+	[ -z "$(brief failed)" ]
+	exit
+fi
+
+mkdir -p "$state/steps"
+chmod 0700 "$state"
+exec 9>/var/lib/bootlane/lock
+flock -n 9 || { echo "bootlane: another first boot runs"; exit 0; }
+[ -e /var/lib/bootlane/done ] && exit 0
+if [ "$(cat "$state/failed" 2>/dev/null)" = "$run" ]; then
+	echo "bootlane: the run $run has failed, and is closed: provision this machine again"
+	exit 0
+fi
+
+# prepare: what can be brought about by itself, as often as it is needed.
+prepare() {
 {{- if .NeedsAccount}}
-	if ! why=$(account 2>&1); then bad="$bad account: $why."; fi
+	why_account=$(step account admitted account 2>&1) && why_account=''
 {{- end}}
 {{- if .FromImage}}
-	if ! why=$(host_keys 2>&1); then bad="$bad ssh: $why."; fi
+	why_ssh=$(step ssh ssh_serves host_keys 2>&1) && why_ssh=''
 {{- end}}
-	if ! why=$(identity); then bad="$bad identity:$why"; fi
-	have=$(cat /proc/sys/kernel/hostname)
-	[ "$have" = "$want_host" ] || bad="$bad hostname: expected $want_host, it is $have."
-	disk=$(root_disk)
-	if [ "$(echo "$disk" | wc -w)" != 1 ] || ! matches "$disk" || ! size_fits "$disk"; then
-		bad="$bad disk: the root file system is on ${disk:-nothing}, not on $want_disk."
-	fi
-	id=$(cat /etc/machine-id 2>/dev/null)
-	if [ "${#id}" != 32 ] || [ -n "$(printf '%s' "$id" | tr -d '0-9a-f')" ]; then
-		bad="$bad machine-id: ${id:-missing}."
-	fi
-	if ! off=$(clock); then
-		bad="$bad time: the server's clock cannot be read."
-	elif [ "$off" -gt 5 ] && [ "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)" != yes ]; then
-		bad="$bad time: the clock is $off s off, and not synchronised."
-	fi
-	[ -z "$bad" ] || { echo "$bad"; return 1; }
-	echo "identity $uuid, hostname $have, disk $disk, machine-id $id, clock $off s off{{if .NeedsAccount}}, user {{.Site.User}}{{end}}"
+{{- if .Site.Modules}}
+	step modules modules_loaded load_modules
+{{- end}}
+{{- if .Site.Sysctls}}
+	step sysctls sysctls_hold set_sysctls
+{{- end}}
+{{- if .NoSwap}}
+	step swap swap_is swap_off
+{{- end}}
+	:
 }
 
-[ -e /var/lib/bootlane/done ] && exit 0
-time_servers
+# await FUNCTION: has it make the list, until nothing in it has failed; for two minutes.
+await() {
+	n=0
+	while :; do
+		list=$("$1")
+		bad=$(brief failed)
+		[ -n "$bad" ] || return 0
+		n=$((n + 1))
+		echo "bootlane: not ready: $bad"
+		[ "$n" -ge 12 ] && return 1
+		sleep 10
+	done
+}
+
+# settle: keeps the list, and has the last report carry it.
+settle() {
+	printf '%s\n' "$list" | keep "$state/checks" 0600
+	checks=$(printf '%s\n' "$list" | sed 's/%/%25/g; s/+/%2B/g; s/&/%26/g; s/;/%3B/g; s/ /+/g; s/\t/%09/g' | awk '{ printf "%s%%0A", $0 }')
+}
+
+# give_up: the run fails, and nothing comes after it.
+give_up() {
+	settle
+	report ready 1 failed "first boot: $(brief failed)" || exit 1
+	echo "$run" | keep "$state/failed" 0600
+	exit 0
+}
+
+unproven() {
+	of_machine
+	for name in account ssh modules sysctls cgroup swap runtime endpoint scripts; do skip "$name" 'the machine is not proven'; done
+}
+
+prepared() {
+	prepare >&2 # into the journal, not into the list
+	checks
+}
+
 os=$(sed -n 's/^PRETTY_NAME="*\([^"]*\)"*$/\1/p' /etc/os-release)
 report first-boot 1 ok "${os:-an unknown system}, kernel $(uname -r)" || exit 1
-n=0
-until result=$(checks); do
-	n=$((n + 1))
-	echo "bootlane: not ready:$result"
-	if [ "$n" -ge 12 ]; then
-		report ready 1 failed "first boot:$result"
-		exit 0
-	fi
-	sleep 10
-done
+step time-servers true time_servers
+await unproven || give_up
 {{- if .Scripts}}
-
-# script NAME BASE64: runs a script of the bundle, until it has succeeded once.
-script() {
-	file=/var/lib/bootlane/scripts/$1
-	[ -e "$file.done" ] && return 0
-	mkdir -p /var/lib/bootlane/scripts
-	printf '%s' "$2" | base64 -d > "$file" && chmod 700 "$file" || return 1
-	echo "bootlane: first-boot script $1"
-	"$file" < /dev/null 9>&- && : > "$file.done"
-}
-{{- range .Scripts}}
-script {{sq .Name}} {{sq .Encoded}} || { report ready 1 failed "first boot: the bundle's script {{.Name}} failed, exit code $?"; exit 0; }
+prepare
+run_scripts || { list=$(checks); give_up; }
 {{- end}}
-{{- end}}
+await prepared || give_up
+result=$(brief ok)
+settle
 # GRUB reads the disk without its journal: after a power cut from here on, it must
 # find what this boot changed, a grown file system first of all.
 sync
