@@ -150,15 +150,15 @@ func (s *installed) read(name string) string {
 }
 
 // boot runs first boot and returns its exit status and its reports. It looks
-// twice before it gives up; only patient looks as often as it really does.
+// twice before it gives up, and tries to join three times; only patient does both as often as it really is.
 func (s *installed) boot(in Input) (int, []url.Values) {
 	s.t.Helper()
-	patience := "-ge 2"
+	patience, tries := "-ge 2", "-ge 3"
 	if s.patient {
-		patience = "-ge 12"
+		patience, tries = "-ge 12", "-ge 20"
 	}
 	moved := strings.NewReplacer("/dev/null", "/dev/null", "/sys/", s.root+"/sys/", "/proc/", s.root+"/proc/", "/dev/disk/", s.root+"/dev/disk/", `"/dev/$1"`, `"`+s.root+`/dev/$1"`,
-		"/etc/", s.root+"/etc/", "rundir=/run/", "rundir="+s.root+"/run/", "/usr/sbin/", s.root+"/usr/sbin/", "/var/", s.root+"/var/", "-ge 12", patience).Replace(document(s.t, in, "firstboot.sh"))
+		"/etc/", s.root+"/etc/", "rundir=/run/", "rundir="+s.root+"/run/", "/usr/sbin/", s.root+"/usr/sbin/", "/var/", s.root+"/var/", "-ge 12", patience, "-ge 20", tries).Replace(document(s.t, in, "firstboot.sh"))
 	s.write("firstboot", moved)
 	cmd := exec.Command("dash", filepath.Join(s.root, "firstboot"))
 	path := s.path
@@ -167,7 +167,7 @@ func (s *installed) boot(in Input) (int, []url.Values) {
 	}
 	cmd.Env = []string{"PATH=" + filepath.Join(s.root, "bin") + ":" + path, "LC_ALL=C"}
 	out, err := cmd.CombinedOutput()
-	if cmd.ProcessState == nil || strings.Contains(string(out), "not found") || strings.Contains(string(out), "rror:") {
+	if cmd.ProcessState == nil || strings.Contains(string(out), "not found") || strings.Contains(strings.ReplaceAll(string(out), "wget: server returned error:", ""), "rror:") {
 		s.t.Fatalf("%v\n%s", err, out)
 	}
 	var reports []url.Values
@@ -382,6 +382,10 @@ func (s *installed) serve(ahead time.Duration, date bool) string {
 		w.Header()["Date"] = nil
 		if date {
 			w.Header().Set("Date", time.Now().Add(-ahead).UTC().Format(http.TimeFormat))
+		}
+		if r.URL.Path == "/run/cap/join.sh" {
+			s.giveJoin(w, r)
+			return
 		}
 		if r.URL.Path != "/run/cap/report" {
 			return
