@@ -126,6 +126,15 @@ func TestFirstBootJoinsOnce(t *testing.T) {
 	}
 }
 
+// TestFirstBootJoinUnheard: a failure that the server does not hear is told again.
+func TestFirstBootJoinUnheard(t *testing.T) {
+	s, in := joining(t, "echo no; exit 1\n")
+	s.write("state/deaf", "stage=joined")
+	if status, _ := s.boot(in); status == 0 {
+		t.Error("it is taken for told")
+	}
+}
+
 // TestFirstBootWithoutACluster: nothing of all that.
 func TestFirstBootWithoutACluster(t *testing.T) {
 	if text := document(t, full(lane.SeedImage), "firstboot.sh"); strings.Contains(text, "join") {

@@ -42,7 +42,7 @@ until [ -e /var/lib/bootlane/joined ]; do
 	n=$((n + 1))
 	echo "bootlane: not in the cluster: $said"
 	if [ "$n" -ge 20 ]; then
-		report joined 1 failed "join of the cluster {{.Host.Run.Cluster}}: $said"
+		report joined 1 failed "join of the cluster {{.Host.Run.Cluster}}: $said" || exit 1 # and once more, until it is heard
 		exit 0
 	fi
 	sleep 30
