@@ -134,7 +134,7 @@ func (c *Control) unknownCluster(h lane.Host) string {
 
 // Join answers the first boot of a machine that has proven itself: the script with which it
 // enters its cluster, with a credential for this run alone. Asked again, it is the same one
-// while that is good; two never live at the same time. What is issued is on record before it
+// while that is good, and has had no certificate; two never live at the same time. What is issued is on record before it
 // is made, and before it leaves.
 func (c *Control) Join(ctx context.Context, p lane.RunPath, f lane.Facts) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinLimit)
@@ -182,7 +182,7 @@ func (c *Control) joinScript(ctx context.Context, h lane.Host, p *pendingJoin) (
 	if err != nil {
 		return nil, &lane.Error{Code: lane.Unavailable, Message: "the run was granted for a cluster that is not there any more", Err: err}
 	}
-	good := h.Join.Live() && h.Join.Run == h.Run.ID && p.token.ID == h.Join.Token && c.Now().Add(joinMargin).Before(p.token.Expires)
+	good := h.Join.Live() && h.Join.Run == h.Run.ID && p.token.ID == h.Join.Token && h.Join.Spent == "" && c.Now().Add(joinMargin).Before(p.token.Expires)
 	if good {
 		return cl.Script(h.NodeName(), p.token)
 	}
@@ -423,21 +423,25 @@ func (c *Control) sign(ctx context.Context, cl Cluster, hosts []lane.Host) {
 		if i < 0 {
 			continue // of somebody else's token
 		}
-		h, err := c.Store.Host(ctx, hosts[i].ID)
-		if err != nil {
-			return
-		}
-		if why := lane.RefuseNode(h, r, c.Now()); why != "" {
-			if c.joins.tell(r) {
-				c.Store.Record(h.InCluster(lane.KindAlarm, r.Name, "the certificate request "+r.Name+" is not approved: "+why, c.Now()))
+		why := ""
+		h, err := c.change(ctx, hosts[i].ID, func(h lane.Host) (lane.Host, lane.Event, error) {
+			if why = lane.RefuseNode(h, r, c.Now()); why != "" {
+				return h, lane.Event{}, nil
 			}
-			continue
+			next, e, news := lane.Spend(h, r, c.Now())
+			if !news {
+				return h, lane.Event{}, nil
+			}
+			return next, e, nil
+		})
+		switch {
+		case err != nil:
+			return // the store's: the next round tries again
+		case why == "":
+			c.triedFor(h, cl.Approve(ctx, r, "for the host "+string(h.ID)+", run "+string(h.Run.ID)))
+		case c.joins.tell(r):
+			c.Store.Record(h.InCluster(lane.KindAlarm, r.Name, "the certificate request "+r.Name+" is not approved: "+why, c.Now()))
 		}
-		err = c.Store.Witness(ctx, h.InCluster(lane.KindCluster, r.Name, "the certificate request "+r.Name+" of "+r.CommonName+" is approved", c.Now()))
-		if err == nil {
-			err = cl.Approve(ctx, r, "for the host "+string(h.ID)+", run "+string(h.Run.ID))
-		}
-		c.triedFor(h, err)
 	}
 }
 

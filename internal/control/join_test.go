@@ -132,6 +132,12 @@ func TestJoin(t *testing.T) {
 	if e := r.last("node1", lane.KindIssued); e.Name != id || !e.Expires.Equal(r.clock().Add(15*time.Minute)) {
 		t.Errorf("%+v", e)
 	}
+	r.pass(14 * time.Minute) // too little is left of it
+	late, _ := r.joined(h)
+	if late == id || !slices.Equal(s.Secrets(), []string{late}) {
+		t.Errorf("%s after %s; in the cluster %v", late, id, s.Secrets())
+	}
+	id = late
 	s.Request("csr-other", id, csr(t, "victim"))
 	s.Request("csr-foreign", "zzzzzz", csr(t, "node1"))
 	s.Request("csr-mine", id, csr(t, "node1"))
@@ -143,8 +149,12 @@ func TestJoin(t *testing.T) {
 	if got := r.said(lane.KindAlarm); len(got) != 1 || !strings.Contains(got[0], "csr-other is not approved") {
 		t.Errorf("%q", got)
 	}
-	r.pass(14 * time.Minute) // too little is left of it
-	fresh, _ := r.joined(h)
+	s.Request("csr-thief", id, csr(t, "node1")) // for the same name, with a key of its own
+	r.tend()
+	if got := r.said(lane.KindAlarm); approved(s, "csr-thief") || len(got) != 2 || !strings.Contains(got[1], "had its one certificate") {
+		t.Errorf("a second certificate: %v, %q", approved(s, "csr-thief"), got)
+	}
+	fresh, _ := r.joined(h) // the machine starts over
 	if fresh == id || !slices.Equal(s.Secrets(), []string{fresh}) {
 		t.Errorf("%s after %s; in the cluster %v", fresh, id, s.Secrets())
 	}
@@ -165,7 +175,7 @@ func TestJoin(t *testing.T) {
 	if labels["node-restriction.kubernetes.io/inventory-uuid"] != string(uuid1) || labels["node-restriction.kubernetes.io/rack"] != "R7" || labels["example.org/pool"] != "gpu" || labels["node-restriction.kubernetes.io/asset"] != nil {
 		t.Errorf("%v", labels)
 	}
-	if ended := r.said(lane.KindEnded); len(ended) != 2 || !strings.Contains(ended[1], "its run ended: joined; its Secret is deleted") {
+	if ended := r.said(lane.KindEnded); len(ended) != 3 || !strings.Contains(ended[2], "its run ended: joined; its Secret is deleted") {
 		t.Errorf("%q", ended)
 	}
 	if j := r.host("node1").Join; j.Pending() {
@@ -371,6 +381,29 @@ func TestAnotherNode(t *testing.T) {
 	}
 	if v, err := r.Why(t.Context(), "node1"); err != nil || v.Rule != "node-alarm" || !strings.Contains(v.Because, "another machine") {
 		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// TestApprovalIsTriedAgain: the one request is on record before it is approved, and stays the one.
+func TestApprovalIsTriedAgain(t *testing.T) {
+	r, s := joinRig(t)
+	id, _ := r.joined(r.ready())
+	s.Request("csr-mine", id, csr(t, "node1"))
+	s.Deny(func(method, _ string) (int, string) {
+		if method == http.MethodPut {
+			return http.StatusInternalServerError, "etcd is gone"
+		}
+		return 0, ""
+	})
+	r.tend()
+	s.Deny(nil)
+	if approved(s, "csr-mine") {
+		t.Fatal("it is approved already")
+	}
+	r.pass(11 * time.Second)
+	r.tend()
+	if !approved(s, "csr-mine") || len(r.said(lane.KindAlarm)) > 0 {
+		t.Errorf("%q", r.said(lane.KindAlarm))
 	}
 }
 

@@ -161,6 +161,36 @@ func TestOtherArchitecture(t *testing.T) {
 	}
 }
 
+// TestCluster: what is left to do in a cluster, and how a run stands still or ends there.
+func TestCluster(t *testing.T) {
+	host := func(state lane.State, stage lane.Stage, outcome string, j lane.Join) lane.Host {
+		j.Run, j.Cluster, j.Node, j.Token = "r-1", "prod", "n1", "abcdef"
+		return lane.Host{ID: "n1", State: state, Run: lane.Run{ID: "r-1", Open: outcome == "", Outcome: outcome, Cluster: "prod", Stage: stage, StageAt: at(1), Deadline: at(59)}, Join: &j}
+	}
+	told := func(kind lane.Kind, message string) lane.Event {
+		return event(kind, func(e *lane.Event) { e.Message = message })
+	}
+	for name, c := range map[string]struct {
+		host                lane.Host
+		events              []lane.Event
+		rule, because, next string
+	}{
+		"waits":       {host(lane.StateProvisioning, lane.StageReady, "", lane.Join{Issued: at(1)}), []lane.Event{told(lane.KindStage, "ready"), told(lane.KindCluster, "not done yet: unreachable")}, "waiting-after-ready", "it is not in its cluster yet: not done yet: unreachable", "cluster check prod"},
+		"failed":      {host(lane.StateFailed, lane.StageReady, "failed", lane.Join{Ended: at(2)}), []lane.Event{told(lane.KindFailed, "no kubeadm")}, "reported-failure", "no kubeadm", "cluster check prod"},
+		"expired":     {host(lane.StateFailed, lane.StageReady, "expired", lane.Join{Ended: at(2)}), []lane.Event{told(lane.KindAlarm, "csr-1 is not approved"), told(lane.KindExpired, "late")}, "run-expired", "csr-1 is not approved", "cluster check prod"},
+		"done":        {host(lane.StateInstalled, lane.StageJoined, "joined", lane.Join{Joined: at(2), Ended: at(2), Marked: at(2)}), []lane.Event{told(lane.KindInstalled, "in")}, "installed", "the node n1 of the cluster prod", "nothing"},
+		"lives":       {host(lane.StateInstalled, lane.StageJoined, "joined", lane.Join{Joined: at(2), Expires: at(40)}), []lane.Event{told(lane.KindInstalled, "in")}, "credential-lives", "opens the cluster until 2026-05-04 03:40:00Z", "cluster check prod"},
+		"no labels":   {host(lane.StateInstalled, lane.StageJoined, "joined", lane.Join{Joined: at(2), Ended: at(2)}), []lane.Event{told(lane.KindInstalled, "in")}, "node-not-labelled", "not labelled yet", "cluster check prod"},
+		"an alarm":    {host(lane.StateInstalled, lane.StageJoined, "joined", lane.Join{Joined: at(2), Ended: at(2), Marked: at(2)}), []lane.Event{told(lane.KindInstalled, "in"), told(lane.KindAlarm, "it is another machine")}, "node-alarm", "but it is another machine", "look at the Node"},
+		"just joined": {host(lane.StateInstalled, lane.StageJoined, "joined", lane.Join{Joined: at(10)}), []lane.Event{told(lane.KindInstalled, "in")}, "installed", "the node n1", "nothing"},
+	} {
+		v := diagnose.Host(c.host, lane.BundleStatus{Bundle: lane.Bundle{Digest: "sha256:1"}}, c.events, at(10))
+		if v.Rule != c.rule || !strings.Contains(v.Because, c.because) || !strings.Contains(v.Next, c.next) || v.Evidence == nil {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+}
+
 // TestEveryStageHasACheck: wherever a run stands still, somebody is told where to look.
 func TestEveryStageHasACheck(t *testing.T) {
 	seen := map[string]lane.Stage{}

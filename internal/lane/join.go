@@ -36,6 +36,7 @@ type Join struct {
 	Token   string    `json:"token"` // public id of the bootstrap token
 	Issued  time.Time `json:"issued"`
 	Expires time.Time `json:"expires"`
+	Spent   string    `json:"spent,omitempty"` // UID of the one request for a certificate that was approved for it
 	Ended   time.Time `json:"ended,omitzero"`  // when it was made sure that it opens nothing any more
 	Joined  time.Time `json:"joined,omitzero"` // when the machine reported so
 	Marked  time.Time `json:"marked,omitzero"` // when its Node was labelled, or that was given up
@@ -129,6 +130,8 @@ func RefuseNode(h Host, r NodeRequest, now time.Time) string {
 		return "no credential of " + string(h.ID) + " asks"
 	case CredentialOver(h, now) != "":
 		return "the credential is over: " + CredentialOver(h, now)
+	case h.Join.Spent != "" && h.Join.Spent != r.UID:
+		return "the credential has had its one certificate: somebody else has it, or the machine started over without asking for another"
 	case r.Signer != CSRSigner:
 		return fmt.Sprintf("it is for the signer %s, not for %s", r.Signer, CSRSigner)
 	case r.Broken != "":
@@ -196,6 +199,19 @@ func Issue(h Host, t Token, now time.Time) (Host, Event, error) {
 	e := h.event(KindIssued, "server", now, "join credential %s for the node %s of the cluster %s, until %s", t.ID, h.Join.Node, h.Join.Cluster, stamp(t.Expires))
 	e.Name, e.Expires = t.ID, t.Expires
 	return h, e, nil
+}
+
+// Spend notes that a request is about to be approved: a credential is good for one certificate.
+// It reports false when that is on record already.
+func Spend(h Host, r NodeRequest, now time.Time) (Host, Event, bool) {
+	if !h.Join.Live() || h.Join.Spent != "" {
+		return h, Event{}, false
+	}
+	h.Join = h.Join.clone()
+	h.Join.Spent = r.UID
+	e := h.event(KindCluster, "server", now, "the certificate request %s of %s is approved", r.Name, r.CommonName)
+	e.Name = r.Name
+	return h, e, true
 }
 
 // EndCredential notes that a host's credential opens nothing any more. It reports false when

@@ -43,6 +43,8 @@ func TestRefuseNode(t *testing.T) {
 		{"another token", func(_ *Host, r *NodeRequest) { r.Username = "system:bootstrap:zzzzzz" }, "no credential"},
 		{"no token", func(_ *Host, r *NodeRequest) { r.Username = "abcdef" }, "no credential"},
 		{"an earlier run's", func(h *Host, _ *NodeRequest) { h.Run.ID = "r-2" }, "its run is over"},
+		{"spent on it", func(h *Host, r *NodeRequest) { h.Join.Spent, r.UID = "u", "u" }, ""},
+		{"spent on another", func(h *Host, r *NodeRequest) { h.Join.Spent, r.UID = "u", "v" }, "its one certificate"},
 		{"ended", func(h *Host, _ *NodeRequest) { h.Join.Ended = armedAt }, "no credential"},
 		{"none issued", func(h *Host, r *NodeRequest) { h.Join, r.Username = nil, "system:bootstrap:" }, "no credential"},
 		{"expired", func(h *Host, _ *NodeRequest) { h.Join.Expires = armedAt }, "expired"},
@@ -112,6 +114,13 @@ func TestCredential(t *testing.T) {
 	}
 	if text := jsonOf(t, h) + jsonOf(t, e); strings.Contains(text, token.Secret) {
 		t.Errorf("the secret is on record: %s", text)
+	}
+	h, e, news = Spend(h, NodeRequest{Name: "csr-1", UID: "u", CommonName: "system:node:node-a"}, now)
+	if !news || e.Kind != KindCluster || h.Join.Spent != "u" {
+		t.Errorf("%v %+v", news, e)
+	}
+	if again, _, news := Spend(h, NodeRequest{UID: "v"}, now); news || again.Join.Spent != "u" {
+		t.Error("it is spent twice")
 	}
 	if _, _, news := Mark(h, false, "x", now); news {
 		t.Error("a Node is labelled before its machine joined")

@@ -182,8 +182,8 @@ func (s *installed) read(name string) string {
 	return string(b)
 }
 
-// place puts the script of first boot where it runs. It looks twice before it gives up; only
-// patient looks as often as it really does.
+// place puts the script of first boot where it runs. It looks twice before it gives up, and
+// tries to join three times; only patient does both as often as it really is.
 func (s *installed) place(in Input) {
 	s.t.Helper()
 	var prelude strings.Builder
@@ -198,12 +198,12 @@ func (s *installed) place(in Input) {
 			}
 		}
 	}
-	patience := "-ge 2"
+	patience, tries := "-ge 2", "-ge 3"
 	if s.patient {
-		patience = "-ge 12"
+		patience, tries = "-ge 12", "-ge 20"
 	}
 	s.write("firstboot", prelude.String()+strings.NewReplacer("/dev/null", "/dev/null", "/lib/modules/", s.root+"/lib/modules/", "/usr/lib/", s.root+"/usr/lib/", "/sys/", s.root+"/sys/", "/proc/", s.root+"/proc/", "/dev/disk/", s.root+"/dev/disk/", `"/dev/$1"`, `"`+s.root+`/dev/$1"`,
-		"/etc/", s.root+"/etc/", "rundir=/run/", "rundir="+s.root+"/run/", "/usr/sbin/", s.root+"/usr/sbin/", "/var/", s.root+"/var/", "-ge 12", patience).Replace(document(s.t, in, "firstboot.sh")))
+		"/etc/", s.root+"/etc/", "rundir=/run/", "rundir="+s.root+"/run/", "/usr/sbin/", s.root+"/usr/sbin/", "/var/", s.root+"/var/", "-ge 12", patience, "-ge 20", tries).Replace(document(s.t, in, "firstboot.sh")))
 }
 
 // command is first boot as it was placed, with a shell: dash, or one like busybox sh.
@@ -228,7 +228,7 @@ func (s *installed) boot(in Input) (int, []url.Values) {
 	s.place(in)
 	cmd := s.command()
 	out, err := cmd.CombinedOutput()
-	if cmd.ProcessState == nil || strings.Contains(string(out), "not found\n") || strings.Contains(string(out), "rror:") {
+	if cmd.ProcessState == nil || strings.Contains(string(out), "not found\n") || strings.Contains(strings.ReplaceAll(string(out), "wget: server returned error:", ""), "rror:") {
 		s.t.Fatalf("%v\n%s", err, out)
 	}
 	return cmd.ProcessState.ExitCode(), s.reports(in)
@@ -584,6 +584,10 @@ func (s *installed) serve(ahead time.Duration, date bool) string {
 		w.Header()["Date"] = nil
 		if date {
 			w.Header().Set("Date", time.Now().Add(-ahead).UTC().Format(http.TimeFormat))
+		}
+		if r.URL.Path == "/run/cap/join.sh" {
+			s.giveJoin(w, r)
+			return
 		}
 		if r.URL.Path != "/run/cap/report" {
 			return

@@ -14,9 +14,12 @@ enter() {
 			echo "the server gives no join script: $(cat "$rundir/status" "$rundir/log" "$rundir/join.sh" 2>/dev/null | tail -c 300 | tr '\n' ' ')"
 			return 1
 		fi
-	elif ! (umask 077 && once -O "$rundir/join.sh" "$url" 2>"$rundir/log"); then
-		echo "the server gives no join script: $(tail -c 300 "$rundir/log" | tr '\n' ' ')"
-		return 1
+	else
+		# wget keeps what a refusal says to itself: the server has it in its events.
+		(umask 077 && once -O "$rundir/join.sh" "$url" 2>"$rundir/log") || {
+			echo "the server gives no join script: wget ends with $? $(tail -c 300 "$rundir/log" | tr '\n' ' ')"
+			return 1
+		}
 	fi
 	if sh "$rundir/join.sh" >"$rundir/log" 2>&1 </dev/null 9>&-; then
 		tail -n 1 "$rundir/log"
@@ -39,7 +42,8 @@ until [ -e /var/lib/bootlane/joined ]; do
 	n=$((n + 1))
 	echo "bootlane: not in the cluster: $said"
 	if [ "$n" -ge 20 ]; then
-		report joined 1 failed "join of the cluster {{.Host.Run.Cluster}}: $said"
+		report joined 1 failed "join of the cluster {{.Host.Run.Cluster}}: $said" || exit 1 # and once more, until it is heard
+		echo "$run" | keep "$state/failed" 0600
 		exit 0
 	fi
 	sleep 30
