@@ -31,6 +31,7 @@ type Machine struct {
 	Boot     Way // how it boots by network
 	Board    Board
 	Loader   string // that its record asks for; empty: the first
+	Install  lane.InstallOptions
 	Typed    string // at its console, from the switch on
 
 	lab    *Lab

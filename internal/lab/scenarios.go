@@ -50,6 +50,7 @@ func Scenarios() []Scenario {
 		{"r", "behind a router and a relay agent, UEFI: as far as the agent's first report", relayed, relayedDHCP, true, []string{"dhcrelay"}},
 		{"p", "SYSLINUX in place of iPXE, UEFI: as far as the agent's first report", syslinux, ownDHCP + efi64Loaders, true, []string{efi64Loader, efi64Rest}},
 		{"q", "U-Boot on arm64: configuration, kernel and initrd by TFTP, as far as the identity gate of the Debian installer", uboot, "", true, []string{"qemu-system-aarch64", ubootCode, armLoader}},
+		{"z", "first boot of nodes for Kubernetes, UEFI: a sound one is ready; a wrong name, a wrong clock, a missing module and a stopped containerd are each named", readiness, "", true, nil},
 		{"d", "an unknown machine: held, and told why", unknown, "", false, nil},
 	}
 }
@@ -69,6 +70,7 @@ site:
 policy:
   held: {wait: 5s}
   bootRetry: 10s
+  stageLimits: {kernel: 4m}
 log: debug
 `
 
