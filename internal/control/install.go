@@ -22,7 +22,25 @@ func (c *Control) installed(h lane.Host) (seed.Site, []lane.Origin) {
 		levels = append(levels, seed.Layer{From: "role " + h.Role, Path: "roles." + h.Role, InstallOptions: r})
 	}
 	levels = append(levels, seed.Layer{From: "host", Path: "install", InstallOptions: h.Install})
+	levels = append([]seed.Layer{c.ofCluster(levels)}, levels...)
 	return seed.Merge(append([]seed.Layer{seed.Defaults(domain), seed.Purpose(levels...)}, levels...)...)
+}
+
+// ofCluster returns the level of the cluster that others name: a machine that is to join one is
+// meant for Kubernetes. k0s and k3s bring the container runtime with them.
+func (c *Control) ofCluster(levels []seed.Layer) seed.Layer {
+	var all lane.InstallOptions
+	for _, l := range levels {
+		all = l.Over(all)
+	}
+	if all.Cluster == nil || *all.Cluster == "" {
+		return seed.Layer{}
+	}
+	out := seed.Layer{From: "cluster " + *all.Cluster, Path: "clusters." + *all.Cluster, InstallOptions: lane.InstallOptions{Purpose: new(lane.PurposeKubernetes)}}
+	if cl, err := c.cluster(*all.Cluster); err == nil && cl.Status().Distribution != lane.DistributionKubeadm {
+		out.Runtime = new("")
+	}
+	return out
 }
 
 // unknownRole says why a host's role cannot be meant, or nothing. Where the configuration

@@ -139,11 +139,18 @@ func (c *Control) unknownCluster(h lane.Host) string {
 func (c *Control) Join(ctx context.Context, p lane.RunPath, f lane.Facts) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
-	h, err := c.Store.ByCapability(ctx, p.Capability)
+	f.Speaker, f.Name = lane.SpeakerFirstBoot, string(lane.AssetJoin)
+	h, err := c.opened(ctx, p.Capability, f)
 	if err != nil {
 		return nil, err
 	}
-	f.Speaker, f.Name, f.Run = lane.SpeakerFirstBoot, string(lane.AssetJoin), h.Run.ID
+	f.Run = h.Run.ID
+	switch stray, err := c.stray(ctx, h, f); {
+	case err != nil:
+		return nil, err
+	case stray.Reason != "":
+		return nil, c.alarm(h, stray, f, "its way into its cluster was asked for")
+	}
 	pending := c.joins.of(h.ID)
 	pending.issuing.Lock()
 	defer pending.issuing.Unlock()

@@ -488,3 +488,37 @@ func TestClusterNames(t *testing.T) {
 		t.Error("what is rendered does not join")
 	}
 }
+
+// TestPurposeOfClusters: who joins a cluster is meant for Kubernetes, unless somebody says otherwise; and only a cluster
+// of kubeadm needs the machine's own container runtime.
+func TestPurposeOfClusters(t *testing.T) {
+	r, s := joinRig(t)
+	of := func(field string) lane.Origin {
+		t.Helper()
+		list, err := r.Explain(t.Context(), "node1")
+		r.must(err)
+		i := slices.IndexFunc(list, func(o lane.Origin) bool { return o.Field == field })
+		if i < 0 {
+			t.Fatalf("no %s in %v", field, list)
+		}
+		return list[i]
+	}
+	if o := of("purpose"); o.From != "cluster prod" || !slices.Equal(o.Values, []string{lane.PurposeKubernetes}) {
+		t.Errorf("purpose: %+v", o)
+	}
+	if o := of("runtime"); !slices.Equal(o.Values, []string{lane.RuntimeContainerd}) {
+		t.Errorf("kubeadm: %+v", o)
+	}
+	c, err := join.Open(join.Config{Name: "prod", Distribution: lane.DistributionK0s, Endpoint: s.Endpoint, Kubeconfig: s.Kubeconfig, TokenTTL: 15 * time.Minute, User: jointest.User})
+	r.must(err)
+	r.Clusters = map[string]control.Cluster{"prod": c}
+	if o := of("runtime"); o.From != "cluster prod" || len(o.Values) != 0 {
+		t.Errorf("k0s: %+v", o)
+	}
+	h := r.host("node1")
+	h.Install.Purpose = new("")
+	r.enrol(h)
+	if o := of("modules"); len(o.Values) != 0 {
+		t.Errorf("said otherwise: %+v", o)
+	}
+}

@@ -30,10 +30,12 @@ type Config struct {
 	Bootlane  string // path of the bootlane binary: it is the server, and runs the scenarios
 	Image     string // directory of an image bundle
 	Installer string // directory of a Debian installer bundle
-	Trust     string // the server's trust file; empty: bundles need no signature
-	Key       string // a private key in it, without passphrase: signs the bundles that scenarios make
-	Out       io.Writer
-	Now       func() time.Time
+	// Kubernetes is the directory of an image bundle with containerd; empty: what needs one fails.
+	Kubernetes string
+	Trust      string // the server's trust file; empty: bundles need no signature
+	Key        string // a private key in it, without passphrase: signs the bundles that scenarios make
+	Out        io.Writer
+	Now        func() time.Time
 }
 
 // Site is the network that a lab plays on, and the server's configuration for it.
@@ -233,7 +235,7 @@ func (m *Machine) spec(bundle string) api.HostSpec {
 	}
 	return api.HostSpec{ID: m.Name, Identity: lane.Identity{UUID: m.UUID, MACs: m.MACs, Serial: m.Serial, AssetTag: m.Asset, Rack: "lab", Unit: fmt.Sprint(m.number)},
 		Arch: string(m.hardware().arch), Role: "worker", Bundle: bundle, Disk: lane.DiskSelector{Serial: m.Disks[0].Serial, SizeGB: float64(m.Disks[0].Bytes) / 1e9},
-		Network: network, Boot: lane.BootOptions{Loader: m.Loader, VLAN: m.VLAN}}
+		Network: network, Boot: lane.BootOptions{Loader: m.Loader, VLAN: m.VLAN}, Install: m.Install}
 }
 
 // enrol puts records into the inventory.

@@ -32,6 +32,7 @@ type Machine struct {
 	Boot     Way // how it boots by network
 	Board    Board
 	Loader   string // that its record asks for; empty: the first
+	Install  lane.InstallOptions
 	Typed    string // at its console, from the switch on
 	VLAN     uint16 // that its firmware tags its frames with, and its switch port takes; 0: none
 

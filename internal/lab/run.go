@@ -38,7 +38,7 @@ func Play(ctx context.Context, cfg Config, keys []string, atOnce int) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			results[i] = inner(ctx, cfg, out, out, "lab", "--inner", key, "--out", cfg.Dir, "--image", cfg.Image, "--installer", cfg.Installer, "--trust", cfg.Trust, "--key", cfg.Key)
+			results[i] = inner(ctx, cfg, out, out, "lab", "--inner", key, "--out", cfg.Dir, "--image", cfg.Image, "--installer", cfg.Installer, "--kubernetes", cfg.Kubernetes, "--trust", cfg.Trust, "--key", cfg.Key)
 		})
 	}
 	wg.Wait()

@@ -49,8 +49,9 @@ func Scenarios() []Scenario {
 		{"i", "UEFI of 32 bits: an unknown machine is held, and SYSLINUX tells it why", ia32, ownDHCP + efi32Loaders, true, []string{ia32Code, efi32Loader, efi32Rest}},
 		{"r", "behind a router and a relay agent, UEFI: as far as the agent's first report", relayed, relayedDHCP, true, []string{"dhcrelay"}},
 		{"p", "SYSLINUX in place of iPXE, UEFI: as far as the agent's first report", syslinux, ownDHCP + efi64Loaders, true, []string{efi64Loader, efi64Rest}},
-		{"z", "a tagged boot VLAN, UEFI: firmware, SYSLINUX and the agent tag, as far as the agent's first report", tagging, ownDHCP + efi64Loaders, true, []string{efi64Loader, efi64Rest}},
+		{"j", "a tagged boot VLAN, UEFI: firmware, SYSLINUX and the agent tag, as far as the agent's first report", tagging, ownDHCP + efi64Loaders, true, []string{efi64Loader, efi64Rest}},
 		{"q", "U-Boot on arm64: configuration, kernel and initrd by TFTP, as far as the identity gate of the Debian installer", uboot, "", true, []string{"qemu-system-aarch64", ubootCode, armLoader}},
+		{"z", "first boot of nodes for Kubernetes, UEFI: a sound one is ready; a wrong name, a wrong clock, a missing module and a stopped containerd are each named", readiness, "", true, nil},
 		{"d", "an unknown machine: held, and told why", unknown, "", false, nil},
 	}
 }
@@ -71,6 +72,7 @@ policy:
   askMirrors: false # the lab has none
   held: {wait: 5s}
   bootRetry: 10s
+  stageLimits: {kernel: 4m}
 log: debug
 `
 

@@ -20,7 +20,7 @@ import (
 // tagging boots a machine whose switch port is a trunk: whoever leaves out the tag, on the
 // way from firmware to agent, is not heard.
 func tagging(ctx context.Context, l *Lab) error {
-	m := l.machine("node-z", lane.UEFI, Disk{Serial: "SYSTEM-Z", Bytes: 2 * gigabyte})
+	m := l.machine("node-j", lane.UEFI, Disk{Serial: "SYSTEM-J", Bytes: 2 * gigabyte})
 	m.Loader, m.VLAN = filepath.Base(efi64Loader), bootVLAN
 	if err := l.ready(ctx, l.cfg.Image, m); err != nil {
 		return err
