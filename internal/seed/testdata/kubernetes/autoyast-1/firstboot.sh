@@ -7,7 +7,7 @@
 #	firstboot		does that; its unit runs it at every boot until it is done
 #	firstboot check		prints what the checks say now, and changes nothing
 base='http://10.0.0.1:8080/run/abcdefghijklmnopqrstuvwxyz234567'
-checks='' # that the report carries, as the value of a form
+checks='' # that the report ready carries, as the value of a form
 want_macs='52:54:00:00:00:a1 52:54:00:00:00:a2'
 
 uuid=$(sed 'y/ABCDEF/abcdef/' /sys/class/dmi/id/product_uuid 2>/dev/null)
@@ -34,7 +34,8 @@ once() {
 
 # post STAGE SEQ STATUS MESSAGE: one try.
 post() {
-	body="stage=$1&seq=$2&status=$3&message=$(form "$4")&uuid=$uuid&mac=$mac&serial=$(form "$serial")${checks:+&checks=$checks}"
+	body="stage=$1&seq=$2&status=$3&message=$(form "$4")&uuid=$uuid&mac=$mac&serial=$(form "$serial")"
+	[ "$1" != ready ] || body="$body&checks=$checks"
 	if command -v curl >/dev/null 2>&1; then
 		curl -fsS -m 20 -o /dev/null -d "$body" "$base/report"
 	else

@@ -2,7 +2,7 @@
 # Bootlane gate for node-a, run r-abc123: identity, then exactly one disk, which must be
 # the one that the profile names: Agama resolves it a second time, by its own means.
 base='http://10.0.0.1:8080/run/abcdefghijklmnopqrstuvwxyz234567'
-checks='' # that the report carries, as the value of a form
+checks='' # that the report ready carries, as the value of a form
 want_macs='52:54:00:00:00:a1 52:54:00:00:00:a2'
 
 uuid=$(sed 'y/ABCDEF/abcdef/' /sys/class/dmi/id/product_uuid 2>/dev/null)
@@ -29,7 +29,8 @@ once() {
 
 # post STAGE SEQ STATUS MESSAGE: one try.
 post() {
-	body="stage=$1&seq=$2&status=$3&message=$(form "$4")&uuid=$uuid&mac=$mac&serial=$(form "$serial")${checks:+&checks=$checks}"
+	body="stage=$1&seq=$2&status=$3&message=$(form "$4")&uuid=$uuid&mac=$mac&serial=$(form "$serial")"
+	[ "$1" != ready ] || body="$body&checks=$checks"
 	if command -v curl >/dev/null 2>&1; then
 		curl -fsS -m 20 -o /dev/null -d "$body" "$base/report"
 	else
