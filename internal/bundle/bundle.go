@@ -47,6 +47,7 @@ type Manifest struct {
 	Loaders            map[string]Loader                `yaml:"loaders,omitempty"` // by platform
 	MinimumSBAT        map[string]int                   `yaml:"minimumSBAT,omitempty"`
 	FirstBoot          []string                         `yaml:"firstBoot,omitempty"` // scripts
+	Sections           map[string]string                `yaml:"sections,omitempty"`  // templates, by their place in the seed's documents
 	Expires            string                           `yaml:"expires,omitempty"`   // YYYY-MM-DD, or RFC 3339
 	Sources            []lane.Source                    `yaml:"sources,omitempty"`
 	// Files names further files, and may hold the sha256:… that any file must have.
@@ -124,7 +125,7 @@ func parseManifest(path string, data []byte) (lane.Bundle, error) {
 // that something names is among its files, without a digest where bundle.yaml has none.
 func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
 	b = lane.Bundle{Name: m.Name, Version: m.Version, OS: m.OS, Release: m.Release, Seed: m.Seed, BundleVariant: m.BundleVariant, Architectures: m.Architectures, Packages: m.Packages,
-		MinimumSBAT: m.MinimumSBAT, FirstBoot: m.FirstBoot, Sources: m.Sources, Files: map[string]lane.BundleFile{}}
+		MinimumSBAT: m.MinimumSBAT, FirstBoot: m.FirstBoot, Sections: m.Sections, Sources: m.Sources, Files: map[string]lane.BundleFile{}}
 	var err error
 	if b.Arch, err = lane.ParseArch(m.Arch); err != nil {
 		b.Arch = lane.Arch(m.Arch)
@@ -138,7 +139,7 @@ func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
 			bad = append(bad, lane.Problem{Field: "expires", Message: fmt.Sprintf("%q is not a date such as 2027-05-31", m.Expires)})
 		}
 	}
-	names := slices.Clone(m.FirstBoot)
+	names := slices.Concat(m.FirstBoot, slices.Collect(maps.Values(m.Sections)))
 	for _, v := range append(slices.Collect(maps.Values(m.Architectures)), m.BundleVariant) {
 		names = append(names, v.Kernel, v.Initrd, v.Tree)
 		if v.Image != nil {
@@ -242,6 +243,11 @@ func checkScripts(b lane.Bundle) (out []lane.Problem) {
 		}
 		if slices.Contains(b.FirstBoot[:i], f) {
 			out = append(out, lane.Problem{Field: field, Message: fmt.Sprintf("%q stands there already", f)})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.Sections)) {
+		if file, ok := b.Files[b.Sections[name]]; !ok || file.SizeBytes > maxScript {
+			out = append(out, lane.Problem{Field: "sections." + name, Message: fmt.Sprintf("%q is not one of the bundle's files, or larger than %d bytes", b.Sections[name], maxScript)})
 		}
 	}
 	return out

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -126,6 +128,37 @@ func TestPreflightMirrors(t *testing.T) {
 		if bad := n%2 == 0; bad != (len(got) == 1) || bad && !strings.Contains(got[0].String(), "bundle.mirror: http://mirror.example/debian/AppStream/x86_64/os/repodata/repomd.xml cannot be had: it answers 404") {
 			t.Errorf("host %d: %v", n, got)
 		}
+	}
+}
+
+// TestPreflightSections: what is wrong with a bundle's own templates is told before a machine is powered, and what is right is served.
+func TestPreflightSections(t *testing.T) {
+	r := newRig(t)
+	made := func(name, text string) {
+		r.bundle(lane.SeedKickstart, func(m *bundle.Manifest) {
+			m.Name, m.Sections = name, map[string]string{"packages": "own.tmpl"}
+			dir := filepath.Join(r.dir, name)
+			r.must(os.MkdirAll(dir, 0o755))
+			r.must(os.WriteFile(filepath.Join(dir, "own.tmpl"), []byte(text), 0o644))
+		})
+	}
+	made("sound", "# for {{.Hostname}}\ntuned\n")
+	made("broken", "vim\n{{.Nothing}}\n")
+	r.enrol(fleetHost(1, "sound-1"), fleetHost(2, "broken-1"))
+	p, err := r.Preflight(t.Context(), lane.Inspection{})
+	r.must(err)
+	if got := problems(p, fleetHost(1, "").ID); len(got) > 0 {
+		t.Errorf("a sound template: %v", got)
+	}
+	if got := problems(p, fleetHost(2, "").ID); len(got) != 1 || got[0].Field != "bundle.sections.packages" || !strings.Contains(got[0].Message, "own.tmpl:2:2: ") {
+		t.Errorf("a broken one: %v", got)
+	}
+	files, err := r.Render(t.Context(), fleetHost(1, "").ID)
+	r.must(err)
+	if !slices.ContainsFunc(files, func(f lane.Rendered) bool {
+		return strings.HasSuffix(f.Path, "ks.cfg") && strings.Contains(f.Body, "\n# for rack-00001\ntuned\n")
+	}) {
+		t.Error("the section is not in the kickstart")
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"bootlane/internal/lane"
@@ -145,7 +147,7 @@ func (c *Control) input(h lane.Host, b lane.Bundle, base string) seed.Input {
 	return seed.Input{Host: h, Bundle: b, Site: site, Origins: origins, Base: base + lane.RunBase(h.Run.Capability)}
 }
 
-// documents is the same with the bundle's first-boot scripts. A role that the configuration
+// documents is the same with the bundle's first-boot scripts and sections. A role that the configuration
 // has lost since the grant ends it here: what it said would be missing without a word.
 func (c *Control) documents(h lane.Host, b lane.Bundle, base string) (seed.Input, error) {
 	in := c.input(h, b, base)
@@ -156,17 +158,33 @@ func (c *Control) documents(h lane.Host, b lane.Bundle, base string) (seed.Input
 		in.Endpoint = seed.Endpoint{Address: cl.Status().Endpoint, CA: strings.TrimSpace(cl.CA())}
 	}
 	for _, name := range b.FirstBoot {
-		f, err := c.Bundles.Open(b.Files[name])
+		body, err := c.content(b, name)
 		if err != nil {
 			return in, err
 		}
-		body, err := io.ReadAll(f)
-		if err = errors.Join(err, f.Close()); err != nil {
-			return in, &lane.Error{Code: lane.Unavailable, Message: "read the first-boot script " + name, Err: err}
-		}
 		in.Scripts = append(in.Scripts, seed.Script{Name: name, Body: body})
 	}
+	for _, name := range slices.Sorted(maps.Keys(b.Sections)) {
+		text, err := c.content(b, b.Sections[name])
+		if err != nil {
+			return in, err
+		}
+		in.Sections = append(in.Sections, seed.Section{Name: name, File: b.Sections[name], Text: text})
+	}
 	return in, nil
+}
+
+// content returns a small file of a bundle.
+func (c *Control) content(b lane.Bundle, name string) ([]byte, error) {
+	f, err := c.Bundles.Open(b.Files[name])
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, &lane.Error{Code: lane.Unavailable, Message: "read the bundle's file " + name, Err: err}
+	}
+	return body, nil
 }
 
 func filePath(h lane.Host, b lane.Bundle, name string) string {

@@ -28,8 +28,10 @@ type Bundle struct {
 	Files         map[string]BundleFile  `json:"files"`
 	// FirstBoot names files that are scripts: first boot runs them as root, in this order,
 	// once it knows that the machine is the right one. Each must bear being repeated.
-	FirstBoot []string          `json:"firstBoot,omitempty"`
-	Loaders   map[string]Loader `json:"loaders,omitempty"` // by platform name, in place of the site's
+	FirstBoot []string `json:"firstBoot,omitempty"`
+	// Sections names files that are templates, by the place in the seed's documents that they fill.
+	Sections map[string]string `json:"sections,omitempty"`
+	Loaders  map[string]Loader `json:"loaders,omitempty"` // by platform name, in place of the site's
 	// MinimumSBAT is the least SBAT generation by component that the bundle's loaders have.
 	MinimumSBAT map[string]int `json:"minimumSBAT,omitempty"`
 	Expires     time.Time      `json:"expires,omitzero"` // from then on it is refused; zero: never

@@ -128,7 +128,7 @@ func DiffBundles(a, b Bundle) []BundleChange {
 // fieldRank puts what people look for first in front.
 func fieldRank(field string) int {
 	head, _, _ := strings.Cut(field, ".")
-	order := []string{"name", "version", "os", "release", "arch", "seed", "kernel", "initrd", "args", "image", "tree", "architectures", "loaders", "minimumSBAT", "mirror", "security", "packages", "firstBoot", "files", "expires", "sources"}
+	order := []string{"name", "version", "os", "release", "arch", "seed", "kernel", "initrd", "args", "image", "tree", "architectures", "loaders", "minimumSBAT", "mirror", "security", "packages", "firstBoot", "sections", "files", "expires", "sources"}
 	return slices.Index(order, head)
 }
 
@@ -136,6 +136,9 @@ func fieldRank(field string) int {
 func (b Bundle) fields() map[string]string {
 	out := map[string]string{"name": b.Name, "version": b.Version, "os": b.OS, "release": b.Release, "arch": string(b.Arch), "seed": b.Seed,
 		"firstBoot": strings.Join(b.FirstBoot, ", ")}
+	for name, file := range b.Sections {
+		out["sections."+name] = file
+	}
 	b.BundleVariant.fields("", out)
 	for a, v := range b.Architectures {
 		v.fields("architectures."+string(a)+".", out)

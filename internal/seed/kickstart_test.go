@@ -46,7 +46,7 @@ func section(t *testing.T, ks, header string) (body, rest string) {
 	return body, before + behind
 }
 
-var sections = []string{"%pre --erroronfail", "%packages", "%post --nochroot --erroronfail", "%onerror"}
+var ksSections = []string{"%pre --erroronfail", "%packages", "%post --nochroot --erroronfail", "%onerror"}
 
 // TestKickstartCommands: what destroys stands in no kickstart, and each command is one of its release.
 func TestKickstartCommands(t *testing.T) {
@@ -54,7 +54,7 @@ func TestKickstartCommands(t *testing.T) {
 	for _, r := range releases {
 		for _, input := range []func(string) Input{full, minimal} {
 			ks := document(t, kickstart(input(lane.SeedKickstart), r.os, r.release), "ks.cfg")
-			for _, s := range sections {
+			for _, s := range ksSections {
 				_, ks = section(t, ks, s)
 			}
 			has := map[string]int{}

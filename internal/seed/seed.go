@@ -36,6 +36,8 @@ type Input struct {
 	Origins []lane.Origin
 	// Scripts are the bundle's first-boot scripts, in order.
 	Scripts []Script
+	// Sections are the bundle's own parts of the seed's documents.
+	Sections []Section
 	// Endpoint is where the cluster that the machine is for answers; none where it is for none.
 	Endpoint Endpoint
 	Base     string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
@@ -221,11 +223,16 @@ func unique(a, b string) []string {
 
 type part struct{ name, template, mediaType string }
 
-func (in Input) render(parts []part) ([]Document, error) {
+func (in Input) view() view {
 	short, domain := in.names()
-	view := view{Input: in, Short: short, Domain: domain, Mirror: splitMirror(in.Bundle.Mirror), Security: splitMirror(in.Bundle.Security), Medium: in.medium()}
-	view.Anaconda, _ = in.Bundle.Anaconda() // another installer's is nothing, and none of its documents asks
-	view.SUSE, _ = in.Bundle.SUSE()         // the same
+	v := view{Input: in, Short: short, Domain: domain, Mirror: splitMirror(in.Bundle.Mirror), Security: splitMirror(in.Bundle.Security), Medium: in.medium()}
+	v.Anaconda, _ = in.Bundle.Anaconda() // another installer's is nothing, and none of its documents asks
+	v.SUSE, _ = in.Bundle.SUSE()         // the same
+	return v
+}
+
+func (in Input) render(parts []part) ([]Document, error) {
+	view := in.view()
 	var out []Document
 	for _, p := range parts {
 		var b bytes.Buffer
@@ -394,6 +401,7 @@ func (in Input) check() error {
 		bad("boot.vlan", "only Bootlane's agent tags its frames, and the bundle's installer does not: deliver the boot VLAN untagged at the switch port, or use a bundle with an image")
 	}
 	problems = append(problems, in.checkBundle()...)
+	problems = append(problems, in.checkSections()...)
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
 	}

@@ -21,6 +21,7 @@ server {{.}} iburst
 END-OF-SERVERS
 {{- end}}
 chroot {{.Target}} systemctl enable chronyd sshd
+{{- .Section "late"}}
 
 report disk-written 1 ok "{{.Bundle.OS}} {{.Bundle.Release}} installed, first boot in place"
 trap - EXIT

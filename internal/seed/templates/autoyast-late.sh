@@ -15,6 +15,7 @@ poweroff() {
 for repo in /etc/zypp/repos.d/*.repo; do
 	if grep -qF "$base" "$repo" 2>/dev/null; then rm -f "$repo"; fi
 done
+{{- .Section "late"}}
 
 report disk-written 1 ok "{{.Bundle.OS}} {{.Bundle.Release}} installed, first boot in place"
 trap - EXIT

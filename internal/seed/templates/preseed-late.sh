@@ -10,6 +10,7 @@
 in-target chown -R {{sq (printf "%s:%s" .User .User)}} "$home/.ssh"
 {{- end}}
 {{- end}}
+{{- .Section "late"}}
 
 report disk-written 1 ok "Debian installed, first boot in place"
 trap - EXIT
