@@ -48,6 +48,13 @@ func (c *Control) reportOnce(ctx context.Context, id lane.HostID, r lane.Report)
 		}
 		return lane.Errorf(lane.Refused, "%s: %s", d.Detail, diff[0])
 	}
+	if _, claim := r.MachineID(); claim != "" && r.Status == lane.StatusOK {
+		others, err := c.Store.Claimants(ctx, []string{claim})
+		if err != nil {
+			return err
+		}
+		r = r.Cloned(h, others)
+	}
 	next, e, news, err := lane.Apply(h, r, c.Now())
 	if err != nil {
 		c.Store.Record(lane.Event{Subject: string(id), At: c.Now(), Kind: lane.KindRefused, By: string(r.Facts.Speaker), Surface: r.Facts.Surface,

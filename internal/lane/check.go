@@ -1,6 +1,8 @@
 package lane
 
 import (
+	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -87,6 +89,40 @@ type FirstBoot struct {
 	Note   string    `json:"note,omitempty"`  // why there is no list
 	Failed int       `json:"failed"`          // how many of the checks
 	Checks []Check   `json:"checks"`
+}
+
+var machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// MachineID returns the machine-id that first boot found, and how records are found that have
+// it too. Empty: it did not look, or found none.
+func (r Report) MachineID() (id, claim string) {
+	for _, c := range r.Checks {
+		if c.Name == CheckMachineID && c.Status == CheckOK && machineID.MatchString(c.Actual) {
+			return c.Actual, machineClaim(c.Actual)
+		}
+	}
+	return "", ""
+}
+
+// Cloned returns the report as a failure, where its machine has the machine-id of one of the
+// others: an image that carries one gives it to all, and their DHCP leases, logs and node
+// identities run together.
+func (r Report) Cloned(h Host, others []Host) Report {
+	id, _ := r.MachineID()
+	for _, o := range others {
+		if o.ID == h.ID || o.State == StateRetired || o.Run.MachineID != id || id == "" {
+			continue
+		}
+		r.Status, r.Message = StatusFailed, fmt.Sprintf("first boot: %s: expected one of its own, it is %s, which is that of %s too", CheckMachineID, id, o.ID)
+		r.Checks = slices.Clone(r.Checks)
+		for i, c := range r.Checks {
+			if c.Name == CheckMachineID {
+				r.Checks[i].Status, r.Checks[i].Actual = CheckFailed, id+", as "+string(o.ID)+" has it"
+			}
+		}
+		break
+	}
+	return r
 }
 
 // FailedChecks returns those that failed.

@@ -210,7 +210,9 @@ type Run struct {
 	// Peer is the network address that the script of the last counted boot was asked from, and NICs
 	// those of that machine that the record does not have.
 	Peer string `json:"peer,omitempty"`
-	NICs []MAC  `json:"nics,omitempty"`
+	// MachineID is the /etc/machine-id that first boot found. Two machines with one share an image that carries it.
+	MachineID string `json:"machineID,omitempty"`
+	NICs      []MAC  `json:"nics,omitempty"`
 	// Quiet is how long the run may show no progress, Stages where a stage has a time of its own;
 	// Limit is when it ends whatever it shows. Without a Limit the deadline stands, as it did once.
 	Quiet  time.Duration           `json:"quiet,omitempty"`

@@ -456,6 +456,9 @@ func (h *Host) take(r Report, now time.Time) Event {
 	default:
 		h.reach(r.Stage, now)
 	}
+	if id, _ := r.MachineID(); r.Status == StatusOK && id != "" {
+		h.Run.MachineID = id
+	}
 	e := h.event(kind, by, now, "%s", message)
 	e.Stage, e.Checks = r.Stage, r.Checks
 	return e

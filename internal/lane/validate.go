@@ -194,7 +194,16 @@ func (h Host) Canonical() Host {
 
 // Claims returns the values that must be unique among all records that are not
 // retired, "kind:value": its identity keys, its host name and its addresses.
-func (h Host) Claims() []string { return h.claims(h.Identity.Keys()) }
+func (h Host) Claims() []string {
+	keys := h.claims(h.Identity.Keys())
+	if h.Run.MachineID != "" {
+		keys = append(keys, machineClaim(h.Run.MachineID))
+	}
+	return keys
+}
+
+// machineClaim is by which records find who else has a machine-id.
+func machineClaim(id string) string { return "machine-id:" + id }
 
 func (h Host) claims(keys []string) []string {
 	short, _, _ := strings.Cut(h.Hostname, ".")
