@@ -1,6 +1,7 @@
 package seed
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,8 +22,9 @@ import (
 // installer's shell. Scripts run in it by chroot, under busybox, as they do in the
 // Debian installer. What they would do to the world outside is written down.
 type machine struct {
-	t    *testing.T
-	root string
+	t        *testing.T
+	root     string
+	programs string // where they are; empty: /bin
 }
 
 // outside stands in for the network and the power supply. Functions come before
@@ -84,7 +86,7 @@ chroot() { echo "chroot $*" >> /log; [ ! -e /no-chroot ]; }
 // that full selects as sda, and sdb beside it.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	m := &machine{t, t.TempDir()}
+	m := &machine{t: t, root: t.TempDir()}
 	busybox, err := os.ReadFile(tool(t, "busybox", "busybox-static"))
 	if err != nil {
 		t.Fatal(err)
@@ -95,8 +97,14 @@ func newMachine(t *testing.T) *machine {
 			t.Fatal(err)
 		}
 	}
-	m.write("world", wget+outside)
 	m.write("bin/debconf-set", "#!/bin/sh\necho \"debconf-set $*\" >> /log\n[ ! -e /no-debconf ]\n")
+	m.furnish()
+	return m
+}
+
+// furnish puts into a root what the machine is made of, and the world outside.
+func (m *machine) furnish() {
+	m.write("world", wget+outside)
 	m.write("bin/in-target", "#!/bin/sh\necho \"in-target $*\" >> /log\n[ ! -e /no-in-target ]\n")
 	m.write("bin/udevadm", "#!/bin/sh\ncat /udev/\"${5##*/}\" 2>/dev/null\n")
 	m.write("dev/null", "")
@@ -112,7 +120,6 @@ func newMachine(t *testing.T) *machine {
 	m.disk("sdb", map[string]string{"size": "937500000", "device/wwid": "naa.5002538e00000002"}, "by-id/wwn-0x5002538e00000002")
 	m.write("udev/sdb", "ID_SERIAL=X_S2\nID_SERIAL_SHORT=S2\n")
 	m.disk("loop0", map[string]string{"size": "937500000", "serial": "S1"})
-	return m
 }
 
 // machineFor returns the same machine as the installer of a seed finds it. No disk was told to it.
@@ -190,7 +197,7 @@ func (m *machine) run(script string) (status int, console string) {
 	m.t.Helper()
 	m.write("script", script)
 	cmd := exec.Command("/bin/busybox", "sh", "-c", ". /world; . /script")
-	cmd.Dir, cmd.Env = "/", []string{"PATH=/bin"}
+	cmd.Dir, cmd.Env = "/", []string{"PATH=" + cmp.Or(m.programs, "/bin")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
