@@ -2,14 +2,18 @@ package seed
 
 import (
 	"bytes"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"text/template"
 	"text/template/parse"
+	"unicode"
+	"unicode/utf8"
 
 	"bootlane/internal/lane"
 )
@@ -20,32 +24,77 @@ import (
 // place is where a section goes.
 type place struct {
 	indent string
-	// ours is what must not stand there: it says which disk is erased, or takes the gates away.
-	ours *regexp.Regexp
+	// ours returns what must not stand there, or nothing: it says which disk is erased, or takes
+	// the gates away.
+	ours func(text string) string
+}
+
+// found returns a place's judge: what an expression finds, in its first group.
+func found(re *regexp.Regexp) func(string) string {
+	return func(text string) string {
+		if m := re.FindStringSubmatch(text); m != nil {
+			return m[1]
+		}
+		return ""
+	}
 }
 
 var (
-	preseedOurs   = regexp.MustCompile(`(?m)^[ \t]*\S+[ \t]+(partman\S*|preseed/\S+|grub-installer/bootdev\S*)`)
+	continued     = regexp.MustCompile(`[ \t]*\\\n[ \t]*`)
+	preseedOurs   = regexp.MustCompile(`(?m)^[ \t]*\S+[ \t]+(partman\S*|preseed/\S*|grub-installer/\S*|grub-\S*|anna/\S*)`)
 	nocloudOurs   = regexp.MustCompile(`(?m)^["']?(storage|early-commands|interactive-sections|version|identity)\b`)
-	kickstartOurs = regexp.MustCompile(`(?m)^[ \t]*(ignoredisk|clearpart|zerombr|part|partition|autopart|raid|volgroup|logvol|btrfs|bootloader|reqpart|mount|%(?:include|ksappend|pre|pre-install|post|onerror|traceback|packages))\b`)
+	kickstartOurs = regexp.MustCompile(`(?m)^[ \t]*(ignoredisk|clearpart|zerombr|part|partition|autopart|raid|volgroup|logvol|btrfs|bootloader|reqpart|mount|nvdimm|zfcp|iscsi|fcoe|snapshot|liveimg|ostreesetup|ostreecontainer|bootc|%(?:include|ksappend|pre|pre-install|post|onerror|traceback|packages))\b`)
 	packagesOurs  = regexp.MustCompile(`(?m)^[ \t]*(%\S*)`)
-	autoyastOurs  = regexp.MustCompile(`<(partitioning|partitioning_advanced|scripts|deploy_image|upgrade)\b`)
 	agamaOurs     = regexp.MustCompile(`"(storage|legacyAutoyastStorage|scripts|questions|dasd|zfcp|iscsi)"\s*:`)
 )
 
 // sections says what each seed's sections are, and where they go.
 func sections(seed string) map[string]place {
 	return map[string]map[string]place{
-		lane.SeedPreseed:   {"answers": {"", preseedOurs}, "late": {}},
-		lane.SeedNoCloud:   {"autoinstall": {"  ", nocloudOurs}, "late": {}},
-		lane.SeedKickstart: {"commands": {"", kickstartOurs}, "packages": {"", packagesOurs}, "late": {}},
-		lane.SeedAutoYaST:  {"profile": {"  ", autoyastOurs}, "late": {}},
-		lane.SeedAgama:     {"profile": {"  ", agamaOurs}, "late": {}},
+		// The installer joins lines that end in a backslash, before it looks for words.
+		lane.SeedPreseed:   {"answers": {"", func(text string) string { return found(preseedOurs)(continued.ReplaceAllString(text, " ")) }}, "late": {}},
+		lane.SeedNoCloud:   {"autoinstall": {"  ", found(nocloudOurs)}, "late": {}},
+		lane.SeedKickstart: {"commands": {"", found(kickstartOurs)}, "packages": {"", found(packagesOurs)}, "late": {}},
+		lane.SeedAutoYaST:  {"profile": {"", autoyastOurs}, "late": {}},
+		lane.SeedAgama:     {"profile": {"", found(agamaOurs)}, "late": {}},
 	}[seed]
 }
 
-// Sections returns the names of a seed's sections, sorted.
-func Sections(seed string) []string { return slices.Sorted(maps.Keys(sections(seed))) }
+// written are the sections of a profile that ours has. Of two of one name AutoYaST takes the last.
+var written = strings.Fields("general report add-on bootloader language keyboard timezone ntp-client proxy networking partitioning partitioning_advanced services-manager software users scripts deploy_image upgrade")
+
+// autoyastOurs reads the text as AutoYaST does, which drops what stands in front of a colon.
+func autoyastOurs(text string) string {
+	dec, depth := xml.NewDecoder(strings.NewReader("<profile>"+text+"</profile>")), 0
+	for roots := 0; ; {
+		tok, err := dec.Token()
+		switch t := tok.(type) {
+		case xml.StartElement:
+			if depth == 0 {
+				roots++
+			}
+			if roots > 1 {
+				return "the end of the profile"
+			}
+			if depth++; depth == 2 && (slices.Contains(written, t.Name.Local) || t.Name.Space != "") {
+				return "<" + t.Name.Local + ">"
+			}
+		case xml.EndElement:
+			depth--
+		case xml.Directive, xml.ProcInst:
+			return "a declaration"
+		}
+		if errors.Is(err, io.EOF) && depth == 0 {
+			return ""
+		}
+		if err != nil {
+			return "what is no whole XML (" + err.Error() + ")"
+		}
+	}
+}
+
+// sectionNames returns the names of a seed's sections, sorted.
+func sectionNames(seed string) []string { return slices.Sorted(maps.Keys(sections(seed))) }
 
 // What a template may be, and make. It is run for each host at each preflight.
 const (
@@ -82,16 +131,33 @@ func (v view) facts() Facts {
 }
 
 // helpers are the functions of a section's template, besides the comparisons of the library.
-// Those that print in a width of one's choice are taken away.
+// Its own that make text are taken away: some of them make much of little.
 func helpers() template.FuncMap {
-	return template.FuncMap{"sh": shellQuote, "yaml": yamlQuote, "xml": xmlQuote, "json": jsonQuote,
-		"join":   func(sep string, list []string) string { return strings.Join(list, sep) },
-		"printf": func(...any) (string, error) { return "", errors.New("printf is not offered: write the text out") }}
+	// short refuses what has grown: each quoting of a quote doubles it.
+	short := func(s string, err error) (string, error) {
+		if err == nil && len(s) > maxSection {
+			err = fmt.Errorf("makes more than %d bytes", maxSection)
+		}
+		return s, err
+	}
+	out := template.FuncMap{
+		"sh":   func(v any) (string, error) { return short(shellQuote(v), nil) },
+		"yaml": func(v any) (string, error) { return short(yamlQuote(v), nil) },
+		"xml":  func(v any) (string, error) { return short(xmlQuote(v)) },
+		"json": func(v any) (string, error) { return short(jsonQuote(v)) },
+		"join": func(sep string, list []string) (string, error) { return short(strings.Join(list, sep), nil) },
+	}
+	for _, name := range []string{"print", "println", "printf", "js", "html", "urlquery", "call", "slice"} {
+		out[name] = func(...any) (string, error) {
+			return "", fmt.Errorf("%s is not offered: write the text out, and quote with sh, yaml, xml or json", name)
+		}
+	}
+	return out
 }
 
-// ParseSection reads a section's template. Errors name file, line and column. Templates that
+// parseSection reads a section's template. Errors name file, line and column. Templates that
 // could run long, or call each other, are refused.
-func ParseSection(file string, text []byte) (*template.Template, error) {
+func parseSection(file string, text []byte) (*template.Template, error) {
 	t, err := template.New(file).Option("missingkey=error").Funcs(helpers()).Parse(string(text))
 	if err != nil {
 		return nil, lane.Errorf(lane.Invalid, "%s", strings.TrimPrefix(err.Error(), "template: "))
@@ -137,19 +203,27 @@ func bounded(tree *parse.Tree, n parse.Node, depth int) error {
 		if depth++; depth > maxRanges {
 			return refuse("ranges within ranges within ranges")
 		}
-		for _, c := range n.Pipe.Cmds {
-			for _, a := range c.Args {
-				if _, ok := a.(*parse.NumberNode); ok {
-					return refuse("ranges over a number: over a list of the host is meant")
-				}
-				if f, ok := a.(*parse.IdentifierNode); ok {
-					return refuse("ranges over what %s returns: over a list of the host is meant", f.Ident)
-				}
-			}
+		if !ofHost(n.Pipe) {
+			return refuse("ranges over %s: only over a list of the host, {{range .MACs}} or {{range $.MACs}}", n.Pipe)
 		}
 		return walk(n.List, n.ElseList)
 	}
 	return nil
+}
+
+// ofHost reports whether a range goes over a field of what the template is given: of that nothing
+// is large.
+func ofHost(p *parse.PipeNode) bool {
+	if len(p.Cmds) != 1 || len(p.Cmds[0].Args) != 1 {
+		return false
+	}
+	switch a := p.Cmds[0].Args[0].(type) {
+	case *parse.FieldNode:
+		return len(a.Ident) == 1
+	case *parse.VariableNode:
+		return len(a.Ident) == 2 && a.Ident[0] == "$"
+	}
+	return false
 }
 
 // Section returns what the bundle puts into a section: nothing, or whole lines.
@@ -158,7 +232,7 @@ func (v view) Section(name string) (string, error) {
 		if s.Name != name {
 			continue
 		}
-		t, err := ParseSection(s.File, s.Text)
+		t, err := parseSection(s.File, s.Text)
 		if err != nil {
 			return "", err
 		}
@@ -167,14 +241,22 @@ func (v view) Section(name string) (string, error) {
 			return "", lane.Errorf(lane.Invalid, "%s", strings.TrimPrefix(err.Error(), "template: "))
 		}
 		text, at := out.b.String(), sections(v.Bundle.Seed)[name]
+		if i := strings.IndexFunc(text, unseen); i >= 0 {
+			return "", lane.Errorf(lane.Invalid, "%s: has the character %+q, which some readers take for the end of a line, and people do not see", s.File, []rune(text[i:])[0])
+		}
 		if at.ours != nil {
-			if m := at.ours.FindStringSubmatch(text); m != nil {
-				return "", lane.Errorf(lane.Invalid, "%s: writes %s, which is Bootlane's: it says which disk is erased, or keeps the gates in their place", s.File, lane.Clean(m[1], 60))
+			if what := at.ours(text); what != "" {
+				return "", lane.Errorf(lane.Invalid, "%s: writes %s, which is Bootlane's: it says which disk is erased, or keeps the gates in their place", s.File, lane.Clean(what, 200))
 			}
 		}
 		return indented(text, at.indent), nil
 	}
 	return "", nil
+}
+
+// unseen are control characters, but for line feeds and tabs, and what separates lines elsewhere.
+func unseen(r rune) bool {
+	return r != '\n' && r != '\t' && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) || r == utf8.RuneError
 }
 
 // indented returns a newline and the text, without blank lines at its ends.
@@ -207,14 +289,14 @@ func (l *limited) Write(p []byte) (int, error) {
 
 // Section is what a bundle puts into one place of its seed's documents.
 type Section struct {
-	Name string // one of Sections
+	Name string // one of those that the seed has
 	File string // of the bundle, for errors
 	Text []byte // a template
 }
 
 // checkSections refuses what no seed has a place for, and templates that cannot be run.
 func (in Input) checkSections() (out []string) {
-	known := Sections(in.Bundle.Seed)
+	known := sectionNames(in.Bundle.Seed)
 	for _, s := range in.Sections {
 		if !slices.Contains(known, s.Name) {
 			out = append(out, fmt.Sprintf("bundle.sections.%s: %s has no such section: %s", s.Name, in.Bundle.Seed, orNone(known)))

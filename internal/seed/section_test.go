@@ -21,7 +21,7 @@ var ownSections = map[string]map[string]string{
 
 // own returns the sections of a seed.
 func own(seed string) (out []Section) {
-	for _, name := range Sections(seed) {
+	for _, name := range sectionNames(seed) {
 		out = append(out, Section{Name: name, File: name + ".tmpl", Text: []byte(ownSections[seed][name])})
 	}
 	return out
@@ -45,27 +45,42 @@ func TestSections(t *testing.T) {
 // TestSectionsBound: what could run without end, or take a gate away, is refused with its place.
 func TestSectionsBound(t *testing.T) {
 	for name, c := range map[string]struct{ seed, section, text, want string }{
-		"a key that is not there": {lane.SeedKickstart, "late", "ok\n{{.Serial}} {{.Nothing}}\n", "x.tmpl:2:14: executing"},
-		"a label that is not":     {lane.SeedKickstart, "late", "{{.Labels.none}}\n", "x.tmpl:1:9: executing"},
-		"a word that is none":     {lane.SeedKickstart, "late", "{{exec \"id\"}}\n", `x.tmpl:1: function "exec" not defined`},
-		"a broken one":            {lane.SeedKickstart, "late", "{{if}}\n", "x.tmpl:1: missing value for if"},
-		"over a number":           {lane.SeedKickstart, "late", "{{range 1000000000}}{{end}}\n", "x.tmpl:1:8: ranges over a number"},
-		"over a count":            {lane.SeedKickstart, "late", "{{range len .MACs}}{{end}}\n", "ranges over what len returns"},
-		"three deep":              {lane.SeedKickstart, "late", "{{range .MACs}}{{range $.MACs}}{{range $.MACs}}x{{end}}{{end}}{{end}}\n", "ranges within ranges within ranges"},
-		"one that calls itself":   {lane.SeedKickstart, "late", "{{define \"a\"}}{{template \"a\"}}{{end}}{{template \"a\"}}\n", "defines a template of its own"},
-		"one that calls us":       {lane.SeedKickstart, "late", "{{template \"gate.sh\" .}}\n", "calls a template"},
-		"a wide one":              {lane.SeedKickstart, "late", "{{printf \"%1000000d\" 1}}\n", "printf is not offered"},
-		"a long one":              {lane.SeedKickstart, "late", strings.Repeat("x", maxSection+1), "it writes more than"},
-		"no section":              {lane.SeedImage, "late", "x", "image/1 has no such section: it has none"},
-		"another's section":       {lane.SeedPreseed, "packages", "x", "it has answers, late"},
-		"a disk, kickstart":       {lane.SeedKickstart, "commands", "  clearpart --all\n", "x.tmpl: writes clearpart, which is Bootlane's"},
-		"a script, kickstart":     {lane.SeedKickstart, "commands", "%pre\nid\n%end\n", "writes %pre,"},
-		"an end, packages":        {lane.SeedKickstart, "packages", "vim\n%end\n%pre\n", "writes %end,"},
-		"a disk, preseed":         {lane.SeedPreseed, "answers", "d-i partman-auto/disk string /dev/sda\n", "writes partman-auto/disk,"},
-		"a hook, preseed":         {lane.SeedPreseed, "answers", "d-i preseed/early_command string true\n", "writes preseed/early_command,"},
-		"a disk, autoinstall":     {lane.SeedNoCloud, "autoinstall", "storage: {layout: {name: direct}}\n", "writes storage,"},
-		"a disk, AutoYaST":        {lane.SeedAutoYaST, "profile", "<partitioning/>", "writes partitioning,"},
-		"a disk, Agama":           {lane.SeedAgama, "profile", `"storage" : {}`, "writes storage,"},
+		"a key that is not there":   {lane.SeedKickstart, "late", "ok\n{{.Serial}} {{.Nothing}}\n", "x.tmpl:2:14: executing"},
+		"a label that is not":       {lane.SeedKickstart, "late", "{{.Labels.none}}\n", "x.tmpl:1:9: executing"},
+		"a word that is none":       {lane.SeedKickstart, "late", "{{exec \"id\"}}\n", `x.tmpl:1: function "exec" not defined`},
+		"a broken one":              {lane.SeedKickstart, "late", "{{if}}\n", "x.tmpl:1: missing value for if"},
+		"over a number":             {lane.SeedKickstart, "late", "{{range 1000000000}}{{end}}\n", "x.tmpl:1:8: ranges over 1000000000: only over a list of the host"},
+		"over a count":              {lane.SeedKickstart, "late", "{{range len .MACs}}{{end}}\n", "ranges over len .MACs: only"},
+		"three deep":                {lane.SeedKickstart, "late", "{{range .MACs}}{{range $.MACs}}{{range $.MACs}}x{{end}}{{end}}{{end}}\n", "ranges within ranges within ranges"},
+		"one that calls itself":     {lane.SeedKickstart, "late", "{{define \"a\"}}{{template \"a\"}}{{end}}{{template \"a\"}}\n", "defines a template of its own"},
+		"one that calls us":         {lane.SeedKickstart, "late", "{{template \"gate.sh\" .}}\n", "calls a template"},
+		"a wide one":                {lane.SeedKickstart, "late", "{{printf \"%1000000d\" 1}}\n", "printf is not offered"},
+		"a long one":                {lane.SeedKickstart, "late", strings.Repeat("x", maxSection+1), "it writes more than"},
+		"no section":                {lane.SeedImage, "late", "x", "image/1 has no such section: it has none"},
+		"another's section":         {lane.SeedPreseed, "packages", "x", "it has answers, late"},
+		"a disk, kickstart":         {lane.SeedKickstart, "commands", "  clearpart --all\n", "x.tmpl: writes clearpart, which is Bootlane's"},
+		"a script, kickstart":       {lane.SeedKickstart, "commands", "%pre\nid\n%end\n", "writes %pre,"},
+		"an end, packages":          {lane.SeedKickstart, "packages", "vim\n%end\n%pre\n", "writes %end,"},
+		"a disk, preseed":           {lane.SeedPreseed, "answers", "d-i partman-auto/disk string /dev/sda\n", "writes partman-auto/disk,"},
+		"a hook, preseed":           {lane.SeedPreseed, "answers", "d-i preseed/early_command string true\n", "writes preseed/early_command,"},
+		"a disk, autoinstall":       {lane.SeedNoCloud, "autoinstall", "storage: {layout: {name: direct}}\n", "writes storage,"},
+		"a disk, AutoYaST":          {lane.SeedAutoYaST, "profile", "<partitioning/>", "writes <partitioning>,"},
+		"by a prefix, AutoYaST":     {lane.SeedAutoYaST, "profile", `<y:partitioning xmlns:y="http://www.suse.com/1.0/yast2ns"><drive/></y:partitioning>`, "writes <partitioning>,"},
+		"general, AutoYaST":         {lane.SeedAutoYaST, "profile", "<!-- x --><general/>", "writes <general>,"},
+		"a boot loader, AutoYaST":   {lane.SeedAutoYaST, "profile", "<bootloader><global><boot_custom>/dev/sdb</boot_custom></global></bootloader>", "writes <bootloader>,"},
+		"half of it, AutoYaST":      {lane.SeedAutoYaST, "profile", "</profile><profile>", "writes the end of the profile,"},
+		"a tag left open, AutoYaST": {lane.SeedAutoYaST, "profile", "<files>", "writes what is no whole XML"},
+		"a line joined, preseed":    {lane.SeedPreseed, "answers", "d-i \\\n  preseed/include string http://x/y\n", "writes preseed/include,"},
+		"a boot device, preseed":    {lane.SeedPreseed, "answers", "grub-pc grub-pc/install_devices multiselect /dev/sdb\n", "writes grub-pc/install_devices,"},
+		"a hidden line end":         {lane.SeedKickstart, "commands", "# note{{\"\\u2028\"}}%pre\n", `has the character '\u2028'`},
+		"another hidden one":        {lane.SeedKickstart, "packages", "# note\u0085%end\n", `has the character '\u0085'`},
+		"pmem, kickstart":           {lane.SeedKickstart, "commands", "nvdimm reconfigure --namespace=x\n", "writes nvdimm,"},
+		"a text that doubles":       {lane.SeedKickstart, "late", "{{$a := \"x\"}}{{$a = print $a $a}}", "print is not offered"},
+		"quotes of quotes":          {lane.SeedKickstart, "late", "{{\"'\"" + strings.Repeat(" | sh", 200) + "}}", "makes more than"},
+		"over a variable":           {lane.SeedKickstart, "late", "{{$n := 1000000000000}}{{range $n}}{{end}}", "ranges over $n: only"},
+		"over what is with it":      {lane.SeedKickstart, "late", "{{with 1000000000000}}{{range .}}{{end}}{{end}}", "ranges over .: only"},
+		"over a count in brackets":  {lane.SeedKickstart, "late", "{{range (len .ID)}}{{end}}", "ranges over (len .ID): only"},
+		"a disk, Agama":             {lane.SeedAgama, "profile", `"storage" : {}`, "writes storage,"},
 	} {
 		in := full(c.seed)
 		in.Sections = []Section{{c.section, "x.tmpl", []byte(c.text)}}
@@ -101,8 +116,14 @@ func FuzzSection(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		in := full(lane.SeedKickstart)
 		in.Sections = []Section{{"late", "x.tmpl", []byte(text)}}
-		if docs, err := Documents(in); err == nil && len(docs) == 0 {
-			t.Error("nothing, and no error")
+		docs, err := Documents(in)
+		if err != nil {
+			return
+		}
+		for _, d := range docs { // and the fuzzer itself ends what runs for long
+			if len(d.Body) > maxSection+64<<10 || strings.ContainsFunc(string(d.Body), unseen) && d.Name == "late.sh" {
+				t.Errorf("%s has %d bytes", d.Name, len(d.Body))
+			}
 		}
 	})
 }
