@@ -131,7 +131,7 @@ func (p Policy) checkRuns() []lane.Problem {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.StageLimits)) {
 		switch s := lane.Stage(name); {
-		case !s.Known() || s == lane.StageReady:
+		case !s.Known() || s == lane.StageJoined:
 			out.bad("policy.stageLimits", "%q is not a stage that a run waits in: docs/states.md lists them", name)
 		case p.StageLimits[name] < time.Minute || p.StageLimits[name] > 14*24*time.Hour:
 			out.bad("policy.stageLimits."+name, "%s: from 1m to 336h", p.StageLimits[name])

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"bootlane/internal/lane"
@@ -34,6 +35,9 @@ func reach(ctx context.Context, target, proxy string) error {
 		return lane.Errorf(lane.Unavailable, "%s", err.(*url.Error).Err)
 	}
 	_ = resp.Body.Close() // of an answer to HEAD there is none
+	if resp.StatusCode == http.StatusForbidden && strings.HasSuffix(target, "/") {
+		return nil // a directory that is there, and is not listed
+	}
 	if resp.StatusCode != http.StatusOK {
 		return lane.Errorf(lane.NotFound, "it answers %s", resp.Status)
 	}

@@ -215,6 +215,7 @@ type Control struct {
 	kinds      *kinds
 	pulls      *pulls
 	joins      *joins
+	proving    sync.Mutex   // held while a machine's first boot is compared with all others'
 	collecting sync.RWMutex // held for reading while something comes to refer to a bundle
 }
 

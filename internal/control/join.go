@@ -219,6 +219,7 @@ func (c *Control) joinScript(ctx context.Context, h lane.Host, p *pendingJoin) (
 	p.token, p.next, p.failed = t, time.Time{}, ""
 	c.joins.of(h.ID)
 	if err := cl.Mint(ctx, t); err != nil {
+		p.token = lane.Token{} // whether it lives or not, it is not given
 		if ended := c.endCredential(context.WithoutCancel(ctx), issued, p, "it was never usable: "+err.Error()); ended != nil {
 			return nil, fmt.Errorf("%w; %w", err, ended)
 		}
@@ -253,6 +254,8 @@ func (c *Control) makeWay(ctx context.Context, h lane.Host, cl Cluster) error {
 		return nil
 	case err != nil:
 		return err
+	case ofAnother(h, n):
+		return lane.Errorf(lane.Refused, "the cluster %s has a Node %s of another machine, with the UUID %s: delete it yourself if it is not missed", h.Run.Cluster, n.Name, lane.Clean(n.SystemUUID, 60))
 	case n.Ready:
 		return lane.Errorf(lane.Refused, "the cluster %s has a Node %s that is Ready: another machine has this name, or the API server has not missed this one yet", h.Run.Cluster, n.Name)
 	}
@@ -260,6 +263,12 @@ func (c *Control) makeWay(ctx context.Context, h lane.Host, cl Cluster) error {
 		return err
 	}
 	return cl.DeleteNode(ctx, n)
+}
+
+// ofAnother reports whether a Node's kubelet says that it runs on another machine.
+func ofAnother(h lane.Host, n lane.ClusterNode) bool {
+	theirs, err := lane.ParseUUID(n.SystemUUID)
+	return err == nil && !theirs.Placeholder() && !h.Identity.UUID.Placeholder() && !theirs.SameAs(h.Identity.UUID)
 }
 
 // endCredential makes sure that a host's credential opens nothing any more, and puts that on
@@ -315,10 +324,11 @@ func (c *Control) TendJoins(ctx context.Context) error {
 	ids, came := c.joins.busy()
 	tended := make([]lane.Host, len(ids))
 	var g errgroup.Group
-	g.SetLimit(joinsAtOnce) // a cluster that does not answer must not keep the others waiting
+	var silent sync.Map // clusters that did not answer in this round: they must not keep the others waiting
+	g.SetLimit(joinsAtOnce)
 	for i, id := range ids {
 		g.Go(func() (err error) {
-			tended[i], err = c.tend(ctx, id, came[id])
+			tended[i], err = c.tend(ctx, id, came[id], &silent)
 			return err
 		})
 	}
@@ -370,7 +380,7 @@ func (c *Control) lookForJoins(ctx context.Context) error {
 
 // tend does what is left to do for one host, and returns its record where its credential goes on
 // living. came is how often something had come up before its record is read.
-func (c *Control) tend(ctx context.Context, id lane.HostID, came int) (lane.Host, error) {
+func (c *Control) tend(ctx context.Context, id lane.HostID, came int, silent *sync.Map) (lane.Host, error) {
 	p := c.joins.known(id)
 	if !p.issuing.TryLock() { // its machine is being answered
 		return lane.Host{}, nil
@@ -384,7 +394,7 @@ func (c *Control) tend(ctx context.Context, id lane.HostID, came int) (lane.Host
 		c.joins.rest(id, came)
 		return lane.Host{}, nil
 	}
-	if c.Now().Before(p.next) {
+	if _, skip := silent.Load(h.Join.Cluster); skip || c.Now().Before(p.next) {
 		return lane.Host{}, nil
 	}
 	call, cancel := context.WithTimeout(ctx, joinLimit)
@@ -396,6 +406,9 @@ func (c *Control) tend(ctx context.Context, id lane.HostID, came int) (lane.Host
 		err = c.endCredential(call, h, p, why)
 	default:
 		return h, nil
+	}
+	if lane.CodeOf(err) == lane.Unavailable {
+		silent.Store(h.Join.Cluster, true)
 	}
 	c.tried(h, p, err)
 	return lane.Host{}, nil

@@ -22,10 +22,12 @@ type preflight struct {
 	reinstall bool
 	// replaceNode goes on although a cluster has a Node of the host's name, or does not answer.
 	replaceNode bool
-	bundles     memo[string, found]
-	chains      memo[chainKey, []lane.Problem]
-	mirrors     memo[mirrorKey, error]
-	silent      memo[string, error] // clusters that do not answer: one that keeps a machine waiting is not asked for each
+	// settled says that what others have to be asked is known: mirrors and clusters take their time.
+	settled bool
+	bundles memo[string, found]
+	chains  memo[chainKey, []lane.Problem]
+	mirrors memo[mirrorKey, error]
+	silent  memo[string, error] // clusters that do not answer: one that keeps a machine waiting is not asked for each
 }
 
 // found is a bundle, with why it may not be installed, or that nobody could tell.
@@ -147,10 +149,16 @@ func (p *preflight) host(ctx context.Context, h lane.Host) (lane.Bundle, []lane.
 	if err != nil {
 		return b, nil, err
 	}
-	problems := slices.Concat(lane.Armable(h, p.reinstall), lane.Preflight(h, b), lane.Collisions(h, others), leased, p.siteProblems(h), p.nodeProblems(ctx, h))
+	problems := slices.Concat(lane.Armable(h, p.reinstall), lane.Preflight(h, b), lane.Collisions(h, others), leased, p.siteProblems(h))
+	if !p.settled {
+		problems = append(problems, p.nodeProblems(ctx, h)...)
+	}
 	if own, ok := b.For(h.Arch); ok && b.Digest != "" {
 		key := chainKey{b.Digest, h.Arch, h.Boot, p.home(h.Network.Address).Proxy}
-		problems = slices.Concat(problems, p.seedProblems(h, own), p.chains.of(key, func() []lane.Problem { return p.chainProblems(h, own) }), p.unreachable(ctx, h, own))
+		problems = slices.Concat(problems, p.seedProblems(h, own), p.chains.of(key, func() []lane.Problem { return p.chainProblems(h, own) }))
+		if !p.settled {
+			problems = append(problems, p.unreachable(ctx, h, own)...)
+		}
 	}
 	return b, problems, nil
 }

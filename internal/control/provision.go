@@ -21,18 +21,40 @@ func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisio
 	if err != nil {
 		return lane.Host{}, err
 	}
+	h, err := c.record(ctx, id)
+	if err != nil {
+		return lane.Host{}, err
+	}
+	// All of it first: who collects bundles must not wait for mirrors and clusters.
+	first := &preflight{Control: c, bundle: p.Bundle, reinstall: p.Reinstall, replaceNode: p.ReplaceNode}
+	_, problems, err := first.host(ctx, h)
+	if err == nil {
+		err = refusal(id, problems)
+	}
+	if err != nil {
+		return lane.Host{}, err
+	}
 	c.collecting.RLock()
 	defer c.collecting.RUnlock()
 	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {
-		look := &preflight{Control: c, bundle: p.Bundle, reinstall: p.Reinstall, replaceNode: p.ReplaceNode} // anew with every try: what it saw may have changed
+		// Anew with every try: what it saw may have changed.
+		look := &preflight{Control: c, bundle: p.Bundle, reinstall: p.Reinstall, settled: true}
 		b, problems, err := look.host(ctx, h)
 		if err != nil {
 			return h, lane.Event{}, err
 		}
-		if len(problems) > 0 {
-			return h, lane.Event{}, refuse("preflight refuses to provision "+string(h.ID), problems)
+		if err := refusal(id, problems); err != nil {
+			return h, lane.Event{}, err
 		}
 		site, _ := c.installed(h)
 		return lane.Arm(h, b, lane.Grant{Cluster: site.Cluster, Why: p.Why, Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Limit: c.Policy.Limit, Stages: c.Policy.Stages, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
 	})
+}
+
+// refusal is what a preflight's problems come to.
+func refusal(id lane.HostID, problems []lane.Problem) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	return refuse("preflight refuses to provision "+string(id), problems)
 }

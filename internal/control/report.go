@@ -49,6 +49,8 @@ func (c *Control) reportOnce(ctx context.Context, id lane.HostID, r lane.Report)
 		return lane.Errorf(lane.Refused, "%s: %s", d.Detail, diff[0])
 	}
 	if _, claim := r.MachineID(); claim != "" && r.Status == lane.StatusOK {
+		c.proving.Lock() // of two clones one must be the second
+		defer c.proving.Unlock()
 		others, err := c.Store.Claimants(ctx, []string{claim})
 		if err != nil {
 			return err

@@ -131,6 +131,9 @@ func (a *api) do(ctx context.Context, method, path string, in any) (int, []byte,
 		return 0, nil, err
 	}
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if res.StatusCode == http.StatusUnauthorized { // a connection keeps the certificate that it was made with
+		defer a.http.CloseIdleConnections()
+	}
 	return res.StatusCode, data, errors.Join(err, res.Body.Close())
 }
 

@@ -174,7 +174,6 @@ func sourcePairs() []pair {
 		{"source-unverified", Agama, `"product": {"id": "SLES"}`, `"product": {"id": "SLES"}, "software": {"extraRepositories": [{§"allowUnsigned": true}]}`, `"product": {"id": "SLES"}, "software": {"extraRepositories": [{"allowUnsigned": false}]}`},
 		{"source-unverified", AutoYaST, "<general>", "<general><signature-handling>§<accept_unsigned_file config:type=\"boolean\">true</accept_unsigned_file></signature-handling>", "<general><signature-handling><accept_unsigned_file config:type=\"boolean\">false</accept_unsigned_file></signature-handling>"},
 		{"source-unverified", Shell, "wget", "§curl -fsk https://m/x\nwget", "curl -fsS https://m/x\nwget"},
-		{"source-unverified", Shell, "wget", "§curl -k -o x https://m/x\nwget", "curl -k --pinnedpubkey sha256//AAAA -o x https://m/x\nwget"},
 		{"source-checksum-missing", Kickstart, ksURL, "§liveimg --url=http://m/i.img", "liveimg --url=http://m/i.img --checksum=" + sha256hex},
 		{"source-checksum-missing", Ignition, `{"source": "https://m.example/k", "verification": {"hash": "sha256-` + sha256hex + `"}}`, `{"source": §"https://m.example/k"}`, `{"source": "data:,x"}`},
 		{"hook-failure-ignored", Kickstart, "%post --erroronfail", "§%post", "%post --nochroot --erroronfail"},

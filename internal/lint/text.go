@@ -40,7 +40,7 @@ func (r *report) characters(text string) {
 				once("text-not-utf8", p, "byte %#02x is not UTF-8", line[i])
 			case c < ' ' && c != '\t' && c != '\r', c == 0x7f:
 				once("text-control", p, "the control character %#02x stands here", c)
-			case !comment(line) && (unicode.Is(unicode.Cf, c) || c == '\u00a0' || c == '\u2028' || c == '\u2029'):
+			case c == '\u0085' || c == '\u2028' || c == '\u2029', !comment(line) && (unicode.Is(unicode.Cf, c) || c == '\u00a0'):
 				once("text-invisible", p, "the invisible character U+%04X stands here", c)
 			}
 		}
@@ -76,9 +76,6 @@ var patternTable = []pattern{
 	{"hook-pipe-to-shell", regexp.MustCompile(`\b(?:curl|wget)\b[^|;]*\|\s*(?:sudo\s+)?(?:/bin/)?(?:ba|da)?sh\b|\b(?:ba|da)?sh\s+(?:-c\s+)?["']?(?:<\(|\$\()\s*(?:curl|wget)\b`), nil, nil, []string{"curl", "wget"}, "what comes from the network is run before it has all come"},
 }
 
-// pinned has curl accept one key, whoever signed for it: with it, -k takes nothing away.
-const pinned = "--pinnedpubkey"
-
 // patterns looks at each line by itself.
 func (r *report) patterns(text string) {
 	for n, line := range strings.Split(text, "\n") {
@@ -92,7 +89,7 @@ func (r *report) patterns(text string) {
 			if !slices.ContainsFunc(p.hints, func(h string) bool { return strings.Contains(line, h) }) {
 				continue
 			}
-			if m := p.re.FindStringIndex(line); m != nil && !(p.rule == "source-unverified" && strings.Contains(line, pinned)) {
+			if m := p.re.FindStringIndex(line); m != nil {
 				r.add(p.rule, at{n + 1, column(line, m[0])}, "%s", p.message)
 			}
 		}

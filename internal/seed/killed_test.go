@@ -154,6 +154,7 @@ func TestFirstBootOfAnotherVersion(t *testing.T) {
 			t.Fatalf("exit %d, %v", status, reports)
 		}
 		s.forget("var/lib/bootlane/done")
+		s.forget("var/lib/bootlane/ready")
 	}
 	if got := s.read("state/ran"); got != "x\nx\n" {
 		t.Errorf("%q", got)

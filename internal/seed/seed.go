@@ -12,6 +12,7 @@ import (
 	"embed"
 	"encoding/base64"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"text/template"
@@ -43,11 +44,10 @@ type Input struct {
 	Base     string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
 }
 
-// Endpoint is a TLS server, and how it is known: by who signed its certificate, by its key, or both.
+// Endpoint is a TLS server, and how it is known: by who signed its certificate.
 type Endpoint struct {
 	Address string // HOST:PORT
 	CA      string // PEM, without a newline at its end
-	Pin     string // SHA-256 of its public key (SubjectPublicKeyInfo), base64
 }
 
 // Script is one program of a bundle that first boot runs.
@@ -272,6 +272,18 @@ func (in Input) names() (short, domain string) {
 	return short, domain
 }
 
+// EndpointName has openssl compare the certificate with the address that was asked.
+func (v view) EndpointName() string {
+	host, _, _ := strings.Cut(strings.TrimPrefix(v.Endpoint.Address, "["), "]")
+	if host == strings.TrimPrefix(v.Endpoint.Address, "[") {
+		host = host[:max(0, strings.LastIndexByte(host, ':'))]
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return "-verify_ip " + host
+	}
+	return "-verify_hostname " + host
+}
+
 // Direct is what keeps an installer's proxy, which it may have in its environment, from being
 // used by the command that follows.
 func (v view) Direct() string {
@@ -390,9 +402,8 @@ func (in Input) check() error {
 	if !baseURL.MatchString(in.Base) {
 		bad("base", "%q is not http://ADDRESS:PORT/run/CAPABILITY", in.Base)
 	}
-	if e := in.Endpoint; e != (Endpoint{}) && !(endpointAddress.MatchString(e.Address) && (e.CA != "" || e.Pin != "") &&
-		(e.CA == "" || certificates.MatchString(e.CA)) && (e.Pin == "" || keyPin.MatchString(e.Pin))) {
-		bad("endpoint", "%q is not HOST:PORT with certificates in PEM, or with the SHA-256 of a key in base64", e.Address)
+	if e := in.Endpoint; e != (Endpoint{}) && !(endpointAddress.MatchString(e.Address) && certificates.MatchString(e.CA)) {
+		bad("endpoint", "%q is not HOST:PORT with certificates in PEM", e.Address)
 	}
 	for _, p := range in.Site.validate() {
 		bad(in.path(p.Field), "%s", p.Message)

@@ -17,7 +17,6 @@ var (
 
 	endpointAddress = regexp.MustCompile(`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}$`)
 	certificates    = regexp.MustCompile(`^(-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]+\n)+-----END CERTIFICATE-----\n?)+$`)
-	keyPin          = regexp.MustCompile(`^[A-Za-z0-9+/]{43}=$`)
 )
 
 // Site is what one installed system gets, when all levels have spoken.

@@ -42,11 +42,11 @@ until [ -e /var/lib/bootlane/joined ]; do
 	n=$((n + 1))
 	echo "bootlane: not in the cluster: $said"
 	if [ "$n" -ge 20 ]; then
-		report joined 1 failed "join of the cluster {{.Host.Run.Cluster}}: $said" || exit 1 # and once more, until it is heard
+		tell joined 1 failed "join of the cluster {{.Host.Run.Cluster}}: $said"
 		echo "$run" | keep "$state/failed" 0600
 		exit 0
 	fi
 	sleep 30
 done
-report joined 1 ok "$(cat /var/lib/bootlane/joined)" || exit 1
+tell joined 1 ok "$(cat /var/lib/bootlane/joined)"
 {{- end}}

@@ -54,7 +54,7 @@ script() {
 	file=$state/scripts/$1
 	mkdir -p "$state/scripts"
 	printf '%s' "$2" | base64 -d | keep "$file" 0700 || return 1
-	report first-boot "$seq" progress "first-boot script $1" || return 1
+	report first-boot "$seq" progress "first-boot script $1" || exit 1 # that nobody hears it is not its failure
 	"$file" < /dev/null 9>&- || return
 	echo "$version" | keep "$state/steps/script-$1" 0600
 }

@@ -296,10 +296,29 @@ settle() {
 	checks=$(printf '%s\n' "$list" | sed 's/%/%25/g; s/+/%2B/g; s/&/%26/g; s/;/%3B/g; s/ /+/g; s/\t/%09/g' | awk '{ printf "%s%%0A", $0 }')
 }
 
+# refused: the server does not allow the report that was tried last.
+refused() {
+	if command -v curl >/dev/null 2>&1; then
+		[ "$(curl -sS -m 20 -o /dev/null -w '%{http_code}' -d "$body" "$base/report" 2>/dev/null)" = 403 ]
+	else
+		once -S -O /dev/null --post-data="$body" "$base/report" 2>&1 | grep -q '^ *HTTP/[0-9.]* 403'
+	fi
+}
+
+# tell STAGE SEQ STATUS MESSAGE: reports, or ends: for another try where nobody takes it, and for
+# good where it is not allowed, for then the run is over.
+tell() {
+	report "$@" && return
+	refused || exit 1
+	echo "bootlane: the server does not take the report: the run $run is over"
+	echo "$run" | keep "$state/failed" 0600
+	exit 0
+}
+
 # give_up: the run fails, and nothing comes after it.
 give_up() {
 	settle
-	report ready 1 failed "first boot: $(brief failed)" || exit 1
+	tell ready 1 failed "first boot: $(brief failed)"
 	echo "$run" | keep "$state/failed" 0600
 	exit 0
 }
@@ -314,15 +333,21 @@ prepared() {
 	checks
 }
 
-os=$(sed -n 's/^PRETTY_NAME="*\([^"]*\)"*$/\1/p' /etc/os-release)
-report first-boot 1 ok "${os:-an unknown system}, kernel $(uname -r)" || exit 1
-step time-servers true time_servers
-await unproven || give_up
-await prepared || give_up
-result=$(brief ok)
-settle
-# GRUB reads the disk without its journal: after a power cut from here on, it must
-# find what this boot changed, a grown file system first of all.
-sync
-report ready 1 ok "$result" || exit 1
-echo "$result" > /var/lib/bootlane/done
+# prove: all up to the report that the machine is ready.
+prove() {
+	os=$(sed -n 's/^PRETTY_NAME="*\([^"]*\)"*$/\1/p' /etc/os-release)
+	tell first-boot 1 ok "${os:-an unknown system}, kernel $(uname -r)"
+	step time-servers true time_servers
+	await unproven || give_up
+	await prepared || give_up
+	settle
+	# GRUB reads the disk without its journal: after a power cut from here on, it must
+	# find what this boot changed, a grown file system first of all.
+	sync
+	tell ready 1 ok "$(brief ok)"
+	echo "$run" | keep "$state/ready" 0600
+}
+
+# What the server has heard is not proven again: a failure would be a repetition to it.
+[ "$(cat "$state/ready" 2>/dev/null)" = "$run" ] || prove
+echo "$run" | keep "$state/done" 0600
