@@ -266,6 +266,9 @@ func showHost(w io.Writer, h lane.Host) {
 	row("bundle", h.Bundle)
 	row("disk", h.Disk.String())
 	row("address", address(h))
+	for _, i := range h.Network.Interfaces {
+		row("interface", i.String())
+	}
 	row("uuid", string(h.Identity.UUID))
 	row("macs", macs(h.Identity.MACs))
 	row("serial", h.Identity.Serial)

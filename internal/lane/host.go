@@ -3,7 +3,6 @@ package lane
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -87,13 +86,6 @@ type Host struct {
 	Resume  State     `json:"resume,omitempty"`  // state to return to when quarantine ends
 	Changed time.Time `json:"changed"`           // when the state last changed
 	Join    *Join     `json:"join,omitempty"`    // its way into its cluster, of this run or the last one that joined
-}
-
-// Network is how a host is addressed.
-type Network struct {
-	// Address is reserved for this host in DHCP, Address6 in DHCPv6.
-	Address  netip.Addr `json:"address,omitzero"`
-	Address6 netip.Addr `json:"address6,omitzero"`
 }
 
 // BootOptions are what one machine's firmware, or one class of clients, needs

@@ -186,6 +186,7 @@ func (h Host) changes(o Host) (out []string) {
 	field("role", h.Role, o.Role)
 	field("address", text(h.Network.Address), text(o.Network.Address))
 	field("address6", text(h.Network.Address6), text(o.Network.Address6))
+	field("interfaces", h.Network.interfacesText(), o.Network.interfacesText())
 	field("boot", h.Boot.String(), o.Boot.String())
 	field("labels", labelText(h.Labels), labelText(o.Labels))
 	return append(out, h.Install.changes(o.Install)...)
@@ -213,13 +214,13 @@ func labelText(labels map[string]string) string {
 
 func (h *Host) inventory(spec Host) {
 	h.Identity, h.Arch, h.Role, h.Hostname = spec.Identity, spec.Arch, spec.Role, spec.Hostname
-	h.Bundle, h.Disk, h.Network, h.Boot, h.Labels = spec.Bundle, spec.Disk, spec.Network, spec.Boot, maps.Clone(spec.Labels)
+	h.Bundle, h.Disk, h.Network, h.Boot, h.Labels = spec.Bundle, spec.Disk, spec.Network.clone(), spec.Boot, maps.Clone(spec.Labels)
 	h.Identity.MACs, h.Install = slices.Clone(spec.Identity.MACs), spec.Install.clone()
 }
 
 func (h Host) sameInventory(o Host) bool {
 	return h.Identity.equal(o.Identity) && h.Arch == o.Arch && h.Role == o.Role && h.Hostname == o.Hostname &&
-		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network == o.Network && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels) &&
+		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network.equal(o.Network) && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels) &&
 		len(h.Install.changes(o.Install)) == 0
 }
 

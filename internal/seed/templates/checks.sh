@@ -92,6 +92,54 @@ addresses() {
 		[ -n "$have" ]
 	fi
 }
+{{- if .Host.Network.Interfaces}}
+
+# Each line is a KIND, an interface by its name or its MAC, and a VALUE.
+want_network={{sq (lines .Expected)}}
+
+# port NAME: what the kernel calls the interface of that name, or the NIC with that MAC. A member of a
+# bond shows the bond's MAC, and its own apart.
+port() {
+	[ ! -d "/sys/class/net/$1" ] || { echo "$1"; return; }
+	for p in /sys/class/net/*; do
+		[ -e "$p/device" ] || continue
+		own=$(cat "$p/bonding_slave/perm_hwaddr" "$p/address" 2>/dev/null | head -n 1)
+		[ "$own" != "$1" ] || { echo "${p##*/}"; return; }
+	done
+}
+
+# so_is KIND INTERFACE VALUE: whether one line is true.
+so_is() {
+	dev=$(port "$2")
+	[ -n "$dev" ] || return 1
+	case $1 in
+	address)
+		own=" $(ip -o addr show dev "$dev" scope global | awk '{ print $4 }' | tr '\n' ' ')"
+		case $3 in
+		any) [ "$own" != ' ' ] ;;
+		*) case $own in *" $3 "*) ;; *) false ;; esac ;;
+		esac
+		;;
+	gateway)
+		case $3 in *:*) family=-6 ;; *) family=-4 ;; esac
+		ip "$family" -o route show default dev "$dev" | grep -qF "via $3 "
+		;;
+	mtu) [ "$(cat "/sys/class/net/$dev/mtu")" = "$3" ] ;;
+	mode) [ "$(cut -d ' ' -f 1 "/sys/class/net/$dev/bonding/mode")" = "$3" ] ;;
+	member) case " $(cat "/sys/class/net/$dev/bonding/slaves") " in *" $(port "$3") "*) ;; *) false ;; esac ;;
+	vlan) ip -o -d link show dev "$dev" | grep -q "vlan protocol 802.1Q id $3 " ;;
+	esac
+}
+
+# network_is: the addresses, once every line is true; those that are not, until then.
+network_is() {
+	lacking=$(printf '%s\n' "$want_network" | while read -r kind of value; do
+		so_is "$kind" "$of" "$value" 2>/dev/null || echo "no $kind $value on $of,"
+	done)
+	[ -z "$lacking" ] || { echo "$lacking"; addresses; return 1; }
+	addresses
+}
+{{- end}}
 {{- if .NeedsAccount}}
 
 admitted() {
@@ -227,7 +275,7 @@ of_machine() {
 	check hostname "$want_host" hostname_is
 	check time {{if .Site.NTP}}synchronised{{else}}'synchronised, or at most 5 s off the clock of the server'{{end}} clock_is
 	if command -v ip >/dev/null 2>&1; then
-		check network "${want_address:-an address}" addresses
+		{{if .Host.Network.Interfaces}}check network "$want_network" network_is{{else}}check network "${want_address:-an address}" addresses{{end}}
 	else
 		skip network 'there is no ip(8) to ask'
 	fi

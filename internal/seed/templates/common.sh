@@ -270,6 +270,28 @@ get firstboot.sh {{.Target}}/usr/local/lib/bootlane/firstboot
 chmod 0700 {{.Target}}/usr/local/lib/bootlane/firstboot
 get firstboot.service {{.Target}}/etc/systemd/system/bootlane-firstboot.service
 ln -sf /etc/systemd/system/bootlane-firstboot.service {{.Target}}/etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service
+{{- template "network.sh" .}}
+{{- end}}
+
+{{define "network.sh" -}}
+{{- if .Host.Network.Interfaces}}
+
+# put FILE MODE: what comes in, as a file of the new system.
+put() {
+	mkdir -p "{{.Target}}${1%/*}"
+	cat > "{{.Target}}$1"
+	chmod "$2" "{{.Target}}$1"
+}
+
+# The network of the record, in the place of what the installer made for itself.
+{{- range .StaleNetwork}}
+rm -f {{$.Target}}{{.}}
+{{- end}}
+{{- range .NetworkFiles}}
+put {{.Path}} {{printf "%04o" .Mode}} <<'END-OF-FILE'
+{{.Content}}END-OF-FILE
+{{- end}}
+{{- end}}
 {{- end}}
 
 {{define "keys.sh" -}}
