@@ -24,7 +24,7 @@ var sources embed.FS
 
 // templates are parsed once: machines ask for documents by the thousand.
 var templates = template.Must(template.New("").Option("missingkey=error").
-	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "lines": func(list []string) string { return strings.Join(list, "\n") },
+	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "mb": megabytes, "mul": func(a, b int) int { return a * b }, "lines": func(list []string) string { return strings.Join(list, "\n") },
 		"xq": xmlQuote, "jq": jsonQuote, "jl": jsonQuote, "commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
 
 // Input is everything a document is made of.
@@ -385,7 +385,7 @@ func (in Input) check() error {
 	if in.Host.Boot.VLAN != 0 && in.Bundle.Seed != lane.SeedImage {
 		bad("boot.vlan", "only Bootlane's agent tags its frames, and the bundle's installer does not: deliver the boot VLAN untagged at the switch port, or use a bundle with an image")
 	}
-	problems = append(append(problems, in.checkNetwork()...), in.checkBundle()...)
+	problems = slices.Concat(problems, in.checkNetwork(), in.checkLayout(), in.checkBundle())
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
 	}

@@ -44,7 +44,7 @@ func inputs() map[string]Input {
 		nasty := full(seed)
 		nasty.Host.Identity.Serial, nasty.Host.Run.Disk.Serial, nasty.Site.SSHKeys[0] = `a'"$(x)`+"`y`", `\'"; x`, `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA '"$(x)`+"`y`"
 		out["nasty/"+seed], out["layers/"+seed], out["kubernetes/"+seed] = nasty, layered(seed), clustered(seed)
-		out["wired/"+seed] = wired(seed)
+		out["wired/"+seed], out["laid/"+seed] = wired(seed), laid(seed)
 		if seed != lane.SeedAutoYaST { // it refuses NICs without a name
 			out["plain/"+seed], out["aggregated/"+seed] = plain(seed), aggregated(seed)
 		}

@@ -158,6 +158,19 @@ ssh_serves() {
 	echo "it runs"
 }
 {{- end}}
+{{- if .Site.Volumes}}
+
+want_volumes={{sq (join .Mounts)}}
+
+mounted() {
+	missing=''
+	for mount in $want_volumes; do
+		findmnt -n -o SOURCE "$mount" >/dev/null || missing="$missing $mount"
+	done
+	[ -z "$missing" ] || { echo "no file systems of their own:$missing"; return 1; }
+	echo "$want_volumes"
+}
+{{- end}}
 {{- if .Site.Modules}}
 
 want_modules={{sq (join .Site.Modules)}}
@@ -288,6 +301,9 @@ of_system() {
 {{- end}}
 {{- if .FromImage}}
 	check ssh 'it runs, if it is enabled' ssh_serves
+{{- end}}
+{{- if .Site.Volumes}}
+	check volumes "$want_volumes" mounted
 {{- end}}
 	{{if .Site.Modules}}check modules "$want_modules" modules_loaded{{else}}skip modules 'none is asked for'{{end}}
 	{{if .Site.Sysctls}}check sysctls "$want_sysctls" sysctls_hold{{else}}skip sysctls 'none is asked for'{{end}}

@@ -27,5 +27,15 @@ choose
 		echo "part biosboot --fstype=biosboot --size=1 --ondisk=$disk"
 	fi
 	echo "part /boot --fstype=xfs --size=1024 --ondisk=$disk"
-	echo "part / --fstype=xfs --size=4096 --grow --ondisk=$disk"
+{{- if .LVM}}
+	echo "part pv.01 --size=4096 --grow --ondisk=$disk"
+	echo 'volgroup {{.Group}} pv.01'
+{{- end}}
+{{- range .Volumes}}
+{{- if $.LVM}}
+	echo 'logvol {{.Mount}} --vgname={{$.Group}} --name={{.Name}} --fstype=xfs {{if .GiB}}--size={{mul .GiB 1024}}{{else}}--size=4096 --grow{{end}}'
+{{- else}}
+	echo "part {{.Mount}} --fstype=xfs {{if .GiB}}--size={{mul .GiB 1024}}{{else}}--size=4096 --grow{{end}} --ondisk=$disk"
+{{- end}}
+{{- end}}
 } > /tmp/bootlane-disk || refuse installer 2 "the disk cannot be told to the installer"
