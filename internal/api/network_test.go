@@ -13,6 +13,8 @@ import (
 const wiredYAML = `hosts:
   - id: n1
     identity: {macs: [52:54:00:12:34:56, 52-54-00-12-34-57]}
+    disk: {serial: D1}
+    mirror: {serial: D2, sizeGB: 480}
     network:
       address: 10.0.0.21
       interfaces:
@@ -39,12 +41,15 @@ func TestInventoryNetwork(t *testing.T) {
 			Gateways: []string{"10.0.0.1"}, Nameservers: []string{"10.0.0.2"}, Search: []string{"example.net"}},
 		{Name: "storage", VLAN: &lane.VLAN{ID: 20, Link: "bond0"}, Method: lane.MethodNone},
 	}
+	if h.Mirror != (lane.DiskSelector{Serial: "D2", SizeGB: 480}) {
+		t.Errorf("mirror %s", h.Mirror)
+	}
 	if diff := cmp.Diff(want, h.Network.Interfaces); diff != "" || len(problems) > 0 {
 		t.Errorf("%v (-want +got):\n%s", problems, diff)
 	}
 	bad := strings.NewReplacer("id: 20", "id: 4095", "10.0.0.21/24", "10.0.0.21", "mtu:", "mtus:").Replace(wiredYAML)
 	_, _, err = api.ReadInventory("inv.yaml", []byte(bad))
-	for _, want := range []string{"inv.yaml:9", "mtus", "inv.yaml:10", "interfaces[0].addresses[0]", "inv.yaml:14", "interfaces[1].vlan.id: 4095 is no VLAN"} {
+	for _, want := range []string{"inv.yaml:11", "mtus", "inv.yaml:12", "interfaces[0].addresses[0]", "inv.yaml:16", "interfaces[1].vlan.id: 4095 is no VLAN"} {
 		if err == nil || !strings.Contains(strings.Join(err.(*lane.Error).Problems, "\n"), want) {
 			t.Errorf("%v lacks %q", err.(*lane.Error).Problems, want)
 		}

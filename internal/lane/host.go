@@ -74,6 +74,7 @@ type Host struct {
 	Hostname string            `json:"hostname"`
 	Bundle   string            `json:"bundle,omitempty"` // what this host is meant to get: a bundle's NAME-VERSION, or an alias
 	Disk     DiskSelector      `json:"disk,omitzero"`
+	Mirror   DiskSelector      `json:"mirror,omitzero"` // the second disk, that everything is mirrored on; none: one disk
 	Network  Network           `json:"network,omitzero"`
 	Boot     BootOptions       `json:"boot,omitzero"`
 	Install  InstallOptions    `json:"install,omitzero"` // what it gets that differs from its role and the site
@@ -183,6 +184,7 @@ type Run struct {
 	Bundle     Digest        `json:"bundle"`            // exactly these bytes
 	BundleName string        `json:"bundleName"`
 	Disk       DiskSelector  `json:"disk"`              // exactly this disk
+	Mirror     DiskSelector  `json:"mirror,omitzero"`   // and this one; none: one disk
 	Cluster    string        `json:"cluster,omitempty"` // that the machine joins once it is ready
 	Armed      time.Time     `json:"armed"`
 	Deadline   time.Time     `json:"deadline"`
@@ -208,6 +210,14 @@ type Run struct {
 	Quiet  time.Duration           `json:"quiet,omitempty"`
 	Stages map[Stage]time.Duration `json:"stages,omitempty"`
 	Limit  time.Time               `json:"limit,omitzero"`
+}
+
+// Disks names every disk that the run may write.
+func (r Run) Disks() string {
+	if r.Mirror.IsZero() {
+		return r.Disk.String()
+	}
+	return r.Disk.String() + " and its mirror " + r.Mirror.String()
 }
 
 // progressed gives the run's stage its time anew, up to the limit.

@@ -49,6 +49,17 @@ func (h Host) Validate() []Problem {
 		field, msg, _ := strings.Cut(p, ": ")
 		bad(field, "%s", msg)
 	}
+	for _, p := range h.Mirror.validate("mirror") {
+		field, msg, _ := strings.Cut(p, ": ")
+		bad(field, "%s", msg)
+	}
+	switch {
+	case h.Mirror.IsZero():
+	case !h.Mirror.Stable():
+		bad("mirror", "no disk selector: set mirror.byID, mirror.wwn or mirror.serial, so that exactly one disk can be written")
+	case h.Mirror.Names(h.Disk):
+		bad("mirror", "it is the same disk as `disk`: name another, or leave it out")
+	}
 	if a := h.Network.Address; a.IsValid() && (!a.Is4() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback()) {
 		bad("network.address", "%s is not a host's IPv4 address", a)
 	}

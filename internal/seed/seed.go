@@ -24,7 +24,7 @@ var sources embed.FS
 
 // templates are parsed once: machines ask for documents by the thousand.
 var templates = template.Must(template.New("").Option("missingkey=error").
-	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "mb": megabytes, "mul": func(a, b int) int { return a * b }, "lines": func(list []string) string { return strings.Join(list, "\n") },
+	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "selector": selectorOf, "mb": megabytes, "mul": func(a, b int) int { return a * b }, "add": func(a, b int) int { return a + b }, "lines": func(list []string) string { return strings.Join(list, "\n") },
 		"xq": xmlQuote, "jq": jsonQuote, "jl": jsonQuote, "commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
 
 // Input is everything a document is made of.
@@ -340,9 +340,22 @@ func (v view) Serial() string {
 	return v.Host.Identity.Serial
 }
 
+// selector is a disk, and the names of the two shell functions that know it.
+type selector struct {
+	Matches, Fits string
+	Disk          lane.DiskSelector
+}
+
+func selectorOf(matches, fits string, d lane.DiskSelector) selector {
+	return selector{matches, fits, d}
+}
+
+// Mirrored reports whether there is a second disk.
+func (v view) Mirrored() bool { return !v.Host.Run.Mirror.IsZero() }
+
 // Sectors returns the bounds of the disk's size in 512-byte sectors, or zeros.
-func (v view) Sectors() [2]int64 {
-	gb := v.Host.Run.Disk.SizeGB
+func (s selector) Sectors() [2]int64 {
+	gb := s.Disk.SizeGB
 	if gb == 0 {
 		return [2]int64{}
 	}
@@ -357,7 +370,7 @@ func (in Input) check() error {
 	bad := func(field, format string, args ...any) {
 		problems = append(problems, field+": "+fmt.Sprintf(format, args...))
 	}
-	for _, f := range []struct{ name, v string }{{"serial", in.Host.Identity.Serial}, {"disk", in.Host.Run.Disk.String()}} {
+	for _, f := range []struct{ name, v string }{{"serial", in.Host.Identity.Serial}, {"disk", in.Host.Run.Disk.String()}, {"mirror", in.Host.Run.Mirror.String()}} {
 		if f.v != lane.Clean(f.v, len(f.v)) {
 			bad(f.name, "has control characters or blanks at an end")
 		}

@@ -27,12 +27,34 @@ root_disk() {
 	lsblk -n -r -s -o NAME,TYPE "$dev" | awk '$2 == "disk" { print $1 }' | sort -u
 }
 
+{{if .Mirrored -}}
+# root_on: the disks under the root file system are the two that were granted, and no array lacks one.
+root_on() {
+	disk=$(root_disk | tr '\n' ' ')
+	echo "${disk:-nothing}"
+	one='' second=''
+	for name in $disk; do
+		if matches "$name" && size_fits "$name"; then
+			one=$name
+		elif mirror_matches "$name" && mirror_fits "$name"; then
+			second=$name
+		else
+			return 1
+		fi
+	done
+	[ -n "$one" ] && [ -n "$second" ] || return 1
+	for array in /sys/block/md*; do
+		[ "$(cat "$array/md/degraded" 2>/dev/null)" = 0 ] || { echo "and ${array##*/} lacks a member"; return 1; }
+	done
+}
+{{- else -}}
 root_on() {
 	disk=$(root_disk)
 	echo "${disk:-nothing}"
 	[ "$(echo "$disk" | wc -w)" = 1 ] && matches "$disk" || return 1
 	size_fits "$disk" || { echo "of another size"; return 1; }
 }
+{{- end}}
 
 machine_id() {
 	id=$(cat /etc/machine-id 2>/dev/null)
@@ -283,7 +305,7 @@ scripts_done() {
 # on any other.
 of_machine() {
 	check identity {{sq .WantIdentity}} machine
-	check disk "$want_disk" root_on
+	check disk "$want_disk{{if .Mirrored}}, mirrored on $want_mirror{{end}}" root_on
 	check machine-id 'one of its own, kept on the disk' machine_id
 	check hostname "$want_host" hostname_is
 	check time {{if .Site.NTP}}synchronised{{else}}'synchronised, or at most 5 s off the clock of the server'{{end}} clock_is
