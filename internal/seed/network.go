@@ -550,18 +550,13 @@ func (v view) Expected() []string {
 	return append(first, rest...)
 }
 
-// Address returns the address that the record reserves, or nothing: a system whose interfaces
-// are given asks for none, or not necessarily there.
+// Address returns the address that the record reserves, or nothing. It is the firmware's and the
+// installer's; a system whose interfaces are given may ask elsewhere, or not at all.
 func (v view) Address() string {
-	a := v.Host.Network.Address
-	asks := len(v.Host.Network.Interfaces) == 0
-	for _, i := range v.Host.Network.Whole() {
-		asks = asks || i.DHCP() && i.VLAN == nil // the reservation is in the network of a port itself
+	if a := v.Host.Network.Address; a.IsValid() && len(v.Host.Network.Interfaces) == 0 {
+		return a.String()
 	}
-	if !a.IsValid() || !asks {
-		return ""
-	}
-	return a.String()
+	return ""
 }
 
 // checkNetwork refuses what the target's network management cannot say.

@@ -223,6 +223,7 @@ server 10.0.0.2 iburst
 server ntp.example.org iburst
 END-OF-SERVERS
 chroot /mnt systemctl enable chronyd sshd
+chroot /mnt restorecon -R /etc/NetworkManager /etc/systemd/network || echo "bootlane: the network's files are not labelled"
 
 report disk-written 1 ok "sles 16.0 installed, first boot in place"
 trap - EXIT
