@@ -27,6 +27,7 @@ type HostSpec struct {
 	Hostname string              `yaml:"hostname,omitempty" json:"hostname,omitempty"`
 	Bundle   string              `yaml:"bundle,omitempty" json:"bundle,omitempty"`
 	Disk     lane.DiskSelector   `yaml:"disk,omitempty" json:"disk,omitzero"`
+	Mirror   lane.DiskSelector   `yaml:"mirror,omitempty" json:"mirror,omitzero"`
 	Network  NetworkSpec         `yaml:"network,omitempty" json:"network,omitzero"`
 	Boot     lane.BootOptions    `yaml:"boot,omitempty" json:"boot,omitzero"`
 	Install  lane.InstallOptions `yaml:"install,omitempty" json:"install,omitzero"` // over its role's and the site's
@@ -37,11 +38,14 @@ type HostSpec struct {
 type NetworkSpec struct {
 	Address  string `yaml:"address,omitempty" json:"address,omitempty"` // reserved for it in DHCP
 	Address6 string `yaml:"address6,omitempty" json:"address6,omitempty"`
+	// Interfaces are those of the installed system; none: as its installer or image does by itself.
+	Interfaces []lane.Interface `yaml:"interfaces,omitempty" json:"interfaces,omitempty"`
 }
 
 // Host returns the record that the spec describes. A problem names its field.
 func (s HostSpec) Host() (lane.Host, []lane.Problem) {
-	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Boot: s.Boot, Install: s.Install, Labels: s.Labels}
+	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Mirror: s.Mirror, Boot: s.Boot, Install: s.Install, Labels: s.Labels}
+	h.Network.Interfaces = s.Network.Interfaces
 	var out []lane.Problem
 	for _, a := range []struct {
 		field, text, like string

@@ -188,6 +188,23 @@ func (c *Control) misplaced6(a netip.Addr) string {
 	return fmt.Sprintf("%s is in no IPv6 network of the configuration: %s", a, strings.Join(all, ", "))
 }
 
+// reserved says why an address cannot be given to an installed system, or nothing. Of networks
+// that are not in the configuration nothing is known.
+func (c *Control) reserved(h lane.Host, a netip.Addr) string {
+	for _, n := range c.Networks {
+		switch {
+		case n.IPv6.Prefix.IsValid() && n.IPv6.Prefix.Contains(a):
+			return n.IPv6.Misplaced(a)
+		case n.Proxy || !n.Prefix.Contains(a):
+			continue
+		case n.First.IsValid() && a.Compare(n.First) >= 0 && a.Compare(n.Last) <= 0 && a != h.Network.Address:
+			return fmt.Sprintf("%s is in the range from which DHCP gives addresses to everybody, %s to %s: take one outside, or reserve it as network.address as well", a, n.First, n.Last)
+		}
+		return n.Misplaced(a)
+	}
+	return ""
+}
+
 // siteProblems names what a record asks for and the configuration cannot give.
 func (c *Control) siteProblems(h lane.Host) (out []lane.Problem) {
 	if why := c.misplaced(h.Network.Address); why != "" {
@@ -195,6 +212,11 @@ func (c *Control) siteProblems(h lane.Host) (out []lane.Problem) {
 	}
 	if why := c.misplaced6(h.Network.Address6); why != "" {
 		out = append(out, lane.Problem{Field: "network.address6", Message: why})
+	}
+	for _, a := range h.Network.Static() {
+		if why := c.reserved(h, a); why != "" {
+			out = append(out, lane.Problem{Field: h.Network.Field(a), Message: why})
+		}
 	}
 	if why := c.unloadable(h); why != "" {
 		out = append(out, lane.Problem{Field: "boot.loader", Message: why})

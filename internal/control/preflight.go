@@ -180,14 +180,12 @@ func (p *preflight) find(ctx context.Context, name string) found {
 
 // leased tells whether another machine has the host's address.
 func (p *preflight) leased(ctx context.Context, h lane.Host) (out []lane.Problem, err error) {
-	for _, a := range []struct {
-		field   string
-		address netip.Addr
-	}{{"network.address", h.Network.Address}, {"network.address6", h.Network.Address6}} {
-		if !a.address.IsValid() {
+	addresses := append([]netip.Addr{h.Network.Address, h.Network.Address6}, h.Network.Static()...)
+	for n, a := range addresses {
+		if !a.IsValid() || slices.Contains(addresses[:n], a) {
 			continue
 		}
-		l, err := p.Store.LeaseAt(ctx, a.address)
+		l, err := p.Store.LeaseAt(ctx, a)
 		switch {
 		case lane.CodeOf(err) == lane.NotFound:
 			continue
@@ -196,14 +194,14 @@ func (p *preflight) leased(ctx context.Context, h lane.Host) (out []lane.Problem
 		case !p.Now().Before(l.Expires), l.State == lane.LeaseReleased, slices.Contains(h.Identity.MACs, l.MAC), string(l.Client) == "uuid:"+string(h.Identity.UUID):
 			continue
 		case l.State == lane.LeaseDeclined:
-			out = append(out, lane.Problem{Field: a.field, Message: fmt.Sprintf("%s is in use by a machine that did not get it from here, as a client found: find that one, then `bootlane dhcp release %s`", a.address, a.address)})
+			out = append(out, lane.Problem{Field: h.Network.Field(a), Message: fmt.Sprintf("%s is in use by a machine that did not get it from here, as a client found: find that one, then `bootlane dhcp release %s`", a, a)})
 			continue
 		}
 		who := string(l.MAC)
 		if who == "" {
 			who = string(l.Client)
 		}
-		out = append(out, lane.Problem{Field: a.field, Message: fmt.Sprintf("%s is leased to %s until %s: stop that machine and `bootlane dhcp release %s`, or reserve another address", a.address, who, l.Expires.UTC().Format("2006-01-02 15:04:05Z"), a.address)})
+		out = append(out, lane.Problem{Field: h.Network.Field(a), Message: fmt.Sprintf("%s is leased to %s until %s: stop that machine and `bootlane dhcp release %s`, or reserve another address", a, who, l.Expires.UTC().Format("2006-01-02 15:04:05Z"), a)})
 	}
 	return out, nil
 }

@@ -95,6 +95,12 @@ func TestPreflightLeases(t *testing.T) {
 	if _, err := r.Provision(t.Context(), h.ID, lane.Provisioning{By: "op:t"}); lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), want) {
 		t.Errorf("provision: %v", err)
 	}
+	static := h
+	static.Network = lane.Network{Interfaces: []lane.Interface{{MAC: h.Identity.MACs[0], Addresses: []string{"10.0.0.77/24"}, Nameservers: []string{"10.0.0.53"}}}}
+	r.enrol(static)
+	if got := lease("52:54:00:99:99:99", lane.LeaseActive); len(got) != 1 || !strings.HasPrefix(got[0].String(), "network.interfaces[0].addresses[0]: 10.0.0.77 is leased to") {
+		t.Errorf("an address that the installed system is given: %v", got)
+	}
 	r.pass(time.Hour)
 	if p, err := r.Preflight(t.Context(), lane.Inspection{}); err != nil || len(problems(p, h.ID)) > 0 {
 		t.Errorf("after its end: %v %v", p, err)

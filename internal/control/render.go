@@ -25,7 +25,7 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 		return nil // that is told, and what would be installed is not known
 	}
 	site, _ := c.installed(h)
-	h.Run = lane.Run{ID: "r-preflight", Capability: secretStandIn, Disk: h.Disk, BundleName: b.Ref(), Cluster: site.Cluster}
+	h.Run = lane.Run{ID: "r-preflight", Capability: secretStandIn, Disk: h.Disk, Mirror: h.Mirror, BundleName: b.Ref(), Cluster: site.Cluster}
 	var out []lane.Problem
 	in, err := c.documents(h, b, c.BaseURL)
 	var docs []seed.Document
@@ -84,7 +84,7 @@ func (c *Control) Render(ctx context.Context, id lane.HostID) ([]lane.Rendered, 
 		return nil, err
 	}
 	site, _ := c.installed(h)
-	h.Run = lane.Run{ID: "r-rendered", Open: true, Capability: secretStandIn, Disk: h.Disk, Cluster: site.Cluster, Boots: lane.DefaultBoots, BootsUsed: 1, Stage: lane.StageScript}
+	h.Run = lane.Run{ID: "r-rendered", Open: true, Capability: secretStandIn, Disk: h.Disk, Mirror: h.Mirror, Cluster: site.Cluster, Boots: lane.DefaultBoots, BootsUsed: 1, Stage: lane.StageScript}
 	n := c.home(h.Network.Address)
 	files := []lane.Rendered{
 		{Path: "inventory.env", Body: inventoryEnv(h)},

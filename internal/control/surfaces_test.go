@@ -250,6 +250,34 @@ func TestMisplacedAddresses(t *testing.T) {
 	}
 }
 
+// TestMisplacedInterfaces: the same holds for an address that the installed system is given; of a
+// network that is not configured nothing is known.
+func TestMisplacedInterfaces(t *testing.T) {
+	r := newRig(t)
+	cfg := r.Config
+	n := cfg.Networks[0]
+	n.First, n.Last = netip.MustParseAddr("10.0.0.100"), netip.MustParseAddr("10.0.0.199")
+	n.IPv6 = lane.Subnet{Prefix: netip.MustParsePrefix("fd00:20::/64"), Server: netip.MustParseAddr("fd00:20::1")}
+	cfg.Networks = []control.Network{n}
+	c := control.New(cfg)
+	for a, want := range map[string]string{"10.0.0.254/24": "10.0.0.254 is a router's", "10.0.0.1/24": "Bootlane's own", "10.0.0.100/24": "10.0.0.100 is in the range from which DHCP gives addresses to everybody, 10.0.0.100 to 10.0.0.199",
+		"10.0.0.199/24": "is in the range", "10.0.0.99/24": "", "10.0.0.200/24": "", "10.0.0.150/24": "", "10.99.0.21/16": "", "fd00:20::1/64": "Bootlane's own", "fd00:20::21/64": ""} {
+		s := spec("node1")
+		s.Network = lane.Network{Address: netip.MustParseAddr("10.0.0.150"), Interfaces: []lane.Interface{{MAC: s.Identity.MACs[0], Addresses: []string{a}, Nameservers: []string{"10.0.0.53"}}}}
+		_, problems, err := c.Import(t.Context(), []lane.Host{s}, "op:t", true)
+		r.must(err)
+		if (len(problems) == 0) != (want == "") || want != "" && (problems[0].Field != "hosts[0].network.interfaces[0].addresses[0]" || !strings.Contains(problems[0].Message, want)) {
+			t.Errorf("%s: %v, want %q", a, problems, want)
+		}
+	}
+	s := spec("node1")
+	s.Network.Interfaces = []lane.Interface{{MAC: s.Identity.MACs[0], Addresses: []string{"10.0.0.77/24"}, Nameservers: []string{"10.0.0.53"}}}
+	r.enrol(s)
+	if held, err := r.Holder(t.Context(), netip.MustParseAddr("10.0.0.77")); !held || err != nil {
+		t.Errorf("DHCP may give it away: %v", err)
+	}
+}
+
 // TestPreseedRun goes the installer's way: documents instead of an order.
 func TestPreseedRun(t *testing.T) {
 	r := newRig(t)

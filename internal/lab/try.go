@@ -127,12 +127,21 @@ func (t Trial) virtual(h lane.Host, n int) (m *Machine, notes, problems []string
 		m.MACs = []lane.MAC{madeMAC(n)}
 		note(&notes, "the inventory has no MAC; the virtual machine boots from %s", m.MACs[0])
 	}
-	if !has && !h.Disk.IsZero() {
+	lacks := func(field string, s lane.DiskSelector) {
 		list := &notes
 		if t.Provision {
 			list = &problems
 		}
-		note(list, "disk: no virtual disk can be called %s; what can be tried is a serial, a wwn of 0x and 16 digits, or byID with ata-, wwn- or virtio-", h.Disk)
+		note(list, "%s: no virtual disk can be called %s; what can be tried is a serial, a wwn of 0x and 16 digits, or byID with ata-, wwn- or virtio-", field, s)
+	}
+	if !has && !h.Disk.IsZero() {
+		lacks("disk", h.Disk)
+	}
+	if !h.Mirror.IsZero() {
+		if disk, has = diskFor(h.Mirror); !has {
+			lacks("mirror", h.Mirror)
+		}
+		m.Disks = append(m.Disks, disk)
 	}
 	if !t.Provision {
 		return m, notes, problems

@@ -51,6 +51,9 @@ func TestVirtualMachine(t *testing.T) {
 	if !strings.Contains(bios+" ", "netdev=net0,mac=3c:ec:ef:12:34:56,bootindex=1 ") || strings.Contains(bios, "pflash") {
 		t.Errorf("BIOS: the first NIC boots, by the card's own ROM: %s", bios)
 	}
+	if args := host(lane.UEFI, func(s *api.HostSpec) { s.Mirror = lane.DiskSelector{Serial: "S2"} }); !strings.Contains(args, "file=/o,,ut/r7-n01-disk1.raw") || !strings.Contains(args, ",serial=S2") {
+		t.Errorf("there is no mirror: %s", args)
+	}
 	bare := host(lane.UEFI, func(s *api.HostSpec) {
 		s.Identity.UUID, s.Identity.Serial, s.Identity.AssetTag = "", "", ""
 	})

@@ -112,6 +112,7 @@ type Erased struct {
 	Run      RunID        `json:"run"`
 	Bundle   string       `json:"bundle"`
 	Disk     DiskSelector `json:"disk"`
+	Mirror   DiskSelector `json:"mirror,omitzero"`
 	Deadline time.Time    `json:"deadline"`
 }
 

@@ -13,7 +13,7 @@ func (r *Run) Booting(f Facts, registered []MAC) {
 
 // Near reports whether an address can be taken for that of the run's machine without asking
 // who has it: its script was asked from there, or from the same network of IPv6, in which a
-// machine has many addresses and changes them (RFC 8981); or the record reserves it. Of a run
+// machine has many addresses and changes them (RFC 8981); or the record reserves or gives it. Of a run
 // whose script came from nowhere, nothing can be said: there, any address is near.
 func (h Host) Near(from string) bool {
 	if h.Run.Peer == "" || from == h.Run.Peer {
@@ -23,7 +23,7 @@ func (h Host) Near(from string) bool {
 	switch {
 	case !a.IsValid():
 		return false
-	case a == peer || a == h.Network.Address || a == h.Network.Address6:
+	case a == peer || a == h.Network.Address || a == h.Network.Address6 || slices.Contains(h.Network.Static(), a):
 		return true
 	}
 	return a.Is6() && peer.Is6() && netip.PrefixFrom(a, 64).Masked() == netip.PrefixFrom(peer, 64).Masked()

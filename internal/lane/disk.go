@@ -55,10 +55,12 @@ var (
 )
 
 // Validate returns every problem of the selector, each naming its field and the mend.
-func (s DiskSelector) Validate() []string {
+func (s DiskSelector) Validate() []string { return s.validate("disk") }
+
+func (s DiskSelector) validate(name string) []string {
 	var out []string
 	bad := func(field, format string, args ...any) {
-		out = append(out, "disk."+field+": "+fmt.Sprintf(format, args...))
+		out = append(out, name+"."+field+": "+fmt.Sprintf(format, args...))
 	}
 	for _, f := range []struct{ name, v string }{{"byID", s.ByID}, {"byPath", s.ByPath}} {
 		switch {
@@ -84,6 +86,13 @@ func (s DiskSelector) Validate() []string {
 		bad("sizeGB", "a size alone selects no disk: add byID, wwn or serial")
 	}
 	return out
+}
+
+// Names reports whether both selectors name one disk for certain: what tells disks apart is the same
+// in both.
+func (s DiskSelector) Names(o DiskSelector) bool {
+	same := func(a, b string) bool { return a != "" && a == b }
+	return same(s.ByID, o.ByID) || same(s.ByPath, o.ByPath) || same(s.WWN, o.WWN) || same(s.Serial, o.Serial)
 }
 
 // Resolve returns the one disk that the selector names. It never guesses: no

@@ -3,7 +3,6 @@ package lane
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -75,6 +74,7 @@ type Host struct {
 	Hostname string            `json:"hostname"`
 	Bundle   string            `json:"bundle,omitempty"` // what this host is meant to get: a bundle's NAME-VERSION, or an alias
 	Disk     DiskSelector      `json:"disk,omitzero"`
+	Mirror   DiskSelector      `json:"mirror,omitzero"` // the second disk, that everything is mirrored on; none: one disk
 	Network  Network           `json:"network,omitzero"`
 	Boot     BootOptions       `json:"boot,omitzero"`
 	Install  InstallOptions    `json:"install,omitzero"` // what it gets that differs from its role and the site
@@ -87,13 +87,6 @@ type Host struct {
 	Resume  State     `json:"resume,omitempty"`  // state to return to when quarantine ends
 	Changed time.Time `json:"changed"`           // when the state last changed
 	Join    *Join     `json:"join,omitempty"`    // its way into its cluster, of this run or the last one that joined
-}
-
-// Network is how a host is addressed.
-type Network struct {
-	// Address is reserved for this host in DHCP, Address6 in DHCPv6.
-	Address  netip.Addr `json:"address,omitzero"`
-	Address6 netip.Addr `json:"address6,omitzero"`
 }
 
 // BootOptions are what one machine's firmware, or one class of clients, needs
@@ -191,6 +184,7 @@ type Run struct {
 	Bundle     Digest        `json:"bundle"`            // exactly these bytes
 	BundleName string        `json:"bundleName"`
 	Disk       DiskSelector  `json:"disk"`              // exactly this disk
+	Mirror     DiskSelector  `json:"mirror,omitzero"`   // and this one; none: one disk
 	Cluster    string        `json:"cluster,omitempty"` // that the machine joins once it is ready
 	Armed      time.Time     `json:"armed"`
 	Deadline   time.Time     `json:"deadline"`
@@ -218,6 +212,14 @@ type Run struct {
 	Quiet  time.Duration           `json:"quiet,omitempty"`
 	Stages map[Stage]time.Duration `json:"stages,omitempty"`
 	Limit  time.Time               `json:"limit,omitzero"`
+}
+
+// Disks names every disk that the run may write.
+func (r Run) Disks() string {
+	if r.Mirror.IsZero() {
+		return r.Disk.String()
+	}
+	return r.Disk.String() + " and its mirror " + r.Mirror.String()
 }
 
 // progressed gives the run's stage its time anew, up to the limit.

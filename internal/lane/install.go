@@ -33,6 +33,9 @@ type InstallOptions struct {
 	Sysctls []string `json:"sysctls,omitzero" yaml:"sysctls"`  // KEY=VALUE
 	Swap    *string  `json:"swap,omitempty" yaml:"swap"`       // SwapAllowed or SwapOff
 	Runtime *string  `json:"runtime,omitempty" yaml:"runtime"` // the container runtime that must run: none, or RuntimeContainerd
+	// How the disk is laid out.
+	Layout  *string  `json:"layout,omitempty" yaml:"layout"`  // LayoutPlain or LayoutLVM; empty: the installer's own
+	Volumes []string `json:"volumes,omitzero" yaml:"volumes"` // MOUNT=SIZE, as the function Volumes reads them
 }
 
 // What InstallOptions may name.
@@ -66,7 +69,8 @@ func (i InstallOptions) Fields() []InstallField {
 		text("domain", i.Domain), text("user", i.User), text("passwordHash", i.PasswordHash), list("sshKeys", i.SSHKeys),
 		text("locale", i.Locale), text("keyboard", i.Keyboard), text("timezone", i.Timezone), list("ntp", i.NTP),
 		list("packages", i.Packages), list("kernelArgs", i.KernelArgs), text("proxy", i.Proxy), text("cluster", i.Cluster),
-		text("purpose", i.Purpose), list("modules", i.Modules), list("sysctls", i.Sysctls), text("swap", i.Swap), text("runtime", i.Runtime)}
+		text("purpose", i.Purpose), list("modules", i.Modules), list("sysctls", i.Sysctls), text("swap", i.Swap), text("runtime", i.Runtime),
+		text("layout", i.Layout), list("volumes", i.Volumes)}
 }
 
 // String returns what the level says of the key.
@@ -107,7 +111,8 @@ func (i InstallOptions) Over(below InstallOptions) InstallOptions {
 		SSHKeys: list(i.SSHKeys, below.SSHKeys), Locale: cmp.Or(i.Locale, below.Locale), Keyboard: cmp.Or(i.Keyboard, below.Keyboard),
 		Timezone: cmp.Or(i.Timezone, below.Timezone), NTP: list(i.NTP, below.NTP), Packages: list(i.Packages, below.Packages),
 		KernelArgs: list(i.KernelArgs, below.KernelArgs), Proxy: cmp.Or(i.Proxy, below.Proxy), Cluster: cmp.Or(i.Cluster, below.Cluster), Purpose: cmp.Or(i.Purpose, below.Purpose),
-		Modules: list(i.Modules, below.Modules), Sysctls: list(i.Sysctls, below.Sysctls), Swap: cmp.Or(i.Swap, below.Swap), Runtime: cmp.Or(i.Runtime, below.Runtime)}
+		Modules: list(i.Modules, below.Modules), Sysctls: list(i.Sysctls, below.Sysctls), Swap: cmp.Or(i.Swap, below.Swap), Runtime: cmp.Or(i.Runtime, below.Runtime),
+		Layout: cmp.Or(i.Layout, below.Layout), Volumes: list(i.Volumes, below.Volumes)}
 }
 
 // Masked returns i as people may see it: of the password's hash only the kind.
@@ -125,7 +130,7 @@ func (i InstallOptions) Masked() InstallOptions {
 
 // clone returns a copy that shares nothing with i.
 func (i InstallOptions) clone() InstallOptions {
-	for _, text := range []**string{&i.Domain, &i.User, &i.PasswordHash, &i.Locale, &i.Keyboard, &i.Timezone, &i.Proxy, &i.Cluster, &i.Purpose, &i.Swap, &i.Runtime} {
+	for _, text := range []**string{&i.Domain, &i.User, &i.PasswordHash, &i.Locale, &i.Keyboard, &i.Timezone, &i.Proxy, &i.Cluster, &i.Purpose, &i.Swap, &i.Runtime, &i.Layout} {
 		if *text != nil {
 			own := **text
 			*text = &own
@@ -133,7 +138,7 @@ func (i InstallOptions) clone() InstallOptions {
 	}
 	i.SSHKeys, i.NTP = slices.Clone(i.SSHKeys), slices.Clone(i.NTP)
 	i.Packages, i.KernelArgs = slices.Clone(i.Packages), slices.Clone(i.KernelArgs)
-	i.Modules, i.Sysctls = slices.Clone(i.Modules), slices.Clone(i.Sysctls)
+	i.Modules, i.Sysctls, i.Volumes = slices.Clone(i.Modules), slices.Clone(i.Sysctls), slices.Clone(i.Volumes)
 	return i
 }
 
@@ -215,7 +220,11 @@ func (i InstallOptions) Validate() []Problem {
 			bad(c.name, "%q: use one of %q", *c.v, c.known)
 		}
 	}
-	return append(out, i.validateLists()...)
+	if why := badLayout(i.Layout); why != "" {
+		bad("layout", "%s", why)
+	}
+	_, volumes := Volumes(i.Volumes)
+	return slices.Concat(out, i.validateLists(), volumes)
 }
 
 // ClusterName reports whether s can be the name of a cluster.

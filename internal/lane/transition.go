@@ -164,7 +164,7 @@ func Update(h, spec Host, by string, now time.Time) (Host, Event, bool, error) {
 func (h Host) grantedAs(o Host) bool {
 	i, j := h.Identity, o.Identity
 	return i.UUID == j.UUID && slices.Equal(i.MACs, j.MACs) && i.Serial == j.Serial && i.AssetTag == j.AssetTag &&
-		h.Disk == o.Disk && h.Bundle == o.Bundle && h.Arch == o.Arch
+		h.Disk == o.Disk && h.Mirror == o.Mirror && h.Bundle == o.Bundle && h.Arch == o.Arch
 }
 
 // changes lists the inventory data in which o differs, as "field: old -> new".
@@ -175,6 +175,7 @@ func (h Host) changes(o Host) (out []string) {
 		}
 	}
 	field("disk", h.Disk.String(), o.Disk.String())
+	field("mirror", h.Mirror.String(), o.Mirror.String())
 	field("bundle", h.Bundle, o.Bundle)
 	field("arch", string(h.Arch), string(o.Arch))
 	field("uuid", string(h.Identity.UUID), string(o.Identity.UUID))
@@ -186,6 +187,7 @@ func (h Host) changes(o Host) (out []string) {
 	field("role", h.Role, o.Role)
 	field("address", text(h.Network.Address), text(o.Network.Address))
 	field("address6", text(h.Network.Address6), text(o.Network.Address6))
+	field("interfaces", h.Network.interfacesText(), o.Network.interfacesText())
 	field("boot", h.Boot.String(), o.Boot.String())
 	field("labels", labelText(h.Labels), labelText(o.Labels))
 	return append(out, h.Install.changes(o.Install)...)
@@ -213,13 +215,13 @@ func labelText(labels map[string]string) string {
 
 func (h *Host) inventory(spec Host) {
 	h.Identity, h.Arch, h.Role, h.Hostname = spec.Identity, spec.Arch, spec.Role, spec.Hostname
-	h.Bundle, h.Disk, h.Network, h.Boot, h.Labels = spec.Bundle, spec.Disk, spec.Network, spec.Boot, maps.Clone(spec.Labels)
+	h.Bundle, h.Disk, h.Mirror, h.Network, h.Boot, h.Labels = spec.Bundle, spec.Disk, spec.Mirror, spec.Network.clone(), spec.Boot, maps.Clone(spec.Labels)
 	h.Identity.MACs, h.Install = slices.Clone(spec.Identity.MACs), spec.Install.clone()
 }
 
 func (h Host) sameInventory(o Host) bool {
 	return h.Identity.equal(o.Identity) && h.Arch == o.Arch && h.Role == o.Role && h.Hostname == o.Hostname &&
-		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network == o.Network && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels) &&
+		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Mirror == o.Mirror && h.Network.equal(o.Network) && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels) &&
 		len(h.Install.changes(o.Install)) == 0
 }
 
@@ -296,11 +298,14 @@ func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
 		return Host{}, Event{}, Errorf(Invalid, "a grant needs a disk selector: give %s disk.byID, disk.wwn or disk.serial", h.ID)
 	}
 	from := h.State
-	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Cluster: g.Cluster, Armed: now, Deadline: now.Add(g.For),
+	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Mirror: h.Mirror, Cluster: g.Cluster, Armed: now, Deadline: now.Add(g.For),
 		Boots: g.Boots, Stage: StageArmed, StageAt: now, Capability: g.Capability, From: from,
 		Quiet: g.For, Stages: maps.Clone(g.Stages), Limit: now.Add(max(cmp.Or(g.Limit, DefaultLimit), g.For))}
 	h.to(StateProvisioning, "", now)
-	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Disk, stamp(h.Run.Deadline), g.Boots)
+	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Run.Disks(), stamp(h.Run.Deadline), g.Boots)
+	if !h.Run.Mirror.IsZero() {
+		e.Message += "; both disks are erased"
+	}
 	if h.Run.Cluster != "" {
 		e.Message += "; then it joins the cluster " + h.Run.Cluster
 	}

@@ -49,12 +49,24 @@ func (h Host) Validate() []Problem {
 		field, msg, _ := strings.Cut(p, ": ")
 		bad(field, "%s", msg)
 	}
+	for _, p := range h.Mirror.validate("mirror") {
+		field, msg, _ := strings.Cut(p, ": ")
+		bad(field, "%s", msg)
+	}
+	switch {
+	case h.Mirror.IsZero():
+	case !h.Mirror.Stable():
+		bad("mirror", "no disk selector: set mirror.byID, mirror.wwn or mirror.serial, so that exactly one disk can be written")
+	case h.Mirror.Names(h.Disk):
+		bad("mirror", "it is the same disk as `disk`: name another, or leave it out")
+	}
 	if a := h.Network.Address; a.IsValid() && (!a.Is4() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback()) {
 		bad("network.address", "%s is not a host's IPv4 address", a)
 	}
 	if a := h.Network.Address6; a.IsValid() && (!a.Is6() || a.Is4In6() || a.Zone() != "" || !a.IsGlobalUnicast()) {
 		bad("network.address6", "%s is not a host's IPv6 address: a global or a unique local one", a)
 	}
+	out = append(out, h.validateInterfaces()...)
 	for _, p := range h.Boot.Problems() {
 		bad("boot."+p.Field, "%s", p.Message)
 	}
@@ -189,6 +201,7 @@ func (h Host) Canonical() Host {
 	if h.Hostname == "" {
 		h.Hostname = string(h.ID)
 	}
+	h.Network = h.Network.canonical()
 	return h
 }
 
@@ -210,11 +223,14 @@ func (h Host) claims(keys []string) []string {
 	if short != "" {
 		keys = append(keys, "hostname:"+short)
 	}
-	if h.Network.Address.IsValid() {
-		keys = append(keys, "address:"+h.Network.Address.String())
-	}
-	if h.Network.Address6.IsValid() {
-		keys = append(keys, "address6:"+h.Network.Address6.String())
+	for _, a := range append([]netip.Addr{h.Network.Address, h.Network.Address6}, h.Network.Static()...) {
+		kind := "address:"
+		if a.Is6() {
+			kind = "address6:"
+		}
+		if key := kind + a.String(); a.IsValid() && !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
 	}
 	return keys
 }
@@ -231,14 +247,14 @@ func Collisions(h Host, others []Host) []Problem {
 		for _, c := range mine {
 			if contains(theirs, c) {
 				kind, v, _ := strings.Cut(c, ":")
-				out = append(out, Problem{claimField(kind), fmt.Sprintf("%s is also claimed by %s", v, o.ID)})
+				out = append(out, Problem{h.claimField(kind, v), fmt.Sprintf("%s is also claimed by %s", v, o.ID)})
 			}
 		}
 	}
 	return out
 }
 
-func claimField(kind string) string {
+func (h Host) claimField(kind, v string) string {
 	switch kind {
 	case "mac":
 		return "identity.macs"
@@ -247,7 +263,8 @@ func claimField(kind string) string {
 	case "hostname":
 		return "hostname"
 	case "address", "address6":
-		return "network." + kind
+		a, _ := netip.ParseAddr(v) // it was made of one
+		return h.Network.Field(a)
 	}
 	return "identity." + kind
 }

@@ -92,7 +92,7 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	m.write("bin/busybox", string(busybox))
-	for _, applet := range []string{"sh", "cat", "chmod", "cut", "dd", "grep", "head", "ln", "mkdir", "readlink", "sed", "sort", "tail", "tr"} {
+	for _, applet := range []string{"sh", "cat", "chmod", "cut", "dd", "grep", "head", "ln", "mkdir", "readlink", "rm", "sed", "sort", "tail", "tr"} {
 		if err := os.Symlink("busybox", filepath.Join(m.root, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}
@@ -106,6 +106,7 @@ func newMachine(t *testing.T) *machine {
 func (m *machine) furnish() {
 	m.write("world", wget+outside)
 	m.write("bin/in-target", "#!/bin/sh\necho \"in-target $*\" >> /log\n[ ! -e /no-in-target ]\n")
+	m.write("bin/apt-install", "#!/bin/sh\necho \"apt-install $*\" >> /log\n")
 	m.write("bin/udevadm", "#!/bin/sh\ncat /udev/\"${5##*/}\" 2>/dev/null\n")
 	m.write("dev/null", "")
 	m.write("tmp/.keep", "")

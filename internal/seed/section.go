@@ -61,7 +61,7 @@ func sections(seed string) map[string]place {
 }
 
 // written are the sections of a profile that ours has. Of two of one name AutoYaST takes the last.
-var written = strings.Fields("general report add-on bootloader language keyboard timezone ntp-client proxy networking partitioning partitioning_advanced services-manager software users scripts deploy_image upgrade")
+const written = " general report add-on bootloader language keyboard timezone ntp-client proxy networking partitioning partitioning_advanced services-manager software users scripts deploy_image upgrade "
 
 // autoyastOurs reads the text as AutoYaST does, which drops what stands in front of a colon.
 func autoyastOurs(text string) string {
@@ -76,7 +76,7 @@ func autoyastOurs(text string) string {
 			if roots > 1 {
 				return "the end of the profile"
 			}
-			if depth++; depth == 2 && (slices.Contains(written, t.Name.Local) || t.Name.Space != "") {
+			if depth++; depth == 2 && (strings.Contains(written, " "+t.Name.Local+" ") || t.Name.Space != "") {
 				return "<" + t.Name.Local + ">"
 			}
 		case xml.EndElement:

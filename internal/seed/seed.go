@@ -25,7 +25,7 @@ var sources embed.FS
 
 // templates are parsed once: machines ask for documents by the thousand.
 var templates = template.Must(template.New("").Option("missingkey=error").
-	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") },
+	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "selector": selectorOf, "mb": megabytes, "mul": func(a, b int) int { return a * b }, "add": func(a, b int) int { return a + b }, "lines": func(list []string) string { return strings.Join(list, "\n") },
 		"xq": xmlQuote, "jq": jsonQuote, "jl": jsonQuote, "commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
 
 // Input is everything a document is made of.
@@ -196,13 +196,13 @@ func AgentFiles(in Input) ([]lane.File, error) {
 	if domain != "" {
 		fqdn = short + "." + domain
 	}
-	files := []lane.File{
+	files := append(view{Input: in}.NetworkFiles(), []lane.File{
 		{Path: "/etc/hostname", Mode: 0o644, Content: short + "\n"},
 		{Path: "/etc/hosts", Mode: 0o644, Content: "127.0.0.1 localhost\n127.0.1.1 " + strings.TrimSpace(strings.Join(unique(fqdn, short), " ")) + "\n::1 localhost ip6-localhost\n"},
 		// Empty, not missing: systemd then makes a new one, and no two machines share the image's.
 		{Path: "/etc/machine-id", Mode: 0o444},
 		{Path: "/etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service", Link: "/etc/systemd/system/bootlane-firstboot.service"},
-	}
+	}...)
 	for _, d := range docs {
 		switch d.Name {
 		case "firstboot.sh":
@@ -309,14 +309,6 @@ func (v view) NoSwap() bool { return v.Site.Swap == lane.SwapOff }
 // Containerd reports whether containerd must run.
 func (v view) Containerd() bool { return v.Site.Runtime == lane.RuntimeContainerd }
 
-// Address returns the address that the record reserves, or nothing.
-func (v view) Address() string {
-	if !v.Host.Network.Address.IsValid() {
-		return ""
-	}
-	return v.Host.Network.Address.String()
-}
-
 // WantIdentity returns by what the machine is known, for people.
 func (v view) WantIdentity() string {
 	var out []string
@@ -367,9 +359,22 @@ func (v view) Serial() string {
 	return v.Host.Identity.Serial
 }
 
+// selector is a disk, and the names of the two shell functions that know it.
+type selector struct {
+	Matches, Fits string
+	Disk          lane.DiskSelector
+}
+
+func selectorOf(matches, fits string, d lane.DiskSelector) selector {
+	return selector{matches, fits, d}
+}
+
+// Mirrored reports whether there is a second disk.
+func (v view) Mirrored() bool { return !v.Host.Run.Mirror.IsZero() }
+
 // Sectors returns the bounds of the disk's size in 512-byte sectors, or zeros.
-func (v view) Sectors() [2]int64 {
-	gb := v.Host.Run.Disk.SizeGB
+func (s selector) Sectors() [2]int64 {
+	gb := s.Disk.SizeGB
 	if gb == 0 {
 		return [2]int64{}
 	}
@@ -384,7 +389,7 @@ func (in Input) check() error {
 	bad := func(field, format string, args ...any) {
 		problems = append(problems, field+": "+fmt.Sprintf(format, args...))
 	}
-	for _, f := range []struct{ name, v string }{{"serial", in.Host.Identity.Serial}, {"disk", in.Host.Run.Disk.String()}} {
+	for _, f := range []struct{ name, v string }{{"serial", in.Host.Identity.Serial}, {"disk", in.Host.Run.Disk.String()}, {"mirror", in.Host.Run.Mirror.String()}} {
 		if f.v != lane.Clean(f.v, len(f.v)) {
 			bad(f.name, "has control characters or blanks at an end")
 		}
@@ -411,8 +416,7 @@ func (in Input) check() error {
 	if in.Host.Boot.VLAN != 0 && in.Bundle.Seed != lane.SeedImage {
 		bad("boot.vlan", "only Bootlane's agent tags its frames, and the bundle's installer does not: deliver the boot VLAN untagged at the switch port, or use a bundle with an image")
 	}
-	problems = append(problems, in.checkBundle()...)
-	problems = append(problems, in.checkSections()...)
+	problems = slices.Concat(problems, in.checkNetwork(), in.checkLayout(), in.checkBundle(), in.checkSections())
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
 	}

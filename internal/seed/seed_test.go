@@ -93,7 +93,7 @@ func document(t *testing.T, in Input, name string) string {
 }
 
 func TestGolden(t *testing.T) {
-	for name, input := range map[string]func(string) Input{"full": full, "minimal": minimal, "kubernetes": clustered} {
+	for name, input := range map[string]func(string) Input{"full": full, "minimal": minimal, "kubernetes": clustered, "network": wired, "layout": laid} {
 		for _, seed := range lane.Seeds() {
 			dir := filepath.Join("testdata", name, strings.ReplaceAll(seed, "/", "-"))
 			t.Run(name+"/"+seed, func(t *testing.T) {

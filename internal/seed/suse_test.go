@@ -177,7 +177,6 @@ func TestSUSELate(t *testing.T) {
 	for _, c := range []struct{ seed, system, root string }{{lane.SeedAutoYaST, "sles 15.6", ""}, {lane.SeedAgama, "sles 16.0", "mnt"}} {
 		served := func(t *testing.T) *machine {
 			m := machineFor(t, c.seed)
-			m.write("bin/rm", "#!/bin/sh\nexec /bin/busybox rm \"$@\"\n")
 			m.write("proc/sysrq-trigger", "")
 			m.write("served/firstboot.sh", "the script")
 			m.write("served/firstboot.service", "the unit")

@@ -44,6 +44,13 @@ func inputs() map[string]Input {
 		nasty := full(seed)
 		nasty.Host.Identity.Serial, nasty.Host.Run.Disk.Serial, nasty.Site.SSHKeys[0] = `a'"$(x)`+"`y`", `\'"; x`, `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA '"$(x)`+"`y`"
 		out["nasty/"+seed], out["layers/"+seed], out["kubernetes/"+seed] = nasty, layered(seed), clustered(seed)
+		if seed == lane.SeedNoCloud || seed == lane.SeedKickstart {
+			out["mirrored/"+seed] = mirrored(seed)
+		}
+		out["wired/"+seed], out["laid/"+seed] = wired(seed), laid(seed)
+		if seed != lane.SeedAutoYaST { // it refuses NICs without a name
+			out["plain/"+seed], out["aggregated/"+seed] = plain(seed), aggregated(seed)
+		}
 	}
 	joins := full(lane.SeedImage) // first boot is every seed's
 	joins.Host.Run.Cluster = "prod"

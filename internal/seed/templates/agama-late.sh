@@ -21,6 +21,9 @@ server {{.}} iburst
 END-OF-SERVERS
 {{- end}}
 chroot {{.Target}} systemctl enable chronyd sshd
+{{- if .Host.Network.Interfaces}}
+chroot {{.Target}} restorecon -R /etc/NetworkManager /etc/systemd/network || echo "bootlane: the network's files are not labelled"
+{{- end}}
 {{- .Section "late"}}
 
 report disk-written 1 ok "{{.Bundle.OS}} {{.Bundle.Release}} installed, first boot in place"

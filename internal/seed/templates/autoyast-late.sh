@@ -10,6 +10,10 @@ poweroff() {
 }
 
 {{template "late.sh" .}}
+{{- if .Host.Network.Interfaces}}
+
+sed -i 's#^\(NETCONFIG_DNS_STATIC_SERVERS\)=.*#\1="{{join .NameServers}}"#; s#^\(NETCONFIG_DNS_STATIC_SEARCHLIST\)=.*#\1="{{join .SearchDomains}}"#' /etc/sysconfig/network/config
+{{- end}}
 
 # The medium's address is this run's, and opens nothing any more.
 for repo in /etc/zypp/repos.d/*.repo; do

@@ -27,12 +27,34 @@ root_disk() {
 	lsblk -n -r -s -o NAME,TYPE "$dev" | awk '$2 == "disk" { print $1 }' | sort -u
 }
 
+{{if .Mirrored -}}
+# root_on: the disks under the root file system are the two that were granted, and no array lacks one.
+root_on() {
+	disk=$(root_disk | tr '\n' ' ')
+	echo "${disk:-nothing}"
+	one='' second=''
+	for name in $disk; do
+		if matches "$name" && size_fits "$name"; then
+			one=$name
+		elif mirror_matches "$name" && mirror_fits "$name"; then
+			second=$name
+		else
+			return 1
+		fi
+	done
+	[ -n "$one" ] && [ -n "$second" ] || return 1
+	for array in /sys/block/md*; do
+		[ "$(cat "$array/md/degraded" 2>/dev/null)" = 0 ] || { echo "and ${array##*/} lacks a member"; return 1; }
+	done
+}
+{{- else -}}
 root_on() {
 	disk=$(root_disk)
 	echo "${disk:-nothing}"
 	[ "$(echo "$disk" | wc -w)" = 1 ] && matches "$disk" || return 1
 	size_fits "$disk" || { echo "of another size"; return 1; }
 }
+{{- end}}
 
 machine_id() {
 	id=$(cat /etc/machine-id 2>/dev/null)
@@ -92,6 +114,54 @@ addresses() {
 		[ -n "$have" ]
 	fi
 }
+{{- if .Host.Network.Interfaces}}
+
+# Each line is a KIND, an interface by its name or its MAC, and a VALUE.
+want_network={{sq (lines .Expected)}}
+
+# port NAME: what the kernel calls the interface of that name, or the NIC with that MAC. A member of a
+# bond shows the bond's MAC, and its own apart.
+port() {
+	[ ! -d "/sys/class/net/$1" ] || { echo "$1"; return; }
+	for p in /sys/class/net/*; do
+		[ -e "$p/device" ] || continue
+		own=$(cat "$p/bonding_slave/perm_hwaddr" "$p/address" 2>/dev/null | head -n 1)
+		[ "$own" != "$1" ] || { echo "${p##*/}"; return; }
+	done
+}
+
+# so_is KIND INTERFACE VALUE: whether one line is true.
+so_is() {
+	dev=$(port "$2")
+	[ -n "$dev" ] || return 1
+	case $1 in
+	address)
+		own=" $(ip -o addr show dev "$dev" scope global | awk '{ print $4 }' | tr '\n' ' ')"
+		case $3 in
+		any) [ "$own" != ' ' ] ;;
+		*) case $own in *" $3 "*) ;; *) false ;; esac ;;
+		esac
+		;;
+	gateway)
+		case $3 in *:*) family=-6 ;; *) family=-4 ;; esac
+		ip "$family" -o route show default dev "$dev" | grep -qF "via $3 "
+		;;
+	mtu) [ "$(cat "/sys/class/net/$dev/mtu")" = "$3" ] ;;
+	mode) [ "$(cut -d ' ' -f 1 "/sys/class/net/$dev/bonding/mode")" = "$3" ] ;;
+	member) case " $(cat "/sys/class/net/$dev/bonding/slaves") " in *" $(port "$3") "*) ;; *) false ;; esac ;;
+	vlan) ip -o -d link show dev "$dev" | grep -q "vlan protocol 802.1Q id $3 " ;;
+	esac
+}
+
+# network_is: the addresses, once every line is true; those that are not, until then.
+network_is() {
+	lacking=$(printf '%s\n' "$want_network" | while read -r kind of value; do
+		so_is "$kind" "$of" "$value" 2>/dev/null || echo "no $kind $value on $of,"
+	done)
+	[ -z "$lacking" ] || { echo "$lacking"; addresses; return 1; }
+	addresses
+}
+{{- end}}
 {{- if .NeedsAccount}}
 
 admitted() {
@@ -108,6 +178,19 @@ ssh_serves() {
 	sshd_enabled || { echo "it is disabled"; return 0; }
 	sshd_runs || { echo "it is enabled, and does not run"; return 1; }
 	echo "it runs"
+}
+{{- end}}
+{{- if .Site.Volumes}}
+
+want_volumes={{sq (join .Mounts)}}
+
+mounted() {
+	missing=''
+	for mount in $want_volumes; do
+		findmnt -n -o SOURCE "$mount" >/dev/null || missing="$missing $mount"
+	done
+	[ -z "$missing" ] || { echo "no file systems of their own:$missing"; return 1; }
+	echo "$want_volumes"
 }
 {{- end}}
 {{- if .Site.Modules}}
@@ -212,12 +295,12 @@ scripts_done() {
 # on any other.
 of_machine() {
 	check identity {{sq .WantIdentity}} machine
-	check disk "$want_disk" root_on
+	check disk "$want_disk{{if .Mirrored}}, mirrored on $want_mirror{{end}}" root_on
 	check machine-id 'one of its own, kept on the disk' machine_id
 	check hostname "$want_host" hostname_is
 	check time {{if .Site.NTP}}synchronised{{else}}'synchronised, or at most 5 s off the clock of the server'{{end}} clock_is
 	if command -v ip >/dev/null 2>&1; then
-		check network "${want_address:-an address}" addresses
+		{{if .Host.Network.Interfaces}}check network "$want_network" network_is{{else}}check network "${want_address:-an address}" addresses{{end}}
 	else
 		skip network 'there is no ip(8) to ask'
 	fi
@@ -230,6 +313,9 @@ of_system() {
 {{- end}}
 {{- if .FromImage}}
 	check ssh 'it runs, if it is enabled' ssh_serves
+{{- end}}
+{{- if .Site.Volumes}}
+	check volumes "$want_volumes" mounted
 {{- end}}
 	{{if .Site.Modules}}check modules "$want_modules" modules_loaded{{else}}skip modules 'none is asked for'{{end}}
 	{{if .Site.Sysctls}}check sysctls "$want_sysctls" sysctls_hold{{else}}skip sysctls 'none is asked for'{{end}}

@@ -88,9 +88,19 @@ identity() {
 {{define "disk.sh" -}}
 want_disk={{sq .Host.Run.Disk}}
 
-{{with .Host.Run.Disk -}}
-# matches NAME: the whole disk NAME is the one that the inventory selects.
-matches() {
+{{template "selector.sh" (selector "matches" "size_fits" .Host.Run.Disk)}}
+{{- if .Mirrored}}
+
+want_mirror={{sq .Host.Run.Mirror}}
+
+{{template "selector.sh" (selector "mirror_matches" "mirror_fits" .Host.Run.Mirror)}}
+{{- end}}
+{{- end}}
+
+{{define "selector.sh" -}}
+{{with .Disk -}}
+# {{$.Matches}} NAME: the whole disk NAME is the one that the inventory selects.
+{{$.Matches}}() {
 {{- if not .Stable}}
 	return 1 # nothing is selected
 {{- end}}
@@ -116,8 +126,8 @@ matches() {
 }
 {{- end}}
 
-# size_fits NAME: the disk has the expected size, within 1 %.
-size_fits() {
+# {{$.Fits}} NAME: the disk has the expected size, within 1 %.
+{{$.Fits}}() {
 {{- with .Sectors}}
 {{- if index . 1}}
 	sectors=$(cat "/sys/block/$1/size")
@@ -156,11 +166,11 @@ upon() (
 	done
 )
 
-# shared: what else, on other disks, belongs to an array or a volume group of $disk. The
+# shared: what else, on other disks, belongs to an array or a volume group of what is granted. The
 # installers assemble such a thing, and take it apart to the last member: whoever grants a
 # disk has not granted those.
 shared() {
-	ours=" $(upon "$disk" | sort -u | tr '\n' ' ')" theirs=''
+	ours=" $(for name in $granted; do upon "$name"; done | sort -u | tr '\n' ' ')" theirs=''
 	for other in /sys/block/*; do
 		other=${other##*/}
 		case $ours in *" $other "*) continue ;; esac
@@ -221,26 +231,37 @@ group() {
 	[ "$listed" -le 0 ] || echo "a missing disk"
 }
 
-# choose: sets disk to the one disk that the inventory selects. The size narrows.
-choose() {
-	named='' fit=0 disk=''
+# pick MATCHES FITS SELECTOR: sets picked to the one disk that the inventory selects. The size narrows.
+pick() {
+	named='' fit=0 picked=''
 	for name in $(all_disks); do
-		matches "$name" || continue
+		"$1" "$name" || continue
 		named="$named $name"
-		size_fits "$name" || continue
-		fit=$((fit + 1)) disk=$name
+		"$2" "$name" || continue
+		fit=$((fit + 1)) picked=$name
 	done
-	[ -n "$named" ] || refuse installer 1 "disk gate: no disk matches $want_disk; seen: $(all_disks | tr '\n' ' ')"
-	[ "$fit" -gt 0 ] || refuse installer 1 "disk gate: the disk$named has the wrong size for $want_disk"
-	[ "$fit" -eq 1 ] || refuse installer 1 "disk gate: $fit disks match $want_disk:$named"
-	! flag "$disk" ro || refuse installer 1 "disk gate: the disk $disk is read-only"
-	! flag "$disk" removable || refuse installer 1 "disk gate: the disk $disk is removable media"
+	[ -n "$named" ] || refuse installer 1 "disk gate: no disk matches $3; seen: $(all_disks | tr '\n' ' ')"
+	[ "$fit" -gt 0 ] || refuse installer 1 "disk gate: the disk$named has the wrong size for $3"
+	[ "$fit" -eq 1 ] || refuse installer 1 "disk gate: $fit disks match $3:$named"
+	! flag "$picked" ro || refuse installer 1 "disk gate: the disk $picked is read-only"
+	! flag "$picked" removable || refuse installer 1 "disk gate: the disk $picked is removable media"
+}
+
+# choose: sets disk to the one disk that is granted{{if .Mirrored}}, and mirror to the other{{end}}.
+choose() {
+	pick matches size_fits "$want_disk"
+	disk=$picked granted=$picked
+{{- if .Mirrored}}
+	pick mirror_matches mirror_fits "$want_mirror"
+	mirror=$picked granted="$disk $picked"
+	[ "$disk" != "$mirror" ] || refuse installer 1 "disk gate: $want_disk and its mirror $want_mirror are one disk, $disk"
+{{- end}}
 	for program in dd grep sort tr udevadm; do
 		command -v "$program" >/dev/null || refuse installer 1 "disk gate: without $program nobody can say what else is on the disk $disk"
 	done
 	others=$(shared | sort -u | tr '\n' ,)
-	[ -z "$others" ] || refuse installer 1 "disk gate: the disk $disk shares an array or a volume group with other disks, and the installer would destroy it there too. Take it apart first (mdadm --zero-superblock on $disk, or vgreduce and pvremove), or wipe $disk on purpose (wipefs -a on its partitions, then on itself). The others: ${others%,}"
-	report installer 1 ok "disk gate: $disk is $want_disk" || refuse installer 2 "the server does not answer"
+	[ -z "$others" ] || refuse installer 1 "disk gate: the disk $granted shares an array or a volume group with other disks, and the installer would destroy it there too. Take it apart first (mdadm --zero-superblock on $granted, or vgreduce and pvremove), or wipe $granted on purpose (wipefs -a on its partitions, then on itself). The others: ${others%,}"
+	report installer 1 ok "disk gate: $disk is $want_disk{{if .Mirrored}}, $mirror is $want_mirror{{end}}" || refuse installer 2 "the server does not answer"
 }
 {{- end}}
 
@@ -271,6 +292,28 @@ get firstboot.sh {{.Target}}/usr/local/lib/bootlane/firstboot
 chmod 0700 {{.Target}}/usr/local/lib/bootlane/firstboot
 get firstboot.service {{.Target}}/etc/systemd/system/bootlane-firstboot.service
 ln -sf /etc/systemd/system/bootlane-firstboot.service {{.Target}}/etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service
+{{- template "network.sh" .}}
+{{- end}}
+
+{{define "network.sh" -}}
+{{- if .Host.Network.Interfaces}}
+
+# put FILE MODE: what comes in, as a file of the new system.
+put() {
+	mkdir -p "{{.Target}}${1%/*}"
+	cat > "{{.Target}}$1"
+	chmod "$2" "{{.Target}}$1"
+}
+
+# The network of the record, in the place of what the installer made for itself.
+{{- range .StaleNetwork}}
+rm -f {{$.Target}}{{.}}
+{{- end}}
+{{- range .NetworkFiles}}
+put {{.Path}} {{printf "%04o" .Mode}} <<'END-OF-FILE'
+{{.Content}}END-OF-FILE
+{{- end}}
+{{- end}}
 {{- end}}
 
 {{define "keys.sh" -}}

@@ -33,8 +33,10 @@ END
 	cat <<'END'
 1024 1024 1024 ext4
 	method{ format } format{ } use_filesystem{ } filesystem{ ext4 } mountpoint{ /boot } .
-4096 10000 -1 ext4
-	$lvmok{ } method{ format } format{ } use_filesystem{ } filesystem{ ext4 } mountpoint{ / } lv_name{ root } .
+{{- range .Volumes}}
+{{if .GiB}}{{mb .GiB}} {{mb .GiB}} {{mb .GiB}}{{else}}4096 10000 -1{{end}} ext4
+	{{if $.LVM}}$lvmok{ } {{end}}method{ format } format{ } use_filesystem{ } filesystem{ ext4 } mountpoint{ {{.Mount}} } {{if $.LVM}}lv_name{ {{.Name}} } {{end}}.
+{{- end}}
 END
 } > /tmp/bootlane-recipe || refuse installer 2 "the partition recipe cannot be written"
 

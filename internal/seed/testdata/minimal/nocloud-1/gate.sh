@@ -121,11 +121,11 @@ upon() (
 	done
 )
 
-# shared: what else, on other disks, belongs to an array or a volume group of $disk. The
+# shared: what else, on other disks, belongs to an array or a volume group of what is granted. The
 # installers assemble such a thing, and take it apart to the last member: whoever grants a
 # disk has not granted those.
 shared() {
-	ours=" $(upon "$disk" | sort -u | tr '\n' ' ')" theirs=''
+	ours=" $(for name in $granted; do upon "$name"; done | sort -u | tr '\n' ' ')" theirs=''
 	for other in /sys/block/*; do
 		other=${other##*/}
 		case $ours in *" $other "*) continue ;; esac
@@ -186,25 +186,31 @@ group() {
 	[ "$listed" -le 0 ] || echo "a missing disk"
 }
 
-# choose: sets disk to the one disk that the inventory selects. The size narrows.
-choose() {
-	named='' fit=0 disk=''
+# pick MATCHES FITS SELECTOR: sets picked to the one disk that the inventory selects. The size narrows.
+pick() {
+	named='' fit=0 picked=''
 	for name in $(all_disks); do
-		matches "$name" || continue
+		"$1" "$name" || continue
 		named="$named $name"
-		size_fits "$name" || continue
-		fit=$((fit + 1)) disk=$name
+		"$2" "$name" || continue
+		fit=$((fit + 1)) picked=$name
 	done
-	[ -n "$named" ] || refuse installer 1 "disk gate: no disk matches $want_disk; seen: $(all_disks | tr '\n' ' ')"
-	[ "$fit" -gt 0 ] || refuse installer 1 "disk gate: the disk$named has the wrong size for $want_disk"
-	[ "$fit" -eq 1 ] || refuse installer 1 "disk gate: $fit disks match $want_disk:$named"
-	! flag "$disk" ro || refuse installer 1 "disk gate: the disk $disk is read-only"
-	! flag "$disk" removable || refuse installer 1 "disk gate: the disk $disk is removable media"
+	[ -n "$named" ] || refuse installer 1 "disk gate: no disk matches $3; seen: $(all_disks | tr '\n' ' ')"
+	[ "$fit" -gt 0 ] || refuse installer 1 "disk gate: the disk$named has the wrong size for $3"
+	[ "$fit" -eq 1 ] || refuse installer 1 "disk gate: $fit disks match $3:$named"
+	! flag "$picked" ro || refuse installer 1 "disk gate: the disk $picked is read-only"
+	! flag "$picked" removable || refuse installer 1 "disk gate: the disk $picked is removable media"
+}
+
+# choose: sets disk to the one disk that is granted.
+choose() {
+	pick matches size_fits "$want_disk"
+	disk=$picked granted=$picked
 	for program in dd grep sort tr udevadm; do
 		command -v "$program" >/dev/null || refuse installer 1 "disk gate: without $program nobody can say what else is on the disk $disk"
 	done
 	others=$(shared | sort -u | tr '\n' ,)
-	[ -z "$others" ] || refuse installer 1 "disk gate: the disk $disk shares an array or a volume group with other disks, and the installer would destroy it there too. Take it apart first (mdadm --zero-superblock on $disk, or vgreduce and pvremove), or wipe $disk on purpose (wipefs -a on its partitions, then on itself). The others: ${others%,}"
+	[ -z "$others" ] || refuse installer 1 "disk gate: the disk $granted shares an array or a volume group with other disks, and the installer would destroy it there too. Take it apart first (mdadm --zero-superblock on $granted, or vgreduce and pvremove), or wipe $granted on purpose (wipefs -a on its partitions, then on itself). The others: ${others%,}"
 	report installer 1 ok "disk gate: $disk is $want_disk" || refuse installer 2 "the server does not answer"
 }
 
