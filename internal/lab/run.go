@@ -20,7 +20,7 @@ import (
 )
 
 // limit bounds one scenario, whatever it waits for.
-const limit = 20 * time.Minute
+const limit = 30 * time.Minute
 
 // Play runs scenarios, several at once, each as a process of its own in a network
 // namespace of its own, and shows their progress live. It returns an error when
