@@ -12,17 +12,23 @@ type Action uint8
 const (
 	Hold      Action = iota // give nothing; show why
 	LocalBoot               // send the machine to its own disk
+	Inspect                 // start what looks at the machine from RAM, and writes no disk
 	Install                 // give bytes that lead to a disk being written
 )
 
 // Actions returns every action.
-func Actions() []Action { return []Action{Hold, LocalBoot, Install} }
+func Actions() []Action { return []Action{Hold, LocalBoot, Inspect, Install} }
+
+// Boots reports whether the answer is to load something by network and run it.
+func (a Action) Boots() bool { return a == Inspect || a == Install }
 
 // String returns the name used in events, scripts and documents.
 func (a Action) String() string {
 	switch a {
 	case LocalBoot:
 		return "local-boot"
+	case Inspect:
+		return "inspect"
 	case Install:
 		return "install"
 	}
@@ -50,10 +56,12 @@ type Reason string
 // The reasons. [Reasons] describes each one.
 const (
 	UnknownMachine    Reason = "unknown-machine"
+	UnknownInspected  Reason = "unknown-inspected"
 	IdentityAmbiguous Reason = "identity-ambiguous"
 	IdentityMismatch  Reason = "identity-mismatch"
 	IdentityMissing   Reason = "identity-missing"
 	HostQuarantined   Reason = "host-quarantined"
+	HostInspected     Reason = "host-inspected"
 	HostNew           Reason = "host-new"
 	HostInstalled     Reason = "host-installed"
 	HostFailed        Reason = "host-failed"
@@ -90,10 +98,12 @@ type ReasonDoc struct {
 func Reasons() []ReasonDoc {
 	return []ReasonDoc{
 		{UnknownMachine, Hold, "no inventory record has this UUID, boot MAC, serial number or asset tag", "add the machine to the inventory with `bootlane host import`"},
+		{UnknownInspected, Inspect, "the same, and `policy.inspect` names a bundle whose agent can look at it", "`bootlane host discovered` shows what was found; `bootlane host adopt` makes a record of it"},
 		{IdentityAmbiguous, Hold, "the machine's signals point at more than one inventory record", "compare the records shown and correct the inventory"},
 		{IdentityMismatch, Hold, "a signal the machine showed contradicts its inventory record", "check the machine; then `bootlane host accept HOST --board|--nic`, or correct the inventory and `bootlane release HOST`"},
 		{HostQuarantined, Hold, "the record is in quarantine", "`bootlane why HOST`, then `bootlane host accept` or `bootlane release`"},
 		{HostRetired, LocalBoot, "the record is retired", "nothing; import the host again to bring it back"},
+		{HostInspected, Inspect, "the machine is new, installed or failed, and an operator asked to have it looked at", "nothing; `bootlane host discovered` shows what was found"},
 		{HostNew, LocalBoot, "the machine is known, and nobody asked to install it", "`bootlane provision HOST` when it should be installed"},
 		{HostInstalled, LocalBoot, "the machine is installed", "nothing"},
 		{HostFailed, LocalBoot, "the last run failed (hold, where `policy.failed` says so)", "`bootlane why HOST`, mend, then `bootlane provision HOST`"},
@@ -165,6 +175,9 @@ type Policy struct {
 	// Limit and Stages are what grants get; see [Grant].
 	Limit  time.Duration
 	Stages map[Stage]time.Duration
+	// Inspect is the bundle whose agent looks at machines that nobody knows, and at hosts that an
+	// operator asks for, as it stands now. One without a digest looks at none.
+	Inspect Bundle
 }
 
 // afterFailure is what a machine is told whose run came to a bad end.
@@ -196,11 +209,15 @@ func (p Policy) RetryWindow() time.Duration {
 func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) Decision {
 	host, dispute := resolve(hosts, f)
 	if dispute.Reason != "" {
-		return dispute
+		return policy.orInspect(dispute, UnknownInspected, dispute.Reason == UnknownMachine, f)
+	}
+	looked := policy.orInspect(Decision{Host: host.ID}, HostInspected, host.inspectable(now), f)
+	if looked.Action == Inspect {
+		return looked
 	}
 	d := Decision{Host: host.ID, Run: host.Run.ID, Bundle: host.Run.Bundle}
 	answer := func(a Action, r Reason, format string, args ...any) Decision {
-		d.Action, d.Reason, d.Detail = a, r, fmt.Sprintf(format, args...)
+		d.Action, d.Reason, d.Detail = a, r, fmt.Sprintf(format, args...)+looked.Detail
 		return d
 	}
 	switch host.State {

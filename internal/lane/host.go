@@ -86,6 +86,7 @@ type Host struct {
 	Seen    *Facts    `json:"seen,omitempty"`    // what the disputing machine said: what `accept` would record
 	Resume  State     `json:"resume,omitempty"`  // state to return to when quarantine ends
 	Changed time.Time `json:"changed"`           // when the state last changed
+	Inspect time.Time `json:"inspect,omitzero"`  // until when a network boot has it looked at, as an operator asked
 	Join    *Join     `json:"join,omitempty"`    // its way into its cluster, of this run or the last one that joined
 }
 

@@ -26,7 +26,8 @@ type NIC struct {
 	Name   string `json:"name"`
 	MAC    MAC    `json:"mac"`
 	Driver string `json:"driver,omitempty"`
-	Up     bool   `json:"up,omitempty"` // carrier seen
+	Up     bool   `json:"up,omitempty"`   // carrier seen
+	Mbps   int    `json:"mbps,omitempty"` // speed of the link, 10^6 bits a second; 0: not known, as without a carrier
 }
 
 // Hardware is the agent's whole account of the machine. It is untrusted input:
@@ -42,10 +43,14 @@ type Hardware struct {
 	SecureBoot   bool   `json:"secureBoot,omitempty"`
 	Machine      string `json:"machine,omitempty"` // uname -m: x86_64, aarch64
 	CPUs         int    `json:"cpus,omitempty"`
+	CPUModel     string `json:"cpuModel,omitempty"`
 	MemoryBytes  int64  `json:"memoryBytes,omitempty"`
-	BootMAC      MAC    `json:"bootMAC,omitempty"` // the NIC that carried the agent's DHCP exchange
-	NICs         []NIC  `json:"nics,omitempty"`
-	Disks        []Disk `json:"disks,omitempty"`
+	// BMC is the address of the management controller's Redfish service as the machine itself
+	// reaches it, from SMBIOS type 42 (DSP0270): often one of a cable inside the machine only.
+	BMC     string `json:"bmc,omitempty"`
+	BootMAC MAC    `json:"bootMAC,omitempty"` // the NIC that carried the agent's DHCP exchange
+	NICs    []NIC  `json:"nics,omitempty"`
+	Disks   []Disk `json:"disks,omitempty"`
 }
 
 // Order is the server's answer to a posted Hardware.

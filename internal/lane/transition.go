@@ -27,6 +27,7 @@ const (
 	VerbAccept     Verb = "accept"
 	VerbRelease    Verb = "release"
 	VerbRetire     Verb = "retire"
+	VerbInspect    Verb = "inspect"
 )
 
 // Transition is one arrow of the state diagram. An empty From means no record;
@@ -67,6 +68,9 @@ func Transitions() []Transition {
 		{StateQuarantine, VerbCancel, StateQuarantine, "operator", "`cancel` ends the run that quarantine interrupted"},
 		{StateQuarantine, VerbAccept, "", "operator", "`host accept` records the replaced board or NIC"},
 		{StateQuarantine, VerbRelease, "", "operator", "`release` ends it, nothing recorded"},
+		{StateNew, VerbInspect, StateNew, "operator or server", "`host inspect` asks to have it looked at; it was"},
+		{StateInstalled, VerbInspect, StateInstalled, "operator or server", "`host inspect` asks to have it looked at; it was"},
+		{StateFailed, VerbInspect, StateFailed, "operator or server", "`host inspect` asks to have it looked at; it was"},
 		{StateNew, VerbRetire, StateRetired, "operator", "`retire`"},
 		{StateQuarantine, VerbRetire, StateRetired, "operator", "`retire`"},
 		{StateInstalled, VerbRetire, StateRetired, "operator", "`retire`"},
@@ -299,6 +303,7 @@ func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
 	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Cluster: g.Cluster, Armed: now, Deadline: now.Add(g.For),
 		Boots: g.Boots, Stage: StageArmed, StageAt: now, Capability: g.Capability, From: from,
 		Quiet: g.For, Stages: maps.Clone(g.Stages), Limit: now.Add(max(cmp.Or(g.Limit, DefaultLimit), g.For))}
+	h.Inspect = time.Time{} // the next network boot has another purpose
 	h.to(StateProvisioning, "", now)
 	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Disk, stamp(h.Run.Deadline), g.Boots)
 	if h.Run.Cluster != "" {

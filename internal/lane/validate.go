@@ -24,6 +24,9 @@ var (
 	bundleRef = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,126}$`)
 )
 
+// IsBundleRef reports whether s can be a bundle's NAME-VERSION or an alias.
+func IsBundleRef(s string) bool { return bundleRef.MatchString(s) }
+
 // Validate returns every problem of the record's inventory data.
 func (h Host) Validate() []Problem {
 	var out []Problem
@@ -61,7 +64,7 @@ func (h Host) Validate() []Problem {
 	for _, p := range h.Install.Validate() {
 		bad("install."+p.Field, "%s", p.Message)
 	}
-	if h.Bundle != "" && !bundleRef.MatchString(h.Bundle) {
+	if h.Bundle != "" && !IsBundleRef(h.Bundle) {
 		bad("bundle", "%q is not a bundle's NAME-VERSION or an alias", h.Bundle)
 	}
 	for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
