@@ -116,7 +116,11 @@ func Run(ctx context.Context, cfg Config) (end Ending) {
 	a.log.Banner("Bootlane agent " + cfg.Version)
 	err := a.run(ctx)
 	var held *heldError
+	var seen *inspectedEnd
 	switch {
+	case errors.As(err, &seen):
+		a.log.Step("%s in %s", seen.what(), rebootPause)
+		return Ending{Reboot: seen.Then == lane.ThenReboot, After: rebootPause}
 	case err == nil:
 		a.log.Step("done in %s: rebooting into the new system", a.elapsed())
 		return Ending{Reboot: true}
@@ -135,7 +139,7 @@ func Run(ctx context.Context, cfg Config) (end Ending) {
 // failed tells the server, if it can be reached, and the person at the console.
 func (a *agent) failed(ctx context.Context, err error) Ending {
 	a.log.Fail("%v", err)
-	if a.api != nil && !errors.Is(err, errUnacknowledged) {
+	if a.api != nil && !a.params.Inspect && !errors.Is(err, errUnacknowledged) {
 		if rerr := a.api.fail(ctx, err); rerr != nil {
 			a.log.Fail("report the failure: %v", rerr)
 		}
@@ -158,6 +162,9 @@ func (a *agent) elapsed() time.Duration {
 func (a *agent) run(ctx context.Context) error {
 	if err := a.prepare(ctx); err != nil {
 		return err
+	}
+	if a.params.Inspect {
+		return a.inspect(ctx)
 	}
 	order, err := a.ask(ctx)
 	if err != nil {

@@ -54,6 +54,7 @@ type fakeMachine struct {
 	disk    *fakeDisk
 	clock   time.Time
 	opened  int
+	looked  int    // heads of disks that were read
 	other   []byte // what is on the disk that is not to be written
 	connect error
 }
@@ -66,6 +67,7 @@ func (m *fakeMachine) Connect(context.Context, Params, *Log) (lane.MAC, error) {
 func (m *fakeMachine) Hardware() (lane.Hardware, error) { return m.hw, nil }
 func (m *fakeMachine) SetClock(t time.Time) error       { m.clock = t; return nil }
 func (m *fakeMachine) ReadHead(d lane.Disk, n int) ([]byte, error) {
+	m.looked++
 	if m.other == nil {
 		return nil, errors.New("no medium")
 	}
