@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"time"
 
 	"bootlane/internal/lane"
 	"bootlane/internal/strictyaml"
@@ -122,6 +123,7 @@ type ActRequest struct {
 	Why  string           `json:"why,omitempty"`
 	What lane.Replacement `json:"what,omitempty"` // accept: board or nic
 	Rev  int64            `json:"rev,omitempty"`  // accept: the record's revision when its dispute was looked at
+	For  time.Duration    `json:"for,omitempty"`  // inspect: nanoseconds that the wish stands
 }
 
 // ProvisionRequest asks for a grant.
@@ -152,6 +154,14 @@ type Operator interface {
 	bundles
 	leases
 	clusters
+	discoveries
+}
+
+type discoveries interface {
+	Discovered(ctx context.Context) ([]lane.Discovered, error)
+	DiscoveredAs(ctx context.Context, name string) (lane.Discovered, error)
+	Adopt(ctx context.Context, name string, a lane.Adoption, by string) (lane.Adopted, error)
+	Inspect(ctx context.Context, id lane.HostID, within time.Duration, by, why string) (lane.Host, error)
 }
 
 type leases interface {

@@ -85,6 +85,8 @@ type Policy struct {
 	ProbeEvery *time.Duration `yaml:"probeEvery"`
 	BootRetry  time.Duration  `yaml:"bootRetry"`
 	Held       Held           `yaml:"held"`
+	// Inspect has machines looked at that nobody knows, and hosts that an operator asks for.
+	Inspect Inspect `yaml:"inspect,omitempty"`
 	// LocalBoot says how UEFI firmware of an installed machine is sent to its disk:
 	// "fast" (told at once; the default) or "silent" (no boot file; it gives up by itself).
 	LocalBoot string `yaml:"localBoot"`
@@ -138,6 +140,12 @@ func (p Policy) checkRuns() []lane.Problem {
 		}
 	}
 	return out.list
+}
+
+// Inspect says who looks at machines, from RAM and without opening a disk.
+type Inspect struct {
+	Bundle string `yaml:"bundle,omitempty"` // with bootlane-agent: NAME-VERSION or an alias; none: nobody does
+	Then   string `yaml:"then,omitempty"`   // "wait" (default): the machine stays and asks again; or "power-off"
 }
 
 // Held says what a held machine gets to see.
@@ -235,6 +243,7 @@ func (c Config) withDefaults() Config {
 	}
 	set(&c.Policy.LocalBoot, "fast")
 	set(&c.Policy.Held.Then, "local-boot")
+	set(&c.Policy.Inspect.Then, lane.ThenWait)
 	set(&c.Policy.RunAddress, "machine")
 	set(&c.Policy.Failed, "local-boot")
 	if c.Policy.RunLimit == 0 {
@@ -294,6 +303,11 @@ func (c Config) check() []lane.Problem {
 	}
 	if c.Policy.Held.Then != "local-boot" && c.Policy.Held.Then != "ask" {
 		bad("policy.held.then", "%q: use local-boot or ask", c.Policy.Held.Then)
+	}
+	if i := c.Policy.Inspect; i.Then != lane.ThenWait && i.Then != lane.ThenPowerOff {
+		bad("policy.inspect.then", "%q: use %s or %s", i.Then, lane.ThenWait, lane.ThenPowerOff)
+	} else if i.Bundle != "" && !lane.IsBundleRef(i.Bundle) {
+		bad("policy.inspect.bundle", "%q is not a bundle's NAME-VERSION or an alias", i.Bundle)
 	}
 	if c.Policy.Held.Wait < time.Second || c.Policy.Held.Wait > time.Hour {
 		bad("policy.held.wait", "%s: from 1s to 1h", c.Policy.Held.Wait)

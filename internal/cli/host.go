@@ -17,10 +17,10 @@ import (
 )
 
 func (a *app) hostCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "host", Short: "the inventory: import, list, show, accept",
+	cmd := &cobra.Command{Use: "host", Short: "the inventory: import, list, show, accept, inspect, adopt",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(a.hostImportCmd(), a.hostListCmd(), a.onHost(a.hostShowCmd()), a.onHost(a.hostAcceptCmd()))
+	cmd.AddCommand(a.hostImportCmd(), a.hostListCmd(), a.onHost(a.hostShowCmd()), a.onHost(a.hostAcceptCmd()), a.onHost(a.hostInspectCmd()), a.hostDiscoveredCmd(), a.hostAdoptCmd())
 	return cmd
 }
 
@@ -272,6 +272,9 @@ func showHost(w io.Writer, h lane.Host) {
 	row("asset tag", h.Identity.AssetTag)
 	row("rack", strings.Trim(h.Identity.Rack+" "+h.Identity.Unit, " "))
 	row("bmc", h.Identity.BMC)
+	if !h.Inspect.IsZero() {
+		row("inspect", "when it boots by network before "+when(h.Inspect))
+	}
 	for _, f := range h.Install.Fields() {
 		if f.Set {
 			row("install."+f.Name, f.String())

@@ -124,6 +124,9 @@ func Unknown(subject string, events []lane.Event) lane.Verdict {
 	v.Evidence = last(events, func(e lane.Event) bool { return e.Reason != "" })
 	if e := v.Evidence; e != nil && e.Reason != lane.UnknownMachine {
 		v.Rule, v.Because, v.Mismatch = string(e.Reason), e.Message, e.Mismatch
+		if e.Reason == lane.UnknownInspected {
+			v.Next = "`bootlane host discovered` shows what was found, and `bootlane host adopt` makes a record of it; when nothing was found, the console of the machine says why"
+		}
 	}
 	if v.Evidence == nil {
 		v.Evidence = last(events, func(e lane.Event) bool { return e.Facts != nil })
