@@ -35,6 +35,8 @@ type Config struct {
 	// Site is what installed systems get, Roles what those of a role get in its place.
 	Site  lane.InstallOptions            `yaml:"site"`
 	Roles map[string]lane.InstallOptions `yaml:"roles,omitempty"`
+	// Profiles are what the hardware of some hosts must have, by name.
+	Profiles map[string]lane.Profile `yaml:"profiles,omitempty"`
 	// Clusters are the clusters that hosts can join, by name.
 	Clusters map[string]Cluster `yaml:"clusters,omitempty"`
 	// SecureBoot is what is known of firmware that takes signed code only.
@@ -320,6 +322,7 @@ func (c Config) check() []lane.Problem {
 	}
 	out = append(out, c.Policy.checkRuns()...)
 	out = append(out, c.checkInstalled()...)
+	out = append(out, c.checkProfiles()...)
 	out = append(out, c.checkClusters()...)
 	if level(c.Log) == nil {
 		bad("log", "%q: use debug, info, warn or error", c.Log)
@@ -347,6 +350,27 @@ func (c Config) checkInstalled() []lane.Problem {
 			continue
 		}
 		look("roles."+name, c.Roles[name])
+	}
+	return out.list
+}
+
+// checkProfiles looks at what hardware must have, and at who must have it.
+func (c Config) checkProfiles() []lane.Problem {
+	var out findings
+	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
+		at, p := "profiles."+name, c.Profiles[name]
+		if !roleName.MatchString(name) {
+			out.bad("profiles", "%q is not a profile's name: letters, digits and inner - or _, at most 63", name)
+			continue
+		}
+		for _, problem := range p.Validate() {
+			out.bad(at+"."+problem.Field, "%s", problem.Message)
+		}
+		for i, role := range p.Roles {
+			if _, ok := c.Roles[role]; !ok && len(c.Roles) > 0 {
+				out.bad(fmt.Sprintf("%s.roles[%d]", at, i), "%q is not among the configured `roles`", role)
+			}
+		}
 	}
 	return out.list
 }

@@ -91,6 +91,8 @@ type Config struct {
 	// whose host has one of these roles.
 	Site  lane.InstallOptions
 	Roles map[string]lane.InstallOptions
+	// Profiles are what the hardware of some hosts must have, by name.
+	Profiles map[string]lane.Profile
 	// Clusters are the clusters that hosts can join, by name.
 	Clusters map[string]Cluster
 	BaseURL  string // of the machines' HTTP listener, http://10.0.0.1:8080, where no request says how it is reached

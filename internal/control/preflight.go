@@ -25,6 +25,7 @@ type preflight struct {
 	bundles     memo[string, found]
 	chains      memo[chainKey, []lane.Problem]
 	mirrors     memo[mirrorKey, error]
+	looked      memo[struct{}, inspections]
 	silent      memo[string, error] // clusters that do not answer: one that keeps a machine waiting is not asked for each
 }
 
@@ -147,7 +148,11 @@ func (p *preflight) host(ctx context.Context, h lane.Host) (lane.Bundle, []lane.
 	if err != nil {
 		return b, nil, err
 	}
-	problems := slices.Concat(lane.Armable(h, p.reinstall), lane.Preflight(h, b), lane.Collisions(h, others), leased, p.siteProblems(h), p.nodeProblems(ctx, h))
+	unfit, err := p.profileProblems(ctx, h, b)
+	if err != nil {
+		return b, nil, err
+	}
+	problems := slices.Concat(lane.Armable(h, p.reinstall), lane.Preflight(h, b), lane.Collisions(h, others), leased, p.siteProblems(h), p.nodeProblems(ctx, h), unfit)
 	if own, ok := b.For(h.Arch); ok && b.Digest != "" {
 		key := chainKey{b.Digest, h.Arch, h.Boot, p.home(h.Network.Address).Proxy}
 		problems = slices.Concat(problems, p.seedProblems(h, own), p.chains.of(key, func() []lane.Problem { return p.chainProblems(h, own) }), p.unreachable(ctx, h, own))

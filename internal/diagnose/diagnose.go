@@ -190,6 +190,9 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 			v.Because += "; last refusal: " + string(e.Reason) + " " + e.Message
 		}
 	}
+	if v.Rule == string(lane.HardwareMismatch) {
+		v.Next = "put into the machine what is named above, or correct `profiles` in the configuration; then `bootlane provision " + string(h.ID) + "`"
+	}
 	if v.Rule == string(lane.DiskMismatch) {
 		v.Next = "compare the disks named above with `bootlane host show " + string(h.ID) + "`, correct the record's disk; then `bootlane provision " + string(h.ID) + "`"
 	}

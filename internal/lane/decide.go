@@ -79,6 +79,7 @@ const (
 	Granted           Reason = "granted"
 	StoreUnavailable  Reason = "store-unavailable"
 	DiskMismatch      Reason = "disk-mismatch"
+	HardwareMismatch  Reason = "hardware-mismatch"
 	LoaderFailed      Reason = "loader-failed"
 	LoaderLoop        Reason = "loader-loop"
 	LoaderByTFTP      Reason = "loader-by-tftp"
@@ -120,6 +121,7 @@ func Reasons() []ReasonDoc {
 		{ArchMismatch, LocalBoot, "the bundle has no files for the machine's architecture, or the machine is of another than its record says", "choose a bundle for this architecture, or correct `arch` in the inventory"},
 		{Granted, Install, "the host is provisioning, its run is open, and everything the stage can know agrees", "nothing; the machine installs"},
 		{DiskMismatch, Hold, "the agent's disks do not include exactly the one that the inventory selects (the agent's order, never Decide)", "compare the disks in `bootlane events HOST` with the record, correct it, then `bootlane provision HOST`"},
+		{HardwareMismatch, Hold, "the agent's machine has not what a profile of the configuration asks of it (the agent's order, never Decide)", "compare the machine with `profiles` in the configuration; then `bootlane provision HOST`"},
 		{LoaderFailed, LocalBoot, "the boot loader could not load the installer's files (its report, never Decide)", "look at HTTP from the machine, and at `bootlane events HOST`; the run is still open"},
 		{LoaderLoop, LocalBoot, "the machine fetches its boot loader over and over, and the loader never asks for a script (the surfaces', never Decide)", "look at the console: Secure Boot refuses an unsigned loader after it was loaded; or the NIC needs another one, `boot.loader` in the inventory"},
 		{LoaderByTFTP, LocalBoot, "the firmware asks by HTTP Boot, and its boot loader works by PXE only (the surfaces', never Decide)", "let the firmware boot by PXE as well, or use a loader that can: iPXE, or a GRUB whose bundle says `http: true`"},

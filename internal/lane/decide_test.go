@@ -198,7 +198,7 @@ func (q question) mayInspect() bool {
 }
 
 // notOfDecide are the reasons that others give.
-var notOfDecide = []Reason{StoreUnavailable, DiskMismatch, LoaderFailed, LoaderLoop, LoaderByTFTP, ForeignAddress, RunNotBegun}
+var notOfDecide = []Reason{StoreUnavailable, DiskMismatch, HardwareMismatch, LoaderFailed, LoaderLoop, LoaderByTFTP, ForeignAddress, RunNotBegun}
 
 // judge asks Decide and returns what is wrong with its answer, or "".
 func (q question) judge(documented map[Reason]Action) (Reason, string) {
