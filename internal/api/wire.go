@@ -28,6 +28,7 @@ type HostSpec struct {
 	Hostname string              `yaml:"hostname,omitempty" json:"hostname,omitempty"`
 	Bundle   string              `yaml:"bundle,omitempty" json:"bundle,omitempty"`
 	Disk     lane.DiskSelector   `yaml:"disk,omitempty" json:"disk,omitzero"`
+	Wipe     []lane.DiskSelector `yaml:"wipe,omitempty" json:"wipe,omitempty"` // further disks that an install clears
 	Network  NetworkSpec         `yaml:"network,omitempty" json:"network,omitzero"`
 	Boot     lane.BootOptions    `yaml:"boot,omitempty" json:"boot,omitzero"`
 	Install  lane.InstallOptions `yaml:"install,omitempty" json:"install,omitzero"` // over its role's and the site's
@@ -42,7 +43,7 @@ type NetworkSpec struct {
 
 // Host returns the record that the spec describes. A problem names its field.
 func (s HostSpec) Host() (lane.Host, []lane.Problem) {
-	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Boot: s.Boot, Install: s.Install, Labels: s.Labels}
+	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Wipe: s.Wipe, Boot: s.Boot, Install: s.Install, Labels: s.Labels}
 	var out []lane.Problem
 	for _, a := range []struct {
 		field, text, like string

@@ -162,6 +162,13 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 	if err != nil { // the agent would refuse it too
 		return c.noOrder(ctx, h, lane.DiskMismatch, err.Error())
 	}
+	cleared, err := lane.ResolveWipe(disk, h.Run.Wipe, hw.Disks)
+	switch {
+	case err != nil:
+		return c.noOrder(ctx, h, lane.DiskMismatch, err.Error())
+	case len(cleared) > 0 && !hw.Wipes:
+		return c.noOrder(ctx, h, lane.DiskMismatch, "the agent of "+b.Ref()+" knows nothing of disks to clear: build the bundle with this version's bootlane-agent, or take `wipe` out of the record")
+	}
 	in, err := c.documents(h, b, c.base(f))
 	if err != nil {
 		return lane.Order{}, err
@@ -171,9 +178,12 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 		return lane.Order{}, err
 	}
 	img := b.Files[b.Image.File]
-	o := lane.Order{Action: d.Action, Reason: d.Reason, Detail: "write " + b.Ref() + " to " + disk.Name, Host: h.ID, Run: h.Run.ID, Disk: h.Run.Disk, Files: files, UnixTime: c.Now().Unix(),
+	o := lane.Order{Action: d.Action, Reason: d.Reason, Detail: "write " + b.Ref() + " to " + disk.Name, Host: h.ID, Run: h.Run.ID, Disk: h.Run.Disk, Wipe: h.Run.Wipe, Files: files, UnixTime: c.Now().Unix(),
 		Image: &lane.Image{Path: filePath(h, b, b.Image.File), Digest: img.Digest, SizeBytes: img.SizeBytes, Compression: b.Image.Compression,
 			RawDigest: b.Image.RawDigest, RawBytes: b.Image.RawBytes, RootLabel: b.Image.RootLabel}}
+	for _, d := range cleared {
+		o.Detail += ", clear " + d.Name
+	}
 	e := c.answered(lane.KindServed, d, f)
 	e.Name, e.Message, e.Digest = "order", o.Detail, img.Digest
 	return o, c.Store.Witness(ctx, e)

@@ -3,7 +3,9 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -24,6 +26,9 @@ func commissioned(ctx context.Context, l *Lab) error {
 	if err := m.start(ctx); err != nil {
 		return err
 	}
+	if err := sign(m.DiskFile(1)); err != nil { // its firmware is still at its memory
+		return err
+	}
 	var found []lane.Discovered
 	err = l.until(ctx, patience, "an agent tells what "+m.Name+" is made of", func() (bool, error) {
 		found, err = l.client.Discovered(ctx)
@@ -36,10 +41,35 @@ func commissioned(ctx context.Context, l *Lab) error {
 	if err := l.screen(ctx, m, "the server says wait", patience); err != nil {
 		return err
 	}
-	l.expect(blank(m, 0) && blank(m, 1), "both its disks are still blank")
+	l.expect(blank(m, 0) && signed(m.DiskFile(1)), "its disks are as they were: one blank, one with an old swap area")
 	hosts, err := l.client.Hosts(ctx)
 	l.expect(err == nil && len(hosts) == 0, "no record came of it")
-	ask := lane.Adoption{ID: lane.HostID(m.Name), Bundle: b.Ref()}
+	if err := l.adopt(ctx, m, b.Ref()); err != nil {
+		return err
+	}
+	if err := l.provision(ctx, m, lane.Provisioning{}); err != nil {
+		return err
+	}
+	// Nobody touches it: the agent hears that it is wanted, and reboots.
+	for _, s := range []lane.Stage{lane.StageScript, lane.StageKernel, lane.StageDiskWritten} {
+		if err := l.stage(ctx, m.Name, s, patience); err != nil {
+			return err
+		}
+	}
+	events, err := l.client.Events(ctx, m.Name, 0, 5000)
+	if err != nil {
+		return err
+	}
+	l.expect(slices.ContainsFunc(events, func(e lane.Event) bool {
+		return e.Stage == lane.StageDiskWritten && strings.Contains(e.Message, "disk vdb cleared")
+	}) && !signed(m.DiskFile(1)), "the disk that the record lists to be cleared has no swap area any more")
+	return nil
+}
+
+// adopt makes a record of a machine that was looked at: its first disk is installed to, its
+// second cleared.
+func (l *Lab) adopt(ctx context.Context, m *Machine, bundle string) error {
+	ask := lane.Adoption{ID: lane.HostID(m.Name), Bundle: bundle}
 	out, err := l.client.Adopt(ctx, string(m.MACs[0]), ask)
 	if err != nil {
 		return err
@@ -50,17 +80,37 @@ func commissioned(ctx context.Context, l *Lab) error {
 		return err
 	}
 	l.expect(len(out.Problems) == 0 && out.Host.State == lane.StateNew, "adopted: %s, disk %s", out.Host.Identity, out.Host.Disk)
-	if err := l.provision(ctx, m, lane.Provisioning{}); err != nil {
-		return err
+	spec := m.spec(bundle)
+	spec.Wipe = []lane.DiskSelector{{Serial: m.Disks[1].Serial}}
+	return l.enrol(ctx, spec)
+}
+
+// swapMagic is by what the kernel, and blkid, know a swap area with pages of 4 KiB, and where.
+const (
+	swapMagic   = "SWAPSPACE2"
+	swapMagicAt = 4096 - 10
+)
+
+// sign makes a disk one that holds something.
+func sign(file string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write a swap area: %w", err)
 	}
-	// Nobody touches it: the agent hears that it is wanted, and reboots.
-	for _, s := range []lane.Stage{lane.StageScript, lane.StageKernel, lane.StageDiskWritten} {
-		if err := l.stage(ctx, m.Name, s, patience); err != nil {
-			return err
-		}
+	_, err = f.WriteAt([]byte(swapMagic), swapMagicAt)
+	return errors.Join(err, f.Close())
+}
+
+// signed reports whether it still does.
+func signed(file string) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return false
 	}
-	l.expect(blank(m, 1), "the disk that was not chosen is still blank")
-	return nil
+	defer func() { _ = f.Close() }() // it was only read
+	got := make([]byte, len(swapMagic))
+	_, err = f.ReadAt(got, swapMagicAt)
+	return err == nil && string(got) == swapMagic
 }
 
 // inspects starts the server anew with a configuration that has machines looked at.

@@ -88,6 +88,9 @@ type Host struct {
 	Changed time.Time `json:"changed"`           // when the state last changed
 	Inspect time.Time `json:"inspect,omitzero"`  // until when a network boot has it looked at, as an operator asked
 	Join    *Join     `json:"join,omitempty"`    // its way into its cluster, of this run or the last one that joined
+
+	// Wipe lists further disks, which an install clears.
+	Wipe []DiskSelector `json:"wipe,omitempty"`
 }
 
 // Network is how a host is addressed.
@@ -217,6 +220,8 @@ type Run struct {
 	Quiet  time.Duration           `json:"quiet,omitempty"`
 	Stages map[Stage]time.Duration `json:"stages,omitempty"`
 	Limit  time.Time               `json:"limit,omitzero"`
+	// Wipe is exactly which further disks are cleared.
+	Wipe []DiskSelector `json:"wipe,omitempty"`
 }
 
 // progressed gives the run's stage its time anew, up to the limit.

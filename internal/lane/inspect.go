@@ -213,6 +213,11 @@ func Differs(h Host, hw Hardware) (out []Signal) {
 	if _, err := h.Disk.Resolve(hw.Disks); err != nil && h.Disk.Stable() {
 		out = append(out, Signal{"disk", h.Disk.String(), err.Error(), h.ID})
 	}
+	for _, s := range h.Wipe {
+		if _, err := s.Resolve(hw.Disks); err != nil {
+			out = append(out, Signal{"wipe", s.String(), err.Error(), h.ID})
+		}
+	}
 	if h.Boot.SecureBoot != "" && !hw.SecureBoot {
 		out = append(out, Signal{"secureBoot", h.Boot.SecureBoot, "off", h.ID})
 	}

@@ -126,12 +126,12 @@ func TestDiffers(t *testing.T) {
 	if got := Differs(h, hw); len(got) != 0 {
 		t.Errorf("of the same machine: %v", got)
 	}
-	h = Host{ID: "a", Arch: ARM64, Disk: DiskSelector{Serial: "S9"}, Boot: BootOptions{SecureBoot: "both"}}
+	h = Host{ID: "a", Arch: ARM64, Disk: DiskSelector{Serial: "S9"}, Wipe: []DiskSelector{{Serial: "S1"}, {Serial: "S8"}}, Boot: BootOptions{SecureBoot: "both"}}
 	var got []string
 	for _, s := range Differs(h, hw) {
 		got = append(got, s.Name+": "+s.Expected+", "+s.Seen)
 	}
-	if len(got) != 3 || got[0] != "arch: arm64, x86_64" || !strings.HasPrefix(got[1], "disk: serial=S9, no disk matches") || got[2] != "secureBoot: both, off" {
+	if len(got) != 4 || got[0] != "arch: arm64, x86_64" || !strings.HasPrefix(got[1], "disk: serial=S9, no disk matches") || !strings.HasPrefix(got[2], "wipe: serial=S8, no disk matches") || got[3] != "secureBoot: both, off" {
 		t.Errorf("%q", got)
 	}
 }

@@ -51,19 +51,22 @@ type Hardware struct {
 	BootMAC MAC    `json:"bootMAC,omitempty"` // the NIC that carried the agent's DHCP exchange
 	NICs    []NIC  `json:"nics,omitempty"`
 	Disks   []Disk `json:"disks,omitempty"`
+	// Wipes: this agent clears the disks that an order lists. Those of before did not know of any.
+	Wipes bool `json:"wipes,omitempty"`
 }
 
 // Order is the server's answer to a posted Hardware.
 // The zero Order holds: nothing is written.
 type Order struct {
-	Action Action       `json:"action"` // only "install" may touch a disk
-	Reason Reason       `json:"reason"`
-	Detail string       `json:"detail,omitempty"`
-	Host   HostID       `json:"host,omitempty"`
-	Run    RunID        `json:"run,omitempty"`
-	Image  *Image       `json:"image,omitempty"` // set with "install"
-	Disk   DiskSelector `json:"disk,omitzero"`   // the one disk to write; the agent resolves it again
-	Files  []File       `json:"files,omitempty"` // placed into the written root file system, in this order
+	Action Action         `json:"action"` // only "install" may touch a disk
+	Reason Reason         `json:"reason"`
+	Detail string         `json:"detail,omitempty"`
+	Host   HostID         `json:"host,omitempty"`
+	Run    RunID          `json:"run,omitempty"`
+	Image  *Image         `json:"image,omitempty"` // set with "install"
+	Disk   DiskSelector   `json:"disk,omitzero"`   // the one disk to write; the agent resolves it again
+	Wipe   []DiskSelector `json:"wipe,omitempty"`  // further disks to clear; likewise
+	Files  []File         `json:"files,omitempty"` // placed into the written root file system, in this order
 	// UnixTime is the server's clock in seconds, so that a machine with a dead RTC
 	// does not write files from 1970.
 	UnixTime int64 `json:"unixTime,omitempty"`

@@ -91,6 +91,7 @@ func (h Host) begin(verb Verb) (Host, error) {
 	h.Labels, h.Install = maps.Clone(h.Labels), h.Install.clone()
 	h.Identity.MACs = slices.Clone(h.Identity.MACs)
 	h.Run.Reports, h.Run.Stages, h.Run.NICs = maps.Clone(h.Run.Reports), maps.Clone(h.Run.Stages), slices.Clone(h.Run.NICs)
+	h.Wipe, h.Run.Wipe = slices.Clone(h.Wipe), slices.Clone(h.Run.Wipe)
 	h.Dispute, h.Seen, h.Join = slices.Clone(h.Dispute), h.Seen.clone(), h.Join.clone()
 	return h, nil
 }
@@ -168,7 +169,7 @@ func Update(h, spec Host, by string, now time.Time) (Host, Event, bool, error) {
 func (h Host) grantedAs(o Host) bool {
 	i, j := h.Identity, o.Identity
 	return i.UUID == j.UUID && slices.Equal(i.MACs, j.MACs) && i.Serial == j.Serial && i.AssetTag == j.AssetTag &&
-		h.Disk == o.Disk && h.Bundle == o.Bundle && h.Arch == o.Arch
+		h.Disk == o.Disk && slices.Equal(h.Wipe, o.Wipe) && h.Bundle == o.Bundle && h.Arch == o.Arch
 }
 
 // changes lists the inventory data in which o differs, as "field: old -> new".
@@ -179,6 +180,7 @@ func (h Host) changes(o Host) (out []string) {
 		}
 	}
 	field("disk", h.Disk.String(), o.Disk.String())
+	field("wipe", selectors(h.Wipe), selectors(o.Wipe))
 	field("bundle", h.Bundle, o.Bundle)
 	field("arch", string(h.Arch), string(o.Arch))
 	field("uuid", string(h.Identity.UUID), string(o.Identity.UUID))
@@ -218,12 +220,12 @@ func labelText(labels map[string]string) string {
 func (h *Host) inventory(spec Host) {
 	h.Identity, h.Arch, h.Role, h.Hostname = spec.Identity, spec.Arch, spec.Role, spec.Hostname
 	h.Bundle, h.Disk, h.Network, h.Boot, h.Labels = spec.Bundle, spec.Disk, spec.Network, spec.Boot, maps.Clone(spec.Labels)
-	h.Identity.MACs, h.Install = slices.Clone(spec.Identity.MACs), spec.Install.clone()
+	h.Identity.MACs, h.Wipe, h.Install = slices.Clone(spec.Identity.MACs), slices.Clone(spec.Wipe), spec.Install.clone()
 }
 
 func (h Host) sameInventory(o Host) bool {
 	return h.Identity.equal(o.Identity) && h.Arch == o.Arch && h.Role == o.Role && h.Hostname == o.Hostname &&
-		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Network == o.Network && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels) &&
+		h.Bundle == o.Bundle && h.Disk == o.Disk && slices.Equal(h.Wipe, o.Wipe) && h.Network == o.Network && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels) &&
 		len(h.Install.changes(o.Install)) == 0
 }
 
@@ -300,12 +302,12 @@ func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
 		return Host{}, Event{}, Errorf(Invalid, "a grant needs a disk selector: give %s disk.byID, disk.wwn or disk.serial", h.ID)
 	}
 	from := h.State
-	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Cluster: g.Cluster, Armed: now, Deadline: now.Add(g.For),
+	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Wipe: slices.Clone(h.Wipe), Cluster: g.Cluster, Armed: now, Deadline: now.Add(g.For),
 		Boots: g.Boots, Stage: StageArmed, StageAt: now, Capability: g.Capability, From: from,
 		Quiet: g.For, Stages: maps.Clone(g.Stages), Limit: now.Add(max(cmp.Or(g.Limit, DefaultLimit), g.For))}
 	h.Inspect = time.Time{} // the next network boot has another purpose
 	h.to(StateProvisioning, "", now)
-	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Disk, stamp(h.Run.Deadline), g.Boots)
+	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Run.Erases(), stamp(h.Run.Deadline), g.Boots)
 	if h.Run.Cluster != "" {
 		e.Message += "; then it joins the cluster " + h.Run.Cluster
 	}

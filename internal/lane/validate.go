@@ -52,6 +52,7 @@ func (h Host) Validate() []Problem {
 		field, msg, _ := strings.Cut(p, ": ")
 		bad(field, "%s", msg)
 	}
+	out = append(out, h.wipeProblems()...)
 	if a := h.Network.Address; a.IsValid() && (!a.Is4() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback()) {
 		bad("network.address", "%s is not a host's IPv4 address", a)
 	}
@@ -255,6 +256,9 @@ func Preflight(h Host, b Bundle) []Problem {
 	}
 	if !h.Disk.Stable() {
 		bad("disk", "no disk selector: set disk.byID, disk.wwn or disk.serial, so that exactly one disk can be written")
+	}
+	if len(h.Wipe) > 0 && b.Digest != "" && b.Seed != SeedImage {
+		bad("wipe", "the installer of the bundle %s (%s) clears no disk besides its own: take `wipe` out of the record, or use a bundle with %s", b.Ref(), b.Seed, SeedImage)
 	}
 	if len(h.Identity.MACs) == 0 {
 		bad("identity.macs", "no boot MAC: firmware that sends no UUID could not be recognised")
