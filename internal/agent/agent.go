@@ -48,6 +48,11 @@ type Target interface {
 	// Size returns the capacity in bytes, SectorSize the logical sector size.
 	Size() int64
 	SectorSize() int
+	// Partitions returns what the kernel has for the disk's partitions: start and length in bytes.
+	Partitions() [][2]int64
+	// Discard tells the disk that nothing on it is needed, where it can be told. What it reads
+	// back then is not known.
+	Discard() error
 	// Zero makes a range of whole sectors read as zeros: by a word to the disk where it
 	// understands one, else by writing them.
 	Zero(off, n int64) error
@@ -116,7 +121,11 @@ func Run(ctx context.Context, cfg Config) (end Ending) {
 	a.log.Banner("Bootlane agent " + cfg.Version)
 	err := a.run(ctx)
 	var held *heldError
+	var seen *inspectedEnd
 	switch {
+	case errors.As(err, &seen):
+		a.log.Step("%s in %s", seen.what(), rebootPause)
+		return Ending{Reboot: seen.Then == lane.ThenReboot, After: rebootPause}
 	case err == nil:
 		a.log.Step("done in %s: rebooting into the new system", a.elapsed())
 		return Ending{Reboot: true}
@@ -135,7 +144,7 @@ func Run(ctx context.Context, cfg Config) (end Ending) {
 // failed tells the server, if it can be reached, and the person at the console.
 func (a *agent) failed(ctx context.Context, err error) Ending {
 	a.log.Fail("%v", err)
-	if a.api != nil && !errors.Is(err, errUnacknowledged) {
+	if a.api != nil && !a.params.Inspect && !errors.Is(err, errUnacknowledged) {
 		if rerr := a.api.fail(ctx, err); rerr != nil {
 			a.log.Fail("report the failure: %v", rerr)
 		}
@@ -158,6 +167,9 @@ func (a *agent) elapsed() time.Duration {
 func (a *agent) run(ctx context.Context) error {
 	if err := a.prepare(ctx); err != nil {
 		return err
+	}
+	if a.params.Inspect {
+		return a.inspect(ctx)
 	}
 	order, err := a.ask(ctx)
 	if err != nil {
@@ -240,17 +252,29 @@ func (a *agent) install(ctx context.Context, order lane.Order) error {
 		return fmt.Errorf("open the disk %s: %w", disk.Name, err)
 	}
 	defer func() { _ = target.Close() }() // every write is synced and read back before
+	others, err := a.openWipe(order.Wipe, disk, fresh.Disks)
+	if err != nil {
+		return err
+	}
+	defer closeAll(others)
 	a.log.Step("order: run %s of host %s: write %s to %s (%s)", order.Run, order.Host, size(order.Image.RawBytes), disk.Name, order.Disk)
 	message := fmt.Sprintf("writing %s to disk %s, serial %s, wwn %s, %s", size(order.Image.RawBytes), disk.Name, orDash(disk.Serial), orDash(disk.WWN), size(disk.SizeBytes))
+	for _, o := range others {
+		a.log.Step("order: clear %s (serial %s, %s)", o.disk.Name, orDash(o.disk.Serial), size(o.disk.SizeBytes))
+		message += fmt.Sprintf("; clearing disk %s, serial %s, %s", o.disk.Name, orDash(o.disk.Serial), size(o.disk.SizeBytes))
+	}
 	if err := a.api.report(ctx, lane.StageInstaller, lane.StatusOK, message, serverPatient); err != nil {
 		return fmt.Errorf("report the disk: %w", err)
 	}
-	times, err := a.writeDisk(ctx, target, disk, fresh.Disks, order)
+	times, err := a.writeDisk(ctx, target, disk, fresh.Disks, others, order)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", disk.Name, err)
 	}
 	message = fmt.Sprintf("disk %s (%s) written in %s, read back in %s; wire %s, raw %s, %d files",
 		disk.Name, order.Disk, times.write, times.verify, order.Image.Digest, order.Image.RawDigest, len(order.Files))
+	for _, o := range others {
+		message += ", disk " + o.disk.Name + " cleared"
+	}
 	if err := a.api.report(ctx, lane.StageDiskWritten, lane.StatusOK, message, serverPatient); err != nil {
 		return fmt.Errorf("%w: %w", errUnacknowledged, err)
 	}

@@ -218,22 +218,31 @@ func (c *client) order(ctx context.Context, hw lane.Hardware) (lane.Order, error
 	}
 	var order lane.Order
 	err = c.retry(ctx, "order", serverPatient, func() error {
-		resp, err := c.send(ctx, "order", "application/json", body)
+		text, err := c.answer(ctx, "order", body)
 		if err != nil {
 			return err
-		}
-		defer func() { _ = resp.Body.Close() }()
-		if err := checkStatus(resp, http.StatusOK); err != nil {
-			return err
-		}
-		text, err := io.ReadAll(io.LimitReader(resp.Body, orderBytes+1))
-		if err != nil {
-			return fmt.Errorf("read the order: %w", err)
 		}
 		order, err = decodeOrder(text)
 		return err
 	})
 	return order, err
+}
+
+// answer posts JSON and returns what comes back with 200, one byte more than is taken at most.
+func (c *client) answer(ctx context.Context, name string, body []byte) ([]byte, error) {
+	resp, err := c.send(ctx, name, "application/json", body)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if err := checkStatus(resp, http.StatusOK); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, orderBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer to the %s: %w", name, err)
+	}
+	return text, nil
 }
 
 // decodeOrder reads an order that arrived whole. One that makes no sense is a

@@ -11,7 +11,8 @@ import (
 
 // Params is what the kernel command line tells the agent.
 type Params struct {
-	URL     *url.URL // bootlane.url: the base of the run, without a slash at its end
+	URL     *url.URL // bootlane.url: the base of the run; bootlane.inspect: of a ticket; without a slash at its end
+	Inspect bool     // bootlane.inspect was given: only look, and tell
 	BootMAC lane.MAC // BOOTIF: the NIC that the firmware booted from; may be empty
 	VLAN    uint16   // bootlane.vlan: the id to tag all frames with, IEEE 802.1Q; 0: none
 	Debug   bool     // bootlane.debug: name every driver, leave kernel messages on, wait longer before power-off
@@ -21,15 +22,16 @@ type Params struct {
 // Parameters of others are ignored.
 func ParseCommandLine(line string) (Params, error) {
 	p := Params{Debug: debugWanted(line)}
-	base := ""
+	base, from := "", ""
 	for _, word := range splitCommandLine(line) {
 		key, value, _ := strings.Cut(word, "=")
 		switch key {
-		case "bootlane.url":
+		case "bootlane.url", "bootlane.inspect":
 			if base != "" && base != value {
-				return Params{}, fmt.Errorf("kernel command line: bootlane.url is given twice, %q and %q", base, value)
+				return Params{}, fmt.Errorf("kernel command line: bootlane.url or bootlane.inspect is given twice, %q and %q", base, value)
 			}
-			base = value
+			// Of the two with one value, the one that changes nothing.
+			base, from, p.Inspect = value, key, p.Inspect || key == "bootlane.inspect"
 		case "bootlane.vlan":
 			id, err := strconv.ParseUint(value, 10, 12)
 			if err != nil || id == 0 || id == 4095 {
@@ -46,7 +48,7 @@ func ParseCommandLine(line string) (Params, error) {
 	}
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" || u.Host == "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" {
-		return Params{}, fmt.Errorf("kernel command line: bootlane.url=%q is not http://SERVER/run/CAPABILITY", base)
+		return Params{}, fmt.Errorf("kernel command line: %s=%q is not http://SERVER/run/CAPABILITY", from, base)
 	}
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	p.URL = u

@@ -113,6 +113,21 @@ func (t *diskTarget) Zero(off, n int64) error {
 	return err
 }
 
+// Partitions reads sysfs.
+func (t *diskTarget) Partitions() [][2]int64 {
+	return partitions("/", strings.TrimPrefix(t.path, "/dev/"))
+}
+
+// Discard is BLKDISCARD: also for disks that then give back anything. One that cannot is left as it is.
+func (t *diskTarget) Discard() error {
+	whole := [2]uint64{0, uint64(t.size)}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, t.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&whole)))
+	if errno != 0 && errno != unix.EOPNOTSUPP && errno != unix.ENOTTY && errno != unix.EINVAL {
+		return fmt.Errorf("discard what is on %s: %w", t.path, errno)
+	}
+	return nil
+}
+
 // Forget drops the page cache of the whole disk.
 func (t *diskTarget) Forget() error {
 	if err := unix.IoctlSetInt(int(t.Fd()), unix.BLKFLSBUF, 0); err != nil {

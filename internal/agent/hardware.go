@@ -18,11 +18,14 @@ const textBytes = 200 // of one string of SMBIOS or of a disk
 // root. What cannot be read is left out: the server decides what must be known.
 func readHardware(root string) lane.Hardware {
 	dmi := func(name string) string { return readText(filepath.Join(root, "sys/class/dmi/id", name)) }
+	table, _ := os.ReadFile(filepath.Join(root, "sys/firmware/dmi/tables/DMI")) // left out when there is none
 	hw := lane.Hardware{
 		Serial: dmi("product_serial"), AssetTag: dmi("chassis_asset_tag"),
 		Manufacturer: dmi("sys_vendor"), Product: dmi("product_name"), FirmwareRev: dmi("bios_version"),
 		Firmware: string(lane.BIOS),
 		CPUs:     countCPUs(readText(filepath.Join(root, "sys/devices/system/cpu/online"))),
+		CPUModel: cpuModel(string(readBytes(filepath.Join(root, "proc/cpuinfo")))),
+		BMC:      redfishAddress(table),
 		NICs:     readNICs(root), Disks: readDisks(root),
 	}
 	// The kernel prints the UUID in RFC 4122 order for SMBIOS 2.6 and newer, as
@@ -66,6 +69,16 @@ func countCPUs(list string) int {
 	return n
 }
 
+// cpuModel returns the name of the first CPU. Arm's /proc/cpuinfo has none.
+func cpuModel(cpuinfo string) string {
+	for line := range strings.Lines(cpuinfo) {
+		if key, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return lane.Clean(v, textBytes)
+		}
+	}
+	return ""
+}
+
 func memTotal(meminfo string) int64 {
 	for _, line := range strings.Split(meminfo, "\n") {
 		f := strings.Fields(line)
@@ -91,7 +104,11 @@ func readNICs(root string) []lane.NIC {
 			continue // lo, bridges, bonds, VLANs
 		}
 		driver, _ := os.Readlink(filepath.Join(at, "device/driver")) // left out when there is none
-		out = append(out, lane.NIC{Name: name, MAC: mac, Driver: base(driver), Up: readText(filepath.Join(at, "carrier")) == "1"})
+		n := lane.NIC{Name: name, MAC: mac, Driver: base(driver), Up: readText(filepath.Join(at, "carrier")) == "1"}
+		if mbps, err := strconv.Atoi(readText(filepath.Join(at, "speed"))); err == nil && n.Up {
+			n.Mbps = max(mbps, 0) // -1 where the driver does not know, as virtio_net
+		}
+		out = append(out, n)
 	}
 	return out
 }

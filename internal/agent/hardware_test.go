@@ -65,6 +65,9 @@ func newMachineTree(t *testing.T) string {
 		"sys/devices/pci/net/eth0/address":                                         "52:54:00:12:34:56\n",
 		"sys/devices/pci/net/eth0/type":                                            "1\n",
 		"sys/devices/pci/net/eth0/carrier":                                         "1\n",
+		"sys/devices/pci/net/eth0/speed":                                           "10000\n",
+		"sys/firmware/dmi/tables/DMI":                                              string(redfish(6, overIP(1, 169, 254, 1, 1))),
+		"proc/cpuinfo":                                                             "processor\t: 0\nmodel name\t: Fast(R) CPU  @ 2.4GHz\n",
 		"sys/devices/pci/net/eth0/device":                                          "-> ../..",
 		"sys/devices/pci/driver":                                                   "-> ../../bus/pci/drivers/e1000e",
 		"sys/class/net/eth0":                                                       "-> ../../devices/pci/net/eth0",
@@ -106,8 +109,8 @@ func newMachineTree(t *testing.T) string {
 func TestReadHardware(t *testing.T) {
 	want := lane.Hardware{
 		UUID: "11223344-5566-7788-99aa-bbccddeeff00", Serial: "SN 12[2J34", AssetTag: "AT77", Manufacturer: "Lab", Product: "Box",
-		Firmware: "uefi", FirmwareRev: "1.2", SecureBoot: true, CPUs: 5, MemoryBytes: 1000 * 1024,
-		NICs: []lane.NIC{{Name: "eth0", MAC: "52:54:00:12:34:56", Driver: "e1000e", Up: true}},
+		Firmware: "uefi", FirmwareRev: "1.2", SecureBoot: true, CPUs: 5, CPUModel: "Fast(R) CPU  @ 2.4GHz", BMC: "169.254.1.1", MemoryBytes: 1000 * 1024,
+		NICs: []lane.NIC{{Name: "eth0", MAC: "52:54:00:12:34:56", Driver: "e1000e", Up: true, Mbps: 10_000}},
 		Disks: []lane.Disk{
 			{Name: "mmcblk0", SizeBytes: 2048 * 512, Serial: "0xdeadbeef", Transport: "mmc", ByID: []string{"mmc-QEMU__0xdeadbeef"}},
 			{Name: "nvme0n1", SizeBytes: 1000 * 512, Serial: "S4EV   NF0", WWN: "eui.0025385a71b03a5b", Model: "FAST DISK 970", Transport: "nvme",

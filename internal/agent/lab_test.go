@@ -54,7 +54,9 @@ type fakeMachine struct {
 	disk    *fakeDisk
 	clock   time.Time
 	opened  int
-	other   []byte // what is on the disk that is not to be written
+	looked  int       // heads of disks that were read
+	other   []byte    // what is on the disk that is not to be written
+	second  *fakeDisk // vdb, where a test has it opened
 	connect error
 }
 
@@ -66,6 +68,7 @@ func (m *fakeMachine) Connect(context.Context, Params, *Log) (lane.MAC, error) {
 func (m *fakeMachine) Hardware() (lane.Hardware, error) { return m.hw, nil }
 func (m *fakeMachine) SetClock(t time.Time) error       { m.clock = t; return nil }
 func (m *fakeMachine) ReadHead(d lane.Disk, n int) ([]byte, error) {
+	m.looked++
 	if m.other == nil {
 		return nil, errors.New("no medium")
 	}
@@ -73,6 +76,9 @@ func (m *fakeMachine) ReadHead(d lane.Disk, n int) ([]byte, error) {
 }
 func (m *fakeMachine) OpenDisk(d lane.Disk) (Target, error) {
 	m.opened++
+	if d.Name == "vdb" && m.second != nil {
+		return m.second, m.second.busy
+	}
 	if m.disk.busy != nil {
 		return nil, m.disk.busy
 	}
@@ -92,6 +98,9 @@ type fakeDisk struct {
 	onWrite  func(off int64, before, after []byte) // sees the whole disk around each write
 	writes   int
 	holes    int64 // bytes that were told, and not written
+	parts    [][2]int64
+	trimmed  bool
+	sticky   int64 // a byte offset that no write changes; 0: none
 }
 
 func (d *fakeDisk) ReadAt(b []byte, off int64) (int, error) {
@@ -110,7 +119,11 @@ func (d *fakeDisk) WriteAt(b []byte, off int64) (int, error) {
 	if off+int64(len(b)) > int64(len(d.data)) {
 		return 0, errors.New("past the end")
 	}
+	kept := d.data[d.sticky]
 	copy(d.data[off:], b)
+	if d.sticky > 0 {
+		d.data[d.sticky] = kept
+	}
 	if d.onWrite != nil {
 		d.onWrite(off, nil, d.data)
 	}
@@ -121,6 +134,13 @@ func (d *fakeDisk) Zero(off, n int64) error {
 	d.holes += n
 	_, err := d.WriteAt(make([]byte, n), off)
 	return err
+}
+
+func (d *fakeDisk) Partitions() [][2]int64 { return d.parts }
+
+func (d *fakeDisk) Discard() error {
+	d.trimmed = true
+	return nil
 }
 
 func (d *fakeDisk) Size() int64     { return int64(len(d.data)) }

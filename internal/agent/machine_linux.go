@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -193,6 +194,7 @@ func (m *machine) Hardware() (lane.Hardware, error) {
 	if err := unix.Uname(&uts); err != nil {
 		return hw, fmt.Errorf("ask for the machine's architecture: %w", err)
 	}
+	hw.Wipes = true
 	hw.Machine = unix.ByteSliceToString(uts.Machine[:])
 	return hw, nil
 }
@@ -233,6 +235,23 @@ func inUse(root, disk string) []string {
 		}
 	}
 	return users
+}
+
+// partitions returns start and length in bytes of a disk's partitions, from sysfs below root,
+// which counts in 512 bytes whatever the sector size.
+func partitions(root, disk string) (out [][2]int64) {
+	at := filepath.Join(root, "sys/block", disk)
+	for _, e := range entries(at) {
+		if _, err := os.Stat(filepath.Join(at, e, "partition")); err != nil {
+			continue
+		}
+		start, err1 := strconv.ParseInt(readText(filepath.Join(at, e, "start")), 10, 64)
+		length, err2 := strconv.ParseInt(readText(filepath.Join(at, e, "size")), 10, 64)
+		if err1 == nil && err2 == nil {
+			out = append(out, [2]int64{start * 512, length * 512})
+		}
+	}
+	return out
 }
 
 // waitFor waits until a device node is there.

@@ -47,6 +47,11 @@ func checkOrder(o lane.Order) error {
 	if problems := o.Disk.Validate(); len(problems) > 0 {
 		return fmt.Errorf("%s", strings.Join(problems, "; "))
 	}
+	for _, s := range o.Wipe {
+		if problems := s.Validate(); !s.Stable() || len(problems) > 0 {
+			return fmt.Errorf("a disk to clear is selected by %s: %s", s, strings.Join(problems, "; "))
+		}
+	}
 	for _, f := range o.Files {
 		if _, err := cleanFile(f); err != nil {
 			return err

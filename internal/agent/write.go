@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,7 @@ type job struct {
 	t     Target
 	disk  lane.Disk
 	disks []lane.Disk // all of the machine
+	wipe  []cleared
 	order lane.Order
 	wire  *stream
 	raw   io.Reader
@@ -47,8 +49,8 @@ type job struct {
 // and the machine finds nothing it could boot. The tail is cleared together with
 // the head, because UEFI restores a missing partition table from its backup copy
 // in the last sectors.
-func (a *agent) writeDisk(ctx context.Context, t Target, disk lane.Disk, disks []lane.Disk, order lane.Order) (written, error) {
-	j := &job{agent: a, t: t, disk: disk, disks: disks, order: order}
+func (a *agent) writeDisk(ctx context.Context, t Target, disk lane.Disk, disks []lane.Disk, wipe []cleared, order lane.Order) (written, error) {
+	j := &job{agent: a, t: t, disk: disk, disks: disks, wipe: wipe, order: order}
 	wire, err := a.api.openStream(ctx, *order.Image)
 	if err != nil {
 		return j.times, err
@@ -101,7 +103,7 @@ func (j *job) begin() error {
 // have the same partition UUIDs, and chance would choose which root is mounted.
 func (j *job) refuseTwins() error {
 	for _, d := range j.disks {
-		if d.Name == j.disk.Name {
+		if d.Name == j.disk.Name || slices.ContainsFunc(j.wipe, func(c cleared) bool { return c.disk.Name == d.Name }) {
 			continue
 		}
 		head, err := j.cfg.Machine.ReadHead(d, headBytes)
@@ -120,6 +122,12 @@ func (j *job) refuseTwins() error {
 func (j *job) overwrite(ctx context.Context) error {
 	if err := wipeEnds(j.t); err != nil {
 		return err
+	}
+	for _, c := range j.wipe {
+		if err := c.wipe(); err != nil {
+			return fmt.Errorf("clear the disk %s: %w", c.disk.Name, err)
+		}
+		j.log.Step("cleared: %s", c.disk.Name)
 	}
 	if err := j.fill(ctx); err != nil {
 		return err

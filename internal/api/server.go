@@ -193,7 +193,7 @@ func (s *Server) routes() []route {
 		}},
 		{"GET /v1/whatif", func(r *http.Request, _ []byte) (any, error) { return op.WhatIfAll(r.Context()) }},
 		{"GET /v1/unknown", func(r *http.Request, _ []byte) (any, error) { return op.Unknown(r.Context()) }},
-	}, append(append(s.acts(), s.bundleRoutes()...), s.clusterRoutes()...)...)
+	}, append(append(append(s.acts(), s.bundleRoutes()...), s.clusterRoutes()...), s.discoveryRoutes()...)...)
 }
 
 // acts are the verbs on one host that need a who and a why.
@@ -224,6 +224,9 @@ func (s *Server) acts() []route {
 		})},
 		{"POST /v1/hosts/{id}/retire", act(func(ctx context.Context, id lane.HostID, a ActRequest) (lane.Host, error) {
 			return op.Retire(ctx, id, a.By, a.Why)
+		})},
+		{"POST /v1/hosts/{id}/inspect", act(func(ctx context.Context, id lane.HostID, a ActRequest) (lane.Host, error) {
+			return op.Inspect(ctx, id, a.For, a.By, a.Why)
 		})},
 		{"POST /v1/hosts/{id}/accept", act(func(ctx context.Context, id lane.HostID, a ActRequest) (lane.Host, error) {
 			if a.What != lane.ReplacedBoard && a.What != lane.ReplacedNIC {

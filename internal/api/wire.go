@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"time"
 
 	"bootlane/internal/lane"
 	"bootlane/internal/strictyaml"
@@ -28,6 +29,7 @@ type HostSpec struct {
 	Bundle   string              `yaml:"bundle,omitempty" json:"bundle,omitempty"`
 	Disk     lane.DiskSelector   `yaml:"disk,omitempty" json:"disk,omitzero"`
 	Mirror   lane.DiskSelector   `yaml:"mirror,omitempty" json:"mirror,omitzero"`
+	Wipe     []lane.DiskSelector `yaml:"wipe,omitempty" json:"wipe,omitempty"` // further disks that an install clears
 	Network  NetworkSpec         `yaml:"network,omitempty" json:"network,omitzero"`
 	Boot     lane.BootOptions    `yaml:"boot,omitempty" json:"boot,omitzero"`
 	Install  lane.InstallOptions `yaml:"install,omitempty" json:"install,omitzero"` // over its role's and the site's
@@ -44,7 +46,7 @@ type NetworkSpec struct {
 
 // Host returns the record that the spec describes. A problem names its field.
 func (s HostSpec) Host() (lane.Host, []lane.Problem) {
-	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Mirror: s.Mirror, Boot: s.Boot, Install: s.Install, Labels: s.Labels}
+	h := lane.Host{ID: lane.HostID(s.ID), Identity: s.Identity, Arch: lane.Arch(s.Arch), Role: s.Role, Hostname: s.Hostname, Bundle: s.Bundle, Disk: s.Disk, Mirror: s.Mirror, Wipe: s.Wipe, Boot: s.Boot, Install: s.Install, Labels: s.Labels}
 	h.Network.Interfaces = s.Network.Interfaces
 	var out []lane.Problem
 	for _, a := range []struct {
@@ -126,6 +128,7 @@ type ActRequest struct {
 	Why  string           `json:"why,omitempty"`
 	What lane.Replacement `json:"what,omitempty"` // accept: board or nic
 	Rev  int64            `json:"rev,omitempty"`  // accept: the record's revision when its dispute was looked at
+	For  time.Duration    `json:"for,omitempty"`  // inspect: nanoseconds that the wish stands
 }
 
 // ProvisionRequest asks for a grant.
@@ -156,6 +159,14 @@ type Operator interface {
 	bundles
 	leases
 	clusters
+	discoveries
+}
+
+type discoveries interface {
+	Discovered(ctx context.Context) ([]lane.Discovered, error)
+	DiscoveredAs(ctx context.Context, name string) (lane.Discovered, error)
+	Adopt(ctx context.Context, name string, a lane.Adoption, by string) (lane.Adopted, error)
+	Inspect(ctx context.Context, id lane.HostID, within time.Duration, by, why string) (lane.Host, error)
 }
 
 type leases interface {

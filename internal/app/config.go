@@ -35,6 +35,8 @@ type Config struct {
 	// Site is what installed systems get, Roles what those of a role get in its place.
 	Site  lane.InstallOptions            `yaml:"site"`
 	Roles map[string]lane.InstallOptions `yaml:"roles,omitempty"`
+	// Profiles are what the hardware of some hosts must have, by name.
+	Profiles map[string]lane.Profile `yaml:"profiles,omitempty"`
 	// Clusters are the clusters that hosts can join, by name.
 	Clusters map[string]Cluster `yaml:"clusters,omitempty"`
 	// SecureBoot is what is known of firmware that takes signed code only.
@@ -85,6 +87,8 @@ type Policy struct {
 	ProbeEvery *time.Duration `yaml:"probeEvery"`
 	BootRetry  time.Duration  `yaml:"bootRetry"`
 	Held       Held           `yaml:"held"`
+	// Inspect has machines looked at that nobody knows, and hosts that an operator asks for.
+	Inspect Inspect `yaml:"inspect,omitempty"`
 	// LocalBoot says how UEFI firmware of an installed machine is sent to its disk:
 	// "fast" (told at once; the default) or "silent" (no boot file; it gives up by itself).
 	LocalBoot string `yaml:"localBoot"`
@@ -138,6 +142,12 @@ func (p Policy) checkRuns() []lane.Problem {
 		}
 	}
 	return out.list
+}
+
+// Inspect says who looks at machines, from RAM and without opening a disk.
+type Inspect struct {
+	Bundle string `yaml:"bundle,omitempty"` // with bootlane-agent: NAME-VERSION or an alias; none: nobody does
+	Then   string `yaml:"then,omitempty"`   // "wait" (default): the machine stays and asks again; or "power-off"
 }
 
 // Held says what a held machine gets to see.
@@ -235,6 +245,7 @@ func (c Config) withDefaults() Config {
 	}
 	set(&c.Policy.LocalBoot, "fast")
 	set(&c.Policy.Held.Then, "local-boot")
+	set(&c.Policy.Inspect.Then, lane.ThenWait)
 	set(&c.Policy.RunAddress, "machine")
 	set(&c.Policy.Failed, "local-boot")
 	if c.Policy.RunLimit == 0 {
@@ -295,6 +306,11 @@ func (c Config) check() []lane.Problem {
 	if c.Policy.Held.Then != "local-boot" && c.Policy.Held.Then != "ask" {
 		bad("policy.held.then", "%q: use local-boot or ask", c.Policy.Held.Then)
 	}
+	if i := c.Policy.Inspect; i.Then != lane.ThenWait && i.Then != lane.ThenPowerOff {
+		bad("policy.inspect.then", "%q: use %s or %s", i.Then, lane.ThenWait, lane.ThenPowerOff)
+	} else if i.Bundle != "" && !lane.IsBundleRef(i.Bundle) {
+		bad("policy.inspect.bundle", "%q is not a bundle's NAME-VERSION or an alias", i.Bundle)
+	}
 	if c.Policy.Held.Wait < time.Second || c.Policy.Held.Wait > time.Hour {
 		bad("policy.held.wait", "%s: from 1s to 1h", c.Policy.Held.Wait)
 	}
@@ -306,6 +322,7 @@ func (c Config) check() []lane.Problem {
 	}
 	out = append(out, c.Policy.checkRuns()...)
 	out = append(out, c.checkInstalled()...)
+	out = append(out, c.checkProfiles()...)
 	out = append(out, c.checkClusters()...)
 	if level(c.Log) == nil {
 		bad("log", "%q: use debug, info, warn or error", c.Log)
@@ -333,6 +350,27 @@ func (c Config) checkInstalled() []lane.Problem {
 			continue
 		}
 		look("roles."+name, c.Roles[name])
+	}
+	return out.list
+}
+
+// checkProfiles looks at what hardware must have, and at who must have it.
+func (c Config) checkProfiles() []lane.Problem {
+	var out findings
+	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
+		at, p := "profiles."+name, c.Profiles[name]
+		if !roleName.MatchString(name) {
+			out.bad("profiles", "%q is not a profile's name: letters, digits and inner - or _, at most 63", name)
+			continue
+		}
+		for _, problem := range p.Validate() {
+			out.bad(at+"."+problem.Field, "%s", problem.Message)
+		}
+		for i, role := range p.Roles {
+			if _, ok := c.Roles[role]; !ok && len(c.Roles) > 0 {
+				out.bad(fmt.Sprintf("%s.roles[%d]", at, i), "%q is not among the configured `roles`", role)
+			}
+		}
 	}
 	return out.list
 }

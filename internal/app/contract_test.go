@@ -46,6 +46,7 @@ type world struct {
 	dir    string
 	client *api.Client
 	conn   net.PacketConn
+	stop   func()   // the server that was started last
 	told   []string // scripts and documents that machines were given
 }
 
@@ -82,6 +83,7 @@ func (w *world) start() (stop func()) {
 		}
 	})
 	t.Cleanup(stop)
+	w.stop = stop
 	token, err := os.ReadFile(filepath.Join(w.dir, "data", app.TokenFile))
 	must(t, err)
 	w.client = api.NewClient("http://"+a.Operator, strings.TrimSpace(string(token)), "tester")

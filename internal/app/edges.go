@@ -42,6 +42,8 @@ func (t tftpSource) Open(ctx context.Context, r tftp.Request) (tftp.Content, err
 	var err error
 	if p, ok := lane.ParseRunPath(r.Name); ok && p.Asset == lane.AssetFile {
 		f, err = t.runFile(ctx, p, facts)
+	} else if p, ok := lane.ParseInspectPath(r.Name); ok && p.Name != "" {
+		f, err = t.inspectFile(ctx, p, facts)
 	} else if p, ok := lane.ParseBootPath(r.Name); ok {
 		f, err = t.Control.Boot(ctx, p, facts)
 	} else {
@@ -61,6 +63,16 @@ func (t tftpSource) Open(ctx context.Context, r tftp.Request) (tftp.Content, err
 func (t tftpSource) runFile(ctx context.Context, p lane.RunPath, f lane.Facts) (control.BootFile, error) {
 	f.Speaker = lane.SpeakerInstaller
 	bf, err := t.Control.File(ctx, p, f)
+	if err != nil {
+		return nil, err
+	}
+	return t.Bundles.Open(bf)
+}
+
+// inspectFile opens a file of the agent that looks at machines.
+func (t tftpSource) inspectFile(ctx context.Context, p lane.InspectPath, f lane.Facts) (control.BootFile, error) {
+	f.Speaker = lane.SpeakerInstaller
+	bf, err := t.Control.InspectFile(ctx, p, f)
 	if err != nil {
 		return nil, err
 	}

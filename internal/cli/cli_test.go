@@ -59,6 +59,7 @@ func TestSessions(t *testing.T) {
 			"code":          code,
 			"fetch":         fetch,
 			"machine":       machine,
+			"agent":         agent,
 			"waitfor-armed": armed,
 		},
 	})
@@ -98,15 +99,36 @@ func code(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// fetch asks the machines' port for a path and prints the answer.
+// fetch asks the machines' port for a path, or for a URL, and prints the answer.
 func fetch(ts *testscript.TestScript, _ bool, args []string) {
-	res, err := http.Get("http://" + nettest.Server + ":8080" + args[0])
+	if strings.HasPrefix(args[0], "/") {
+		args = []string{"http://" + nettest.Server + ":8080" + args[0]}
+	}
+	res, err := http.Get(args[0])
 	ts.Check(err)
 	buf := new(strings.Builder)
 	ts.Check(res.Write(buf))
 	ts.Check(res.Body.Close())
 	_, err = ts.Stdout().Write([]byte(buf.String()))
 	ts.Check(err)
+}
+
+// agent plays an agent that looks at its machine: agent URL-OF-SCRIPT HARDWARE.json takes the
+// script, and tells what stands in the file under the ticket that the script leads to. It
+// prints the answer.
+func agent(ts *testscript.TestScript, _ bool, args []string) {
+	res, err := http.Get(args[0])
+	ts.Check(err)
+	body, err := io.ReadAll(res.Body)
+	ts.Check(errors.Join(err, res.Body.Close()))
+	_, rest, ok := strings.Cut(string(body), "bootlane.inspect=")
+	if !ok {
+		ts.Fatalf("the script leads to no agent:\n%s", body)
+	}
+	res, err = http.Post(strings.Fields(rest)[0]+"/report", "application/json", strings.NewReader(ts.ReadFile(args[1])))
+	ts.Check(err)
+	_, err = io.Copy(ts.Stdout(), res.Body)
+	ts.Check(errors.Join(err, res.Body.Close()))
 }
 
 // machine plays a machine's installer: machine URL-OF-SCRIPT STAGE:STATUS... takes

@@ -17,10 +17,10 @@ import (
 )
 
 func (a *app) hostCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "host", Short: "the inventory: import, list, show, accept",
+	cmd := &cobra.Command{Use: "host", Short: "the inventory: import, list, show, accept, inspect, adopt",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(a.hostImportCmd(), a.hostListCmd(), a.onHost(a.hostShowCmd()), a.onHost(a.hostAcceptCmd()))
+	cmd.AddCommand(a.hostImportCmd(), a.hostListCmd(), a.onHost(a.hostShowCmd()), a.onHost(a.hostAcceptCmd()), a.onHost(a.hostInspectCmd()), a.hostDiscoveredCmd(), a.hostAdoptCmd())
 	return cmd
 }
 
@@ -268,6 +268,9 @@ func showHost(w io.Writer, h lane.Host) {
 	if !h.Mirror.IsZero() {
 		row("mirror", h.Mirror.String())
 	}
+	for _, s := range h.Wipe {
+		row("wipe", s.String())
+	}
 	row("address", address(h))
 	for _, i := range h.Network.Interfaces {
 		row("interface", i.String())
@@ -278,6 +281,9 @@ func showHost(w io.Writer, h lane.Host) {
 	row("asset tag", h.Identity.AssetTag)
 	row("rack", strings.Trim(h.Identity.Rack+" "+h.Identity.Unit, " "))
 	row("bmc", h.Identity.BMC)
+	if !h.Inspect.IsZero() {
+		row("inspect", "when it boots by network before "+when(h.Inspect))
+	}
 	for _, f := range h.Install.Fields() {
 		if f.Set {
 			row("install."+f.Name, f.String())
@@ -291,23 +297,29 @@ func showHost(w io.Writer, h lane.Host) {
 		row("run", fmt.Sprintf("%s  %s", r.ID, status))
 		row("  by", r.By+"  "+when(r.Armed))
 		row("  bundle", r.BundleName+"  "+string(r.Bundle))
-		row("  disk", r.Disks())
+		row("  disk", r.Erases())
 		row("  boots", fmt.Sprintf("%d of %d used", r.BootsUsed, r.Boots))
 		row("  stage", string(r.Stage)+"  "+when(r.StageAt))
 		row("  cluster", r.Cluster)
 	}
-	if j := h.Join; j != nil {
-		row("join", fmt.Sprintf("node %s of %s, for %s", j.Node, j.Cluster, j.Run))
-		credential := j.Token + "  until " + when(j.Expires)
-		if !j.Ended.IsZero() {
-			credential = j.Token + "  ended " + when(j.Ended)
-		}
-		row("  credential", credential)
-		row("  joined", when(j.Joined))
-		row("  labelled", when(j.Marked))
-	}
+	showJoin(row, h.Join)
 	_ = t.Flush() // writes to the terminal; its error shows there
 	showMismatch(w, h.Dispute)
+}
+
+// showJoin shows what a machine's cluster has of it.
+func showJoin(row func(k, v string), j *lane.Join) {
+	if j == nil {
+		return
+	}
+	row("join", fmt.Sprintf("node %s of %s, for %s", j.Node, j.Cluster, j.Run))
+	credential := j.Token + "  until " + when(j.Expires)
+	if !j.Ended.IsZero() {
+		credential = j.Token + "  ended " + when(j.Ended)
+	}
+	row("  credential", credential)
+	row("  joined", when(j.Joined))
+	row("  labelled", when(j.Marked))
 }
 
 // showMismatch prints both sides of a dispute.
@@ -417,6 +429,6 @@ func (a *app) act(cmd *cobra.Command, id, verb, why string) error {
 // showGrant says of a machine that comes out of quarantine that it may be erased again.
 func showGrant(w io.Writer, h lane.Host) {
 	if h.State == lane.StateProvisioning && h.Run.Open {
-		fmt.Fprintf(w, "its run goes on: %s may be written to the disk %s until %s; `bootlane cancel %s` if that is not meant\n", h.Run.BundleName, h.Run.Disks(), when(h.Run.Deadline), h.ID)
+		fmt.Fprintf(w, "its run goes on: %s may be written to the disk %s until %s; `bootlane cancel %s` if that is not meant\n", h.Run.BundleName, h.Run.Erases(), when(h.Run.Deadline), h.ID)
 	}
 }

@@ -41,20 +41,24 @@ func (c *Control) decide(ctx context.Context, f lane.Facts) (lane.Decision, lane
 
 func (c *Control) judge(ctx context.Context, hosts []lane.Host, f lane.Facts) (lane.Decision, lane.Host) {
 	var b lane.Bundle
+	policy := c.policy(ctx, hosts)
 	for _, h := range hosts {
 		if h.State == lane.StateProvisioning && h.Run.Open {
 			// A bundle that is gone has no digest: Decide has a reason for that.
 			b = c.granted(ctx, h)
 		}
 	}
-	d := lane.Decide(hosts, f, b, c.Policy, c.Now())
+	d := lane.Decide(hosts, f, b, policy, c.Now())
+	if d.Action == lane.Inspect {
+		b = policy.Inspect
+	}
 	for _, h := range hosts {
 		if h.ID == d.Host {
 			d.Boot = h.Boot
 			return c.byHTTP(d, f, b), h
 		}
 	}
-	return c.byHTTP(d, f, lane.Bundle{}), lane.Host{}
+	return c.byHTTP(d, f, b), lane.Host{}
 }
 
 // granted returns the bundle of an open run, as it may be installed now; where it is lacking,

@@ -112,7 +112,7 @@ func (c *Control) loader(d lane.Decision, p lane.BootPath) (BootFile, error) {
 // site's name, by which DHCP knows it.
 func (c *Control) loaderOf(d lane.Decision, p lane.BootPath) (bootStage, bool) {
 	i := slices.IndexFunc(c.Loaders[p.Platform], func(path string) bool { return filepath.Base(path) == p.File })
-	if d.Action == lane.Install {
+	if d.Action.Boots() {
 		b, err := c.Bundles.Get(d.Bundle)
 		if l, own := b.Loaders[p.Platform.String()]; err == nil && own {
 			name := p.File

@@ -474,6 +474,9 @@ func (c *Control) referred(ctx context.Context) (map[lane.Digest]string, error) 
 		}
 		out[a.Target.Bundle] = "the alias " + a.Name
 	}
+	if b, err := c.findBundle(ctx, c.InspectBundle); err == nil {
+		out[b.Digest] = "policy.inspect.bundle"
+	}
 	for after := lane.HostID(""); ; {
 		hosts, err := c.Store.Hosts(ctx, after, 500)
 		if err != nil || len(hosts) == 0 {

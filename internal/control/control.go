@@ -23,7 +23,7 @@ import (
 	"bootlane/internal/uefi"
 )
 
-// Store is what control needs of a store. Host, ByCapability, LeaseAt: NotFound when
+// Store is what control needs of a store. Host, ByCapability, LeaseAt, DiscoveredAs: NotFound when
 // missing. Append: Conflict when the record was changed since it was read. Every
 // method: Unavailable when the database does not answer.
 type Store interface {
@@ -45,6 +45,9 @@ type Store interface {
 	Aliases(ctx context.Context) ([]lane.BundleAlias, error)
 	AppendAlias(ctx context.Context, a lane.BundleAlias, e lane.Event) (lane.BundleAlias, error)
 	Witness(ctx context.Context, e lane.Event) error
+	PutDiscovered(ctx context.Context, d lane.Discovered, e lane.Event) error
+	Discovered(ctx context.Context) ([]lane.Discovered, error)
+	DiscoveredAs(ctx context.Context, id string) (lane.Discovered, error)
 	Record(e lane.Event)
 	Flush(ctx context.Context) error
 }
@@ -78,12 +81,18 @@ type Config struct {
 	Now      func() time.Time
 	Rand     io.Reader // source of ids and capabilities
 	Policy   lane.Policy
+	// InspectBundle names the one, NAME-VERSION or an alias, whose agent looks at machines: it goes
+	// into the Policy as it stands. Empty: none does. InspectThen is lane.ThenWait or
+	// lane.ThenPowerOff: what a machine does that was looked at and that nobody installs yet.
+	InspectBundle, InspectThen string
 	// BundlePolicy is what the site wants of bundles, besides signatures.
 	BundlePolicy lane.BundlePolicy
 	// Site is what the configuration says of all installed systems, Roles what it says of those
 	// whose host has one of these roles.
 	Site  lane.InstallOptions
 	Roles map[string]lane.InstallOptions
+	// Profiles are what the hardware of some hosts must have, by name.
+	Profiles map[string]lane.Profile
 	// Clusters are the clusters that hosts can join, by name.
 	Clusters map[string]Cluster
 	BaseURL  string // of the machines' HTTP listener, http://10.0.0.1:8080, where no request says how it is reached
@@ -237,13 +246,14 @@ type Control struct {
 	kinds      *kinds
 	pulls      *pulls
 	joins      *joins
-	proving    sync.Mutex   // held while a machine's first boot is compared with all others'
+	proving    sync.Mutex // held while a machine's first boot is compared with all others'
+	tickets    *tickets
 	collecting sync.RWMutex // held for reading while something comes to refer to a bundle
 }
 
 // New returns a Control.
 func New(cfg Config) *Control {
-	return &Control{Config: cfg, loops: &loops{}, kinds: &kinds{}, pulls: newPulls(), joins: newJoins()}
+	return &Control{Config: cfg, loops: &loops{}, kinds: &kinds{}, pulls: newPulls(), joins: newJoins(), tickets: newTickets()}
 }
 
 // conflicts is how often a verb starts over when somebody else changed the record.

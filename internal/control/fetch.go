@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"bootlane/internal/lane"
 	"bootlane/internal/seed"
@@ -154,13 +155,19 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 	if b.Image == nil {
 		return lane.Order{}, lane.Errorf(lane.Refused, "the bundle %s has no disk image: its seed is %s", b.Ref(), b.Seed)
 	}
+	if lacks := c.misfits(h, b, hw); len(lacks) > 0 {
+		return c.noOrder(ctx, h, lane.HardwareMismatch, strings.Join(lacks, "; "))
+	}
 	disk, err := h.Run.Disk.Resolve(hw.Disks)
-	if err != nil {
-		// The agent would refuse it too. Ending the run here leaves no second try to chance.
-		_, failed := c.change(ctx, h.ID, func(h lane.Host) (lane.Host, lane.Event, error) {
-			return lane.Fail(h, lane.DiskMismatch, err.Error(), c.Now())
-		})
-		return lane.Order{Action: lane.Hold, Reason: lane.DiskMismatch, Detail: err.Error(), Host: h.ID, Run: h.Run.ID}, failed
+	if err != nil { // the agent would refuse it too
+		return c.noOrder(ctx, h, lane.DiskMismatch, err.Error())
+	}
+	cleared, err := lane.ResolveWipe(disk, h.Run.Wipe, hw.Disks)
+	switch {
+	case err != nil:
+		return c.noOrder(ctx, h, lane.DiskMismatch, err.Error())
+	case len(cleared) > 0 && !hw.Wipes:
+		return c.noOrder(ctx, h, lane.DiskMismatch, "the agent of "+b.Ref()+" knows nothing of disks to clear: build the bundle with this version's bootlane-agent, or take `wipe` out of the record")
 	}
 	in, err := c.documents(h, b, c.base(f))
 	if err != nil {
@@ -171,12 +178,23 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 		return lane.Order{}, err
 	}
 	img := b.Files[b.Image.File]
-	o := lane.Order{Action: d.Action, Reason: d.Reason, Detail: "write " + b.Ref() + " to " + disk.Name, Host: h.ID, Run: h.Run.ID, Disk: h.Run.Disk, Files: files, UnixTime: c.Now().Unix(),
+	o := lane.Order{Action: d.Action, Reason: d.Reason, Detail: "write " + b.Ref() + " to " + disk.Name, Host: h.ID, Run: h.Run.ID, Disk: h.Run.Disk, Wipe: h.Run.Wipe, Files: files, UnixTime: c.Now().Unix(),
 		Image: &lane.Image{Path: filePath(h, b, b.Image.File), Digest: img.Digest, SizeBytes: img.SizeBytes, Compression: b.Image.Compression,
 			RawDigest: b.Image.RawDigest, RawBytes: b.Image.RawBytes, RootLabel: b.Image.RootLabel}}
+	for _, d := range cleared {
+		o.Detail += ", clear " + d.Name
+	}
 	e := c.answered(lane.KindServed, d, f)
 	e.Name, e.Message, e.Digest = "order", o.Detail, img.Digest
 	return o, c.Store.Witness(ctx, e)
+}
+
+// noOrder ends the run of a machine that may not be written to: that leaves no second try to chance.
+func (c *Control) noOrder(ctx context.Context, h lane.Host, why lane.Reason, detail string) (lane.Order, error) {
+	_, failed := c.change(ctx, h.ID, func(h lane.Host) (lane.Host, lane.Event, error) {
+		return lane.Fail(h, why, detail, c.Now())
+	})
+	return lane.Order{Action: lane.Hold, Reason: why, Detail: detail, Host: h.ID, Run: h.Run.ID}, failed
 }
 
 func hardwareFacts(hw lane.Hardware, f lane.Facts) lane.Facts {

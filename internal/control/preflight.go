@@ -28,6 +28,7 @@ type preflight struct {
 	chains  memo[chainKey, []lane.Problem]
 	mirrors memo[mirrorKey, error]
 	silent  memo[string, error] // clusters that do not answer: one that keeps a machine waiting is not asked for each
+	looked  memo[struct{}, inspections]
 }
 
 // found is a bundle, with why it may not be installed, or that nobody could tell.
@@ -149,7 +150,11 @@ func (p *preflight) host(ctx context.Context, h lane.Host) (lane.Bundle, []lane.
 	if err != nil {
 		return b, nil, err
 	}
-	problems := slices.Concat(lane.Armable(h, p.reinstall), lane.Preflight(h, b), lane.Collisions(h, others), leased, p.siteProblems(h))
+	unfit, err := p.profileProblems(ctx, h, b)
+	if err != nil {
+		return b, nil, err
+	}
+	problems := slices.Concat(lane.Armable(h, p.reinstall), lane.Preflight(h, b), lane.Collisions(h, others), leased, p.siteProblems(h), unfit)
 	if !p.settled {
 		problems = append(problems, p.nodeProblems(ctx, h)...)
 	}

@@ -177,6 +177,9 @@ func (c *Control) lacking(ctx context.Context) (map[string]want, error) {
 		alias[a.Name] = true
 		add(want{ref: a.Target.Ref, digest: a.Target.Bundle, bound: true}, "the alias "+a.Name)
 	}
+	if !alias[c.InspectBundle] {
+		add(want{ref: c.InspectBundle}, "policy.inspect.bundle")
+	}
 	for after := lane.HostID(""); ; {
 		hosts, err := c.Store.Hosts(ctx, after, 500)
 		if err != nil || len(hosts) == 0 {

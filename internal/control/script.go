@@ -90,6 +90,10 @@ func (c *Control) tell(ctx context.Context, f lane.Facts, failed bool, say langu
 			}
 			return body, d, nil
 		}
+		if d.Action == lane.Inspect && !failed {
+			body, err := c.inspectScript(d, h, f, say.install)
+			return body, d, err
+		}
 		if failed {
 			d.Action, d.Reason, d.Detail = lane.LocalBoot, lane.LoaderFailed, "the boot loader could not load the files of the installer"
 		}

@@ -136,7 +136,7 @@ func (c *Control) byHTTP(d lane.Decision, f lane.Facts, b lane.Bundle) lane.Deci
 	if !f.HTTPBoot || d.Action == lane.LocalBoot || f.Firmware != lane.UEFI {
 		return d
 	}
-	if d.Action != lane.Install {
+	if !d.Action.Boots() {
 		b = lane.Bundle{}
 	}
 	ch := c.chainOf(lane.Platform{Arch: f.Arch, Firmware: f.Firmware}, d.Boot, b)

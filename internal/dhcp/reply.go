@@ -120,7 +120,7 @@ func (n Network) boot(m *message, q query, d lane.Decision) {
 	o := d.Boot.Or(n.classOf(q).Boot)
 	loader := n.loader(q.platform, o)
 	path := lane.BootPath{MAC: q.mac, Platform: q.platform, File: loader}
-	wanted := loader != "" && (d.Action == lane.Install || d.Action == lane.Hold && n.HoldScreen)
+	wanted := loader != "" && (d.Action.Boots() || d.Action == lane.Hold && n.HoldScreen)
 	fast := n.FastLocalBoot && !o.Silent
 	switch {
 	case q.class == ipxe:
@@ -156,7 +156,7 @@ func (n Network) boot(m *message, q query, d lane.Decision) {
 			base = n.TLSBase
 		}
 		m.add(67, []byte(base+"/"+path.String()), 0)
-	case q.class == uboot && (d.Action == lane.Install || d.Action == lane.Hold && n.HoldScreen):
+	case q.class == uboot && (d.Action.Boots() || d.Action == lane.Hold && n.HoldScreen):
 		m.siaddr = n.Server // and no file: pxelinux.cfg lies beside it, at the root
 	case q.class == pxe && fast && q.platform.Firmware == lane.UEFI:
 		m.add(60, []byte("PXEClient"), 0)

@@ -129,7 +129,7 @@ func (n Network) boot(w *writer, q query, d lane.Decision) {
 	}
 	loader := n.loader(q.platform, d.Boot)
 	path := lane.BootPath{MAC: q.facts.MAC, Platform: q.platform, File: loader}
-	wanted := d.Action == lane.Install || d.Action == lane.Hold && n.HoldScreen ||
+	wanted := d.Action.Boots() || d.Action == lane.Hold && n.HoldScreen ||
 		n.FastLocalBoot && !d.Boot.Silent // a URL that is refused
 	switch {
 	case q.class == ipxe:

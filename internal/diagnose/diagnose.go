@@ -124,6 +124,9 @@ func Unknown(subject string, events []lane.Event) lane.Verdict {
 	v.Evidence = last(events, func(e lane.Event) bool { return e.Reason != "" })
 	if e := v.Evidence; e != nil && e.Reason != lane.UnknownMachine {
 		v.Rule, v.Because, v.Mismatch = string(e.Reason), e.Message, e.Mismatch
+		if e.Reason == lane.UnknownInspected {
+			v.Next = "`bootlane host discovered` shows what was found, and `bootlane host adopt` makes a record of it; when nothing was found, the console of the machine says why"
+		}
 	}
 	if v.Evidence == nil {
 		v.Evidence = last(events, func(e lane.Event) bool { return e.Facts != nil })
@@ -186,6 +189,9 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 		if e := last(events, refusal); e != nil && e.Run == h.Run.ID {
 			v.Because += "; last refusal: " + string(e.Reason) + " " + e.Message
 		}
+	}
+	if v.Rule == string(lane.HardwareMismatch) {
+		v.Next = "put into the machine what is named above, or correct `profiles` in the configuration; then `bootlane provision " + string(h.ID) + "`"
 	}
 	if v.Rule == string(lane.DiskMismatch) {
 		v.Next = "compare the disks named above with `bootlane host show " + string(h.ID) + "`, correct the record's disk; then `bootlane provision " + string(h.ID) + "`"

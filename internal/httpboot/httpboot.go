@@ -61,6 +61,12 @@ type Reports interface {
 	Join(ctx context.Context, p lane.RunPath, f lane.Facts) ([]byte, error)
 }
 
+// Inspections answers agents that only look at their machine.
+type Inspections interface {
+	InspectFile(ctx context.Context, p lane.InspectPath, f lane.Facts) (lane.BundleFile, error)
+	Inspected(ctx context.Context, ticket string, hw lane.Hardware, f lane.Facts) (lane.InspectReply, error)
+}
+
 // Files opens the files of bundles.
 type Files interface {
 	Open(f lane.BundleFile) (*os.File, error)
@@ -72,6 +78,7 @@ type Config struct {
 	Boots     Boots
 	Runs      Runs
 	Reports   Reports
+	Inspects  Inspections
 	Files     Files
 	Now       func() time.Time
 	Log       *slog.Logger
@@ -167,6 +174,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.script(w, r, f)
 	case strings.HasPrefix(strings.TrimLeft(r.URL.Path, "/"), "run/"):
 		s.run(w, r, f)
+	case strings.HasPrefix(strings.TrimLeft(r.URL.Path, "/"), "inspect/"):
+		s.inspect(w, r, f)
 	default:
 		s.boot(w, r, f)
 	}
@@ -296,6 +305,12 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request, p lane.RunPath, f 
 		s.refuse(w, r, err)
 		return
 	}
+	defer s.transfers.begin(r, p, bf.SizeBytes)()
+	s.whole(w, r, p.Name, bf)
+}
+
+// whole answers with a file of a bundle.
+func (s *Server) whole(w http.ResponseWriter, r *http.Request, name string, bf lane.BundleFile) {
 	file, err := s.cfg.Files.Open(bf)
 	if err != nil {
 		s.refuse(w, r, err)
@@ -303,8 +318,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request, p lane.RunPath, f 
 	}
 	defer s.closing(file)
 	s.deadline(w, bf.SizeBytes)
-	defer s.transfers.begin(r, p, bf.SizeBytes)()
-	w.Header().Set("Content-Type", mediaType(p.Name))
+	w.Header().Set("Content-Type", mediaType(name))
 	w.Header().Set("ETag", `"`+string(bf.Digest)+`"`)
 	w.Header().Set("Cache-Control", "private, immutable")
 	content(w, r, file)
@@ -371,12 +385,8 @@ func (s *Server) order(w http.ResponseWriter, r *http.Request, p lane.RunPath, f
 	if !method(w, r, http.MethodPost) {
 		return
 	}
-	var hw lane.Hardware
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder)).Decode(&hw); err != nil {
-		fail(w, &lane.Error{Code: lane.Invalid, Message: "the hardware report is not the JSON that bootlane-agent sends", Err: err})
-		return
-	}
-	if err := hw.Canonical(); err != nil {
+	hw, err := hardware(w, r)
+	if err != nil {
 		fail(w, err)
 		return
 	}
@@ -385,7 +395,55 @@ func (s *Server) order(w http.ResponseWriter, r *http.Request, p lane.RunPath, f
 		s.refuse(w, r, err)
 		return
 	}
-	body, err := json.Marshal(o)
+	s.json(w, r, o)
+}
+
+// inspect answers an agent that only looks at its machine.
+func (s *Server) inspect(w http.ResponseWriter, r *http.Request, f lane.Facts) {
+	p, ok := lane.ParseInspectPath(r.URL.Path)
+	if !ok {
+		fail(w, lane.Errorf(lane.NotFound, "nothing is served under this path"))
+		return
+	}
+	f.Speaker = lane.SpeakerInstaller
+	if p.Name != "" {
+		if !method(w, r, http.MethodGet, http.MethodHead) {
+			return
+		}
+		bf, err := s.cfg.Inspects.InspectFile(r.Context(), p, f)
+		if err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+		s.whole(w, r, p.Name, bf)
+		return
+	}
+	if !method(w, r, http.MethodPost) {
+		return
+	}
+	hw, err := hardware(w, r)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	reply, err := s.cfg.Inspects.Inspected(r.Context(), p.Ticket, hw, f)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	s.json(w, r, reply)
+}
+
+// hardware reads what an agent tells of its machine.
+func hardware(w http.ResponseWriter, r *http.Request) (hw lane.Hardware, err error) {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOrder)).Decode(&hw); err != nil {
+		return hw, &lane.Error{Code: lane.Invalid, Message: "the hardware report is not the JSON that bootlane-agent sends", Err: err}
+	}
+	return hw, hw.Canonical()
+}
+
+func (s *Server) json(w http.ResponseWriter, r *http.Request, v any) {
+	body, err := json.Marshal(v)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
@@ -445,6 +503,10 @@ func redact(p string) string {
 	if rp, ok := lane.ParseRunPath(p); ok {
 		rp.Capability = "REDACTED"
 		return rp.String()
+	}
+	if ip, ok := lane.ParseInspectPath(p); ok {
+		ip.Ticket = "REDACTED"
+		return ip.String()
 	}
 	return lane.Clean(p, 200)
 }

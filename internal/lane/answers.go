@@ -112,7 +112,7 @@ type Erased struct {
 	Run      RunID        `json:"run"`
 	Bundle   string       `json:"bundle"`
 	Disk     DiskSelector `json:"disk"`
-	Mirror   DiskSelector `json:"mirror,omitzero"`
+	Erases   string       `json:"erases"` // that disk, and what else is cleared
 	Deadline time.Time    `json:"deadline"`
 }
 

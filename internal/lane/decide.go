@@ -12,17 +12,23 @@ type Action uint8
 const (
 	Hold      Action = iota // give nothing; show why
 	LocalBoot               // send the machine to its own disk
+	Inspect                 // start what looks at the machine from RAM, and writes no disk
 	Install                 // give bytes that lead to a disk being written
 )
 
 // Actions returns every action.
-func Actions() []Action { return []Action{Hold, LocalBoot, Install} }
+func Actions() []Action { return []Action{Hold, LocalBoot, Inspect, Install} }
+
+// Boots reports whether the answer is to load something by network and run it.
+func (a Action) Boots() bool { return a == Inspect || a == Install }
 
 // String returns the name used in events, scripts and documents.
 func (a Action) String() string {
 	switch a {
 	case LocalBoot:
 		return "local-boot"
+	case Inspect:
+		return "inspect"
 	case Install:
 		return "install"
 	}
@@ -50,10 +56,12 @@ type Reason string
 // The reasons. [Reasons] describes each one.
 const (
 	UnknownMachine    Reason = "unknown-machine"
+	UnknownInspected  Reason = "unknown-inspected"
 	IdentityAmbiguous Reason = "identity-ambiguous"
 	IdentityMismatch  Reason = "identity-mismatch"
 	IdentityMissing   Reason = "identity-missing"
 	HostQuarantined   Reason = "host-quarantined"
+	HostInspected     Reason = "host-inspected"
 	HostNew           Reason = "host-new"
 	HostInstalled     Reason = "host-installed"
 	HostFailed        Reason = "host-failed"
@@ -71,6 +79,7 @@ const (
 	Granted           Reason = "granted"
 	StoreUnavailable  Reason = "store-unavailable"
 	DiskMismatch      Reason = "disk-mismatch"
+	HardwareMismatch  Reason = "hardware-mismatch"
 	LoaderFailed      Reason = "loader-failed"
 	LoaderLoop        Reason = "loader-loop"
 	LoaderByTFTP      Reason = "loader-by-tftp"
@@ -90,10 +99,12 @@ type ReasonDoc struct {
 func Reasons() []ReasonDoc {
 	return []ReasonDoc{
 		{UnknownMachine, Hold, "no inventory record has this UUID, boot MAC, serial number or asset tag", "add the machine to the inventory with `bootlane host import`"},
+		{UnknownInspected, Inspect, "the same, and `policy.inspect` names a bundle whose agent can look at it", "`bootlane host discovered` shows what was found; `bootlane host adopt` makes a record of it"},
 		{IdentityAmbiguous, Hold, "the machine's signals point at more than one inventory record", "compare the records shown and correct the inventory"},
 		{IdentityMismatch, Hold, "a signal the machine showed contradicts its inventory record", "check the machine; then `bootlane host accept HOST --board|--nic`, or correct the inventory and `bootlane release HOST`"},
 		{HostQuarantined, Hold, "the record is in quarantine", "`bootlane why HOST`, then `bootlane host accept` or `bootlane release`"},
 		{HostRetired, LocalBoot, "the record is retired", "nothing; import the host again to bring it back"},
+		{HostInspected, Inspect, "the machine is new, installed or failed, and an operator asked to have it looked at", "nothing; `bootlane host discovered` shows what was found"},
 		{HostNew, LocalBoot, "the machine is known, and nobody asked to install it", "`bootlane provision HOST` when it should be installed"},
 		{HostInstalled, LocalBoot, "the machine is installed", "nothing"},
 		{HostFailed, LocalBoot, "the last run failed (hold, where `policy.failed` says so)", "`bootlane why HOST`, mend, then `bootlane provision HOST`"},
@@ -110,6 +121,7 @@ func Reasons() []ReasonDoc {
 		{ArchMismatch, LocalBoot, "the bundle has no files for the machine's architecture, or the machine is of another than its record says", "choose a bundle for this architecture, or correct `arch` in the inventory"},
 		{Granted, Install, "the host is provisioning, its run is open, and everything the stage can know agrees", "nothing; the machine installs"},
 		{DiskMismatch, Hold, "the agent's disks do not include exactly the one that the inventory selects (the agent's order, never Decide)", "compare the disks in `bootlane events HOST` with the record, correct it, then `bootlane provision HOST`"},
+		{HardwareMismatch, Hold, "the agent's machine has not what a profile of the configuration asks of it (the agent's order, never Decide)", "compare the machine with `profiles` in the configuration; then `bootlane provision HOST`"},
 		{LoaderFailed, LocalBoot, "the boot loader could not load the installer's files (its report, never Decide)", "look at HTTP from the machine, and at `bootlane events HOST`; the run is still open"},
 		{LoaderLoop, LocalBoot, "the machine fetches its boot loader over and over, and the loader never asks for a script (the surfaces', never Decide)", "look at the console: Secure Boot refuses an unsigned loader after it was loaded; or the NIC needs another one, `boot.loader` in the inventory"},
 		{LoaderByTFTP, LocalBoot, "the firmware asks by HTTP Boot, and its boot loader works by PXE only (the surfaces', never Decide)", "let the firmware boot by PXE as well, or use a loader that can: iPXE, or a GRUB whose bundle says `http: true`"},
@@ -165,6 +177,9 @@ type Policy struct {
 	// Limit and Stages are what grants get; see [Grant].
 	Limit  time.Duration
 	Stages map[Stage]time.Duration
+	// Inspect is the bundle whose agent looks at machines that nobody knows, and at hosts that an
+	// operator asks for, as it stands now. One without a digest looks at none.
+	Inspect Bundle
 }
 
 // afterFailure is what a machine is told whose run came to a bad end.
@@ -196,11 +211,15 @@ func (p Policy) RetryWindow() time.Duration {
 func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) Decision {
 	host, dispute := resolve(hosts, f)
 	if dispute.Reason != "" {
-		return dispute
+		return policy.orInspect(dispute, UnknownInspected, dispute.Reason == UnknownMachine, f)
+	}
+	looked := policy.orInspect(Decision{Host: host.ID}, HostInspected, host.inspectable(now), f)
+	if looked.Action == Inspect {
+		return looked
 	}
 	d := Decision{Host: host.ID, Run: host.Run.ID, Bundle: host.Run.Bundle}
 	answer := func(a Action, r Reason, format string, args ...any) Decision {
-		d.Action, d.Reason, d.Detail = a, r, fmt.Sprintf(format, args...)
+		d.Action, d.Reason, d.Detail = a, r, fmt.Sprintf(format, args...)+looked.Detail
 		return d
 	}
 	switch host.State {
@@ -247,7 +266,7 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 	case f.Arch != "" && f.Arch != host.Arch: // the record says what a bundle for several gives
 		return answer(LocalBoot, ArchMismatch, "the machine is %s, its record says %s", f.Arch, host.Arch)
 	}
-	return answer(Install, Granted, "run %s may write the disk %s", run.ID, run.Disks())
+	return answer(Install, Granted, "run %s may write the disk %s", run.ID, run.Erases())
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }

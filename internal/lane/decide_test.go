@@ -31,6 +31,7 @@ var dimensions = [...][]string{
 	dimCap:       {"none", "of A", "of another run"},
 	dimBundle:    {"right", "missing", "another", "refused", "right, for several", "right, for other architectures"},
 	dimArch:      {"fits", "another", "absent"},
+	dimInspect:   {"off", "ready", "ready and asked for", "asked for until a moment ago", "refused, and asked for", "for arm64, and asked for"},
 }
 
 const (
@@ -48,6 +49,7 @@ const (
 	dimCap
 	dimBundle
 	dimArch
+	dimInspect
 	dimCount
 )
 
@@ -74,8 +76,23 @@ var (
 
 const (
 	rightBundle   Digest = "sha256:1111111111111111111111111111111111111111111111111111111111111111"
+	inspectBundle Digest = "sha256:3333333333333333333333333333333333333333333333333333333333333333"
 	anotherBundle Digest = "sha256:2222222222222222222222222222222222222222222222222222222222222222"
 )
+
+// policy is the site's, with the bundle that inspects.
+func (q question) policy() Policy {
+	b := Bundle{Digest: inspectBundle, Name: "agent", Version: "1", Arch: X86_64}
+	switch {
+	case q.is(dimInspect, "off"):
+		return Policy{}
+	case q.is(dimInspect, "refused, and asked for"):
+		b.Refusal = "it is revoked"
+	case q.is(dimInspect, "for arm64, and asked for"):
+		b.Arch = ARM64
+	}
+	return Policy{Inspect: b}
+}
 
 // ask makes the arguments of Decide. Both records have the same life, so that a
 // mistaken identity would install.
@@ -83,6 +100,12 @@ func (q question) ask() ([]Host, Facts, Bundle, time.Time) {
 	now := armedAt.Add([...]time.Duration{time.Hour, 0, -time.Second, 2 * time.Hour, 3 * time.Hour}[q[dimClock]])
 	record := func(id HostID, i Identity) Host {
 		h := Host{ID: id, State: State(dimensions[dimState][q[dimState]]), Identity: i, Arch: X86_64}
+		if !q.is(dimInspect, "off", "ready") {
+			h.Inspect = now.Add(time.Minute)
+		}
+		if q.is(dimInspect, "asked for until a moment ago") {
+			h.Inspect = now
+		}
 		if q.is(dimRun, "none") {
 			return h
 		}
@@ -164,13 +187,23 @@ func (q question) mayInstall() bool {
 		q.is(dimBundle, "right", "right, for several") && q.is(dimArch, "fits", "absent")
 }
 
+// mayInspect says when a machine is looked at: one that nobody knows, or one that an
+// operator asked for while no run and no dispute is in the way.
+func (q question) mayInspect() bool {
+	n, contradicted := q.claims()
+	unknown := n == 0
+	asked := n == 1 && !contradicted && q.is(dimState, "new", "installed", "failed") && q.is(dimInspect, "ready and asked for", "for arm64, and asked for")
+	fits := q.is(dimInspect, "ready", "ready and asked for", "asked for until a moment ago") && q.is(dimArch, "fits") || q.is(dimInspect, "for arm64, and asked for") && q.is(dimArch, "another")
+	return (unknown || asked) && fits && q.is(dimSpeaker, "rom", "loader") && !(q.is(dimUUID, "placeholder", "absent") && q.is(dimMAC, "absent"))
+}
+
 // notOfDecide are the reasons that others give.
-var notOfDecide = []Reason{StoreUnavailable, DiskMismatch, LoaderFailed, LoaderLoop, LoaderByTFTP, ForeignAddress, RunNotBegun}
+var notOfDecide = []Reason{StoreUnavailable, DiskMismatch, HardwareMismatch, LoaderFailed, LoaderLoop, LoaderByTFTP, ForeignAddress, RunNotBegun}
 
 // judge asks Decide and returns what is wrong with its answer, or "".
 func (q question) judge(documented map[Reason]Action) (Reason, string) {
 	hosts, f, b, now := q.ask()
-	d := Decide(hosts, f, b, Policy{}, now)
+	d := Decide(hosts, f, b, q.policy(), now)
 	action, known := documented[d.Reason]
 	n, contradicted := q.claims()
 	switch {
@@ -184,7 +217,11 @@ func (q question) judge(documented map[Reason]Action) (Reason, string) {
 		return d.Reason, "no detail for people"
 	case (d.Action == Install) != q.mayInstall():
 		return d.Reason, "install is wrong"
-	case n == 0 && (d.Reason != UnknownMachine || d.Host != "" || d.Claims != nil):
+	case (d.Action == Inspect) != q.mayInspect():
+		return d.Reason, "inspect is wrong"
+	case d.Action == Inspect && (d.Run != "" || d.Bundle != inspectBundle || d.Claims != nil || d.Boot != BootOptions{}):
+		return d.Reason, "an inspection is of no run, and by the bundle that inspects"
+	case n == 0 && (d.Reason != UnknownMachine && d.Reason != UnknownInspected || d.Host != "" || d.Claims != nil):
 		return d.Reason, "an unknown machine is unknown-machine, of no record"
 	case n == 2 && d.Reason != IdentityAmbiguous && !q.is(dimState, "retired"):
 		return d.Reason, "two records are identity-ambiguous"
@@ -233,7 +270,7 @@ func (r region) each(visit func(question)) {
 // nothing hides where they cross.
 func regions() []region {
 	only := []uint8{0}
-	identities := region{dimRun: only, dimClock: only, dimStage: only, dimBoots: only, dimBundle: only, dimArch: only}
+	identities := region{dimInspect: {0, 2, 5}, dimRun: only, dimClock: only, dimStage: only, dimBoots: only, dimBundle: only, dimArch: only}
 	out := []region{identities}
 	for i, who := range []struct{ uuid, mac, serial, capability uint8 }{
 		{0, 0, 0, 0}, // everything of A
@@ -244,11 +281,11 @@ func regions() []region {
 	} {
 		life := region{dimInventory: {1}, dimUUID: {who.uuid}, dimMAC: {who.mac}, dimSerial: {who.serial}, dimCap: {who.capability}}
 		close, far := life, life
-		close[dimState] = []uint8{2}
+		close[dimState], close[dimInspect] = []uint8{2}, []uint8{2}
 		if i > 0 { // the first has seen every clock and every architecture
 			close[dimClock], close[dimArch] = []uint8{0, 3}, only
 		}
-		far[dimState], far[dimStage], far[dimBoots], far[dimArch] = []uint8{0, 1, 3, 4, 5, 6}, []uint8{0, 6, 9}, only, only
+		far[dimState], far[dimStage], far[dimBoots], far[dimArch], far[dimBundle] = []uint8{0, 1, 3, 4, 5, 6}, []uint8{0, 6, 9}, only, only, only
 		out = append(out, close, far)
 	}
 	return out

@@ -53,6 +53,7 @@ func table(b *bytes.Buffer, head []string, rows [][]string) {
 var actionDocs = map[Action]string{
 	Hold:      "Nothing is given that could change anything. The machine's screen shows what it said of itself, and why it is held.",
 	LocalBoot: "The machine is sent to its own disk.",
+	Inspect:   "The machine is given an agent that looks at it from RAM, opens no disk, and tells what it found.",
 	Install:   "The machine is given what leads to its disk being erased: exactly one bundle, on exactly one disk.",
 }
 
@@ -63,7 +64,7 @@ question first: may this machine, now, be given bytes that erase its disk? One
 function, ` + "`lane.Decide`" + `, answers it from the inventory, from what the machine said,
 and from the clock. Every surface only translates the answer.
 
-There are three answers:
+There are four answers:
 
 `)
 	var rows [][]string
@@ -150,7 +151,10 @@ var surfaceDocs = [][5]string{
 	{"Order of bootlane-agent", "an order to write one image to one disk", "an order that says why not", "an order that says why not", "503"},
 }
 
-const surfaceNotes = "*fast* is `policy.localBoot: fast`, the default. *without screen* is `policy.held.screen: false`,\n" +
+const surfaceNotes = "An answer *inspect* reads as *install* for boot loaders and scripts, and counts no boot: the script leads\n" +
+	"to kernel and initrd of the agent under a ticket, by which nothing of a run is opened and no order\n" +
+	"can come ([commissioning](commissioning.md)).\n\n" +
+	"*fast* is `policy.localBoot: fast`, the default. *without screen* is `policy.held.screen: false`,\n" +
 	"*ask* is `policy.held.then: ask`. Under a capability that no run has, everything\n" +
 	"is 404; under that of a closed run, 403 with the reason. Under that of an open one, 403 as long\n" +
 	"as no script of it was served, and to any address that is not its machine's: see\n" +

@@ -27,6 +27,8 @@ const (
 	KindAccepted    Kind = "accepted"    // an operator accepted a replaced board or NIC
 	KindReleased    Kind = "released"    // an operator ended the quarantine
 	KindRetired     Kind = "retired"     // taken out of service
+	KindInspect     Kind = "inspect"     // an operator wants the machine looked at, or it was
+	KindInspected   Kind = "inspected"   // an agent told what a machine is made of
 	KindIssued      Kind = "issued"      // a credential was issued; Expires says until when
 	KindEnded       Kind = "ended"       // a credential opens nothing any more
 	KindCluster     Kind = "cluster"     // the server did something in the host's cluster

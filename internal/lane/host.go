@@ -86,7 +86,11 @@ type Host struct {
 	Seen    *Facts    `json:"seen,omitempty"`    // what the disputing machine said: what `accept` would record
 	Resume  State     `json:"resume,omitempty"`  // state to return to when quarantine ends
 	Changed time.Time `json:"changed"`           // when the state last changed
+	Inspect time.Time `json:"inspect,omitzero"`  // until when a network boot has it looked at, as an operator asked
 	Join    *Join     `json:"join,omitempty"`    // its way into its cluster, of this run or the last one that joined
+
+	// Wipe lists further disks, which an install clears.
+	Wipe []DiskSelector `json:"wipe,omitempty"`
 }
 
 // BootOptions are what one machine's firmware, or one class of clients, needs
@@ -212,6 +216,8 @@ type Run struct {
 	Quiet  time.Duration           `json:"quiet,omitempty"`
 	Stages map[Stage]time.Duration `json:"stages,omitempty"`
 	Limit  time.Time               `json:"limit,omitzero"`
+	// Wipe is exactly which further disks are cleared.
+	Wipe []DiskSelector `json:"wipe,omitempty"`
 }
 
 // Disks names every disk that the run may write.

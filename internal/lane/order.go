@@ -26,7 +26,8 @@ type NIC struct {
 	Name   string `json:"name"`
 	MAC    MAC    `json:"mac"`
 	Driver string `json:"driver,omitempty"`
-	Up     bool   `json:"up,omitempty"` // carrier seen
+	Up     bool   `json:"up,omitempty"`   // carrier seen
+	Mbps   int    `json:"mbps,omitempty"` // speed of the link, 10^6 bits a second; 0: not known, as without a carrier
 }
 
 // Hardware is the agent's whole account of the machine. It is untrusted input:
@@ -42,23 +43,30 @@ type Hardware struct {
 	SecureBoot   bool   `json:"secureBoot,omitempty"`
 	Machine      string `json:"machine,omitempty"` // uname -m: x86_64, aarch64
 	CPUs         int    `json:"cpus,omitempty"`
+	CPUModel     string `json:"cpuModel,omitempty"`
 	MemoryBytes  int64  `json:"memoryBytes,omitempty"`
-	BootMAC      MAC    `json:"bootMAC,omitempty"` // the NIC that carried the agent's DHCP exchange
-	NICs         []NIC  `json:"nics,omitempty"`
-	Disks        []Disk `json:"disks,omitempty"`
+	// BMC is the address of the management controller's Redfish service as the machine itself
+	// reaches it, from SMBIOS type 42 (DSP0270): often one of a cable inside the machine only.
+	BMC     string `json:"bmc,omitempty"`
+	BootMAC MAC    `json:"bootMAC,omitempty"` // the NIC that carried the agent's DHCP exchange
+	NICs    []NIC  `json:"nics,omitempty"`
+	Disks   []Disk `json:"disks,omitempty"`
+	// Wipes: this agent clears the disks that an order lists. Those of before did not know of any.
+	Wipes bool `json:"wipes,omitempty"`
 }
 
 // Order is the server's answer to a posted Hardware.
 // The zero Order holds: nothing is written.
 type Order struct {
-	Action Action       `json:"action"` // only "install" may touch a disk
-	Reason Reason       `json:"reason"`
-	Detail string       `json:"detail,omitempty"`
-	Host   HostID       `json:"host,omitempty"`
-	Run    RunID        `json:"run,omitempty"`
-	Image  *Image       `json:"image,omitempty"` // set with "install"
-	Disk   DiskSelector `json:"disk,omitzero"`   // the one disk to write; the agent resolves it again
-	Files  []File       `json:"files,omitempty"` // placed into the written root file system, in this order
+	Action Action         `json:"action"` // only "install" may touch a disk
+	Reason Reason         `json:"reason"`
+	Detail string         `json:"detail,omitempty"`
+	Host   HostID         `json:"host,omitempty"`
+	Run    RunID          `json:"run,omitempty"`
+	Image  *Image         `json:"image,omitempty"` // set with "install"
+	Disk   DiskSelector   `json:"disk,omitzero"`   // the one disk to write; the agent resolves it again
+	Wipe   []DiskSelector `json:"wipe,omitempty"`  // further disks to clear; likewise
+	Files  []File         `json:"files,omitempty"` // placed into the written root file system, in this order
 	// UnixTime is the server's clock in seconds, so that a machine with a dead RTC
 	// does not write files from 1970.
 	UnixTime int64 `json:"unixTime,omitempty"`

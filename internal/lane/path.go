@@ -17,6 +17,8 @@ import (
 //	run/CAPABILITY/file/DIGEST/NAME   a file of the run's bundle
 //	run/CAPABILITY/seed/NAME          an installer document
 //	run/CAPABILITY/order|report|join.sh
+//	inspect/TICKET/file/DIGEST/NAME   kernel or initrd of the agent that looks at machines
+//	inspect/TICKET/report             what it found, posted
 //
 // MAC is hyphenated lower case or "any"; PLATFORM is [Platform.String].
 
@@ -225,6 +227,42 @@ func ParseRunPath(s string) (RunPath, bool) {
 		return p, true
 	}
 	return RunPath{}, false
+}
+
+// InspectPath is a parsed inspect/… path. A ticket opens nothing of a run, and no run is
+// opened by it: the two grammars share no path.
+type InspectPath struct {
+	Ticket string
+	Digest Digest // of the file Name; without one it is the report
+	Name   string
+}
+
+// InspectBase returns the path under which an agent finds and tells everything, without a
+// trailing slash.
+func InspectBase(ticket string) string { return "/inspect/" + ticket }
+
+// String returns the absolute path.
+func (p InspectPath) String() string {
+	if p.Name == "" {
+		return InspectBase(p.Ticket) + "/report"
+	}
+	return InspectBase(p.Ticket) + "/file/" + strings.TrimPrefix(string(p.Digest), "sha256:") + "/" + p.Name
+}
+
+// ParseInspectPath reads what [InspectPath.String] writes.
+func ParseInspectPath(s string) (InspectPath, bool) {
+	parts := fields(s)
+	if len(parts) < 3 || parts[0] != "inspect" || !capabilityForm(parts[1]) {
+		return InspectPath{}, false
+	}
+	switch rest := parts[2:]; {
+	case len(rest) == 1 && rest[0] == "report":
+		return InspectPath{Ticket: parts[1]}, true
+	case len(rest) == 3 && rest[0] == "file" && FileName(rest[2]):
+		d, err := ParseDigest("sha256:" + rest[1])
+		return InspectPath{parts[1], d, rest[2]}, err == nil
+	}
+	return InspectPath{}, false
 }
 
 // ParseDigest reads "sha256:" and 64 lower-case hex digits.

@@ -27,6 +27,7 @@ const (
 	VerbAccept     Verb = "accept"
 	VerbRelease    Verb = "release"
 	VerbRetire     Verb = "retire"
+	VerbInspect    Verb = "inspect"
 )
 
 // Transition is one arrow of the state diagram. An empty From means no record;
@@ -67,6 +68,9 @@ func Transitions() []Transition {
 		{StateQuarantine, VerbCancel, StateQuarantine, "operator", "`cancel` ends the run that quarantine interrupted"},
 		{StateQuarantine, VerbAccept, "", "operator", "`host accept` records the replaced board or NIC"},
 		{StateQuarantine, VerbRelease, "", "operator", "`release` ends it, nothing recorded"},
+		{StateNew, VerbInspect, StateNew, "operator or server", "`host inspect` asks to have it looked at; it was"},
+		{StateInstalled, VerbInspect, StateInstalled, "operator or server", "`host inspect` asks to have it looked at; it was"},
+		{StateFailed, VerbInspect, StateFailed, "operator or server", "`host inspect` asks to have it looked at; it was"},
 		{StateNew, VerbRetire, StateRetired, "operator", "`retire`"},
 		{StateQuarantine, VerbRetire, StateRetired, "operator", "`retire`"},
 		{StateInstalled, VerbRetire, StateRetired, "operator", "`retire`"},
@@ -87,6 +91,7 @@ func (h Host) begin(verb Verb) (Host, error) {
 	h.Labels, h.Install = maps.Clone(h.Labels), h.Install.clone()
 	h.Identity.MACs = slices.Clone(h.Identity.MACs)
 	h.Run.Reports, h.Run.Stages, h.Run.NICs = maps.Clone(h.Run.Reports), maps.Clone(h.Run.Stages), slices.Clone(h.Run.NICs)
+	h.Wipe, h.Run.Wipe = slices.Clone(h.Wipe), slices.Clone(h.Run.Wipe)
 	h.Dispute, h.Seen, h.Join = slices.Clone(h.Dispute), h.Seen.clone(), h.Join.clone()
 	return h, nil
 }
@@ -164,7 +169,7 @@ func Update(h, spec Host, by string, now time.Time) (Host, Event, bool, error) {
 func (h Host) grantedAs(o Host) bool {
 	i, j := h.Identity, o.Identity
 	return i.UUID == j.UUID && slices.Equal(i.MACs, j.MACs) && i.Serial == j.Serial && i.AssetTag == j.AssetTag &&
-		h.Disk == o.Disk && h.Mirror == o.Mirror && h.Bundle == o.Bundle && h.Arch == o.Arch
+		h.Disk == o.Disk && h.Mirror == o.Mirror && slices.Equal(h.Wipe, o.Wipe) && h.Bundle == o.Bundle && h.Arch == o.Arch
 }
 
 // changes lists the inventory data in which o differs, as "field: old -> new".
@@ -176,6 +181,7 @@ func (h Host) changes(o Host) (out []string) {
 	}
 	field("disk", h.Disk.String(), o.Disk.String())
 	field("mirror", h.Mirror.String(), o.Mirror.String())
+	field("wipe", selectors(h.Wipe), selectors(o.Wipe))
 	field("bundle", h.Bundle, o.Bundle)
 	field("arch", string(h.Arch), string(o.Arch))
 	field("uuid", string(h.Identity.UUID), string(o.Identity.UUID))
@@ -216,12 +222,12 @@ func labelText(labels map[string]string) string {
 func (h *Host) inventory(spec Host) {
 	h.Identity, h.Arch, h.Role, h.Hostname = spec.Identity, spec.Arch, spec.Role, spec.Hostname
 	h.Bundle, h.Disk, h.Mirror, h.Network, h.Boot, h.Labels = spec.Bundle, spec.Disk, spec.Mirror, spec.Network.clone(), spec.Boot, maps.Clone(spec.Labels)
-	h.Identity.MACs, h.Install = slices.Clone(spec.Identity.MACs), spec.Install.clone()
+	h.Identity.MACs, h.Wipe, h.Install = slices.Clone(spec.Identity.MACs), slices.Clone(spec.Wipe), spec.Install.clone()
 }
 
 func (h Host) sameInventory(o Host) bool {
 	return h.Identity.equal(o.Identity) && h.Arch == o.Arch && h.Role == o.Role && h.Hostname == o.Hostname &&
-		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Mirror == o.Mirror && h.Network.equal(o.Network) && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels) &&
+		h.Bundle == o.Bundle && h.Disk == o.Disk && h.Mirror == o.Mirror && slices.Equal(h.Wipe, o.Wipe) && h.Network.equal(o.Network) && h.Boot == o.Boot && maps.Equal(h.Labels, o.Labels) &&
 		len(h.Install.changes(o.Install)) == 0
 }
 
@@ -298,11 +304,12 @@ func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
 		return Host{}, Event{}, Errorf(Invalid, "a grant needs a disk selector: give %s disk.byID, disk.wwn or disk.serial", h.ID)
 	}
 	from := h.State
-	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Mirror: h.Mirror, Cluster: g.Cluster, Armed: now, Deadline: now.Add(g.For),
+	h.Run = Run{ID: g.Run, Open: true, By: g.By, Bundle: b.Digest, BundleName: b.Ref(), Disk: h.Disk, Mirror: h.Mirror, Wipe: slices.Clone(h.Wipe), Cluster: g.Cluster, Armed: now, Deadline: now.Add(g.For),
 		Boots: g.Boots, Stage: StageArmed, StageAt: now, Capability: g.Capability, From: from,
 		Quiet: g.For, Stages: maps.Clone(g.Stages), Limit: now.Add(max(cmp.Or(g.Limit, DefaultLimit), g.For))}
+	h.Inspect = time.Time{} // the next network boot has another purpose
 	h.to(StateProvisioning, "", now)
-	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Run.Disks(), stamp(h.Run.Deadline), g.Boots)
+	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Run.Erases(), stamp(h.Run.Deadline), g.Boots)
 	if !h.Run.Mirror.IsZero() {
 		e.Message += "; both disks are erased"
 	}

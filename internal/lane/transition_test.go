@@ -124,6 +124,9 @@ func verbs() map[Verb]func(h Host) (Host, Event, error) {
 			return Release(h, "op:alice", "false alarm", armedAt.Add(time.Hour))
 		},
 		VerbRetire: func(h Host) (Host, Event, error) { return Retire(h, "op:alice", "sold", later) },
+		VerbInspect: func(h Host) (Host, Event, error) {
+			return WishInspect(h, later.Add(time.Hour), "op:alice", "new disks", later)
+		},
 	}
 }
 

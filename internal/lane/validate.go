@@ -24,6 +24,9 @@ var (
 	bundleRef = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,126}$`)
 )
 
+// IsBundleRef reports whether s can be a bundle's NAME-VERSION or an alias.
+func IsBundleRef(s string) bool { return bundleRef.MatchString(s) }
+
 // Validate returns every problem of the record's inventory data.
 func (h Host) Validate() []Problem {
 	var out []Problem
@@ -60,6 +63,7 @@ func (h Host) Validate() []Problem {
 	case h.Mirror.Names(h.Disk):
 		bad("mirror", "it is the same disk as `disk`: name another, or leave it out")
 	}
+	out = append(out, h.wipeProblems()...)
 	if a := h.Network.Address; a.IsValid() && (!a.Is4() || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback()) {
 		bad("network.address", "%s is not a host's IPv4 address", a)
 	}
@@ -73,7 +77,7 @@ func (h Host) Validate() []Problem {
 	for _, p := range h.Install.Validate() {
 		bad("install."+p.Field, "%s", p.Message)
 	}
-	if h.Bundle != "" && !bundleRef.MatchString(h.Bundle) {
+	if h.Bundle != "" && !IsBundleRef(h.Bundle) {
 		bad("bundle", "%q is not a bundle's NAME-VERSION or an alias", h.Bundle)
 	}
 	for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
@@ -278,6 +282,9 @@ func Preflight(h Host, b Bundle) []Problem {
 	}
 	if !h.Disk.Stable() {
 		bad("disk", "no disk selector: set disk.byID, disk.wwn or disk.serial, so that exactly one disk can be written")
+	}
+	if len(h.Wipe) > 0 && b.Digest != "" && b.Seed != SeedImage {
+		bad("wipe", "the installer of the bundle %s (%s) clears no disk besides its own: take `wipe` out of the record, or use a bundle with %s", b.Ref(), b.Seed, SeedImage)
 	}
 	if len(h.Identity.MACs) == 0 {
 		bad("identity.macs", "no boot MAC: firmware that sends no UUID could not be recognised")

@@ -46,7 +46,7 @@ func GRUBInstall(in Install) []byte {
 	for _, a := range strings.Fields(in.Args) {
 		args = append(args, grubQuote(a))
 	}
-	lines := grubSay(fmt.Sprintf("%s installs %s on %s, run %s, network boot %d of %d", in.Hostname, in.BundleName, in.Decision.Host, in.Decision.Run, in.Boot, in.Boots))
+	lines := grubSay(in.purpose())
 	lines = append(lines,
 		"for bl_try in 1 2 3 4; do",
 		"  if linux "+grubQuote(in.KernelURL)+" "+strings.Join(args, " ")+"; then",

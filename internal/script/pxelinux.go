@@ -1,15 +1,11 @@
 package script
 
-import (
-	"fmt"
-
-	"bootlane/internal/lane"
-)
+import "bootlane/internal/lane"
 
 // PXELinuxInstall returns the configuration by which PXELINUX, or U-Boot, starts an
 // installer. The kernel's and the initrd's names are whatever that loader can fetch.
 func PXELinuxInstall(in Install) []byte {
-	return join(append(pxelinux(fmt.Sprintf("installs %s on %s, run %s, network boot %d of %d", in.BundleName, in.Decision.Host, in.Decision.Run, in.Boot, in.Boots)),
+	return join(append(pxelinux(in.purpose()),
 		"  KERNEL "+in.KernelURL,
 		"  INITRD "+in.InitrdURL,
 		"  APPEND "+in.Args))

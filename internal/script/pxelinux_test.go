@@ -10,8 +10,8 @@ import (
 func TestPXELinux(t *testing.T) {
 	in := install(lane.BIOS)
 	for name, c := range map[string]struct{ got, want string }{
-		"install": {string(PXELinuxInstall(in)), `# Bootlane: installs debian-12-1 on node-a, run r-abc123, network boot 1 of 2
-SAY Bootlane installs debian-12-1 on node-a, run r-abc123, network boot 1 of 2
+		"install": {string(PXELinuxInstall(in)), `# Bootlane: node-a.example.org installs debian-12-1 on node-a, run r-abc123, network boot 1 of 2
+SAY Bootlane node-a.example.org installs debian-12-1 on node-a, run r-abc123, network boot 1 of 2
 DEFAULT bootlane
 PROMPT 0
 LABEL bootlane

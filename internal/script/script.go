@@ -81,7 +81,15 @@ type Install struct {
 	KernelSignatureURL, InitrdSignatureURL string
 }
 
-// InstallScript returns the script that starts an installer.
+// purpose says in one line what is started.
+func (in Install) purpose() string {
+	if in.Decision.Action == lane.Inspect {
+		return "looks at this machine with the agent of " + in.BundleName + "; no disk is opened"
+	}
+	return fmt.Sprintf("%s installs %s on %s, run %s, network boot %d of %d", in.Hostname, in.BundleName, in.Decision.Host, in.Decision.Run, in.Boot, in.Boots)
+}
+
+// InstallScript returns the script that starts an installer, or the agent that only looks.
 func InstallScript(in Install) []byte {
 	name := func(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 	initrd, load := name(in.InitrdURL), []string{"initrd " + in.InitrdURL + " || goto failed"}
@@ -95,9 +103,9 @@ func InstallScript(in Install) []byte {
 	}
 	return join(slices.Concat([]string{
 		"#!ipxe",
-		"# Bootlane: installs " + clean(in.BundleName) + " on " + clean(string(in.Decision.Host)) + ", run " + clean(string(in.Decision.Run)),
+		"# Bootlane: " + clean(in.purpose()),
 		"echo",
-		"echo Bootlane: " + clean(in.Hostname) + " installs " + clean(in.BundleName) + fmt.Sprintf(", network boot %d of %d", in.Boot, in.Boots),
+		"echo Bootlane: " + clean(in.purpose()),
 		"set bl-tries:int32 0",
 		":load",
 		"imgfree",

@@ -61,6 +61,14 @@ func trusted(f lane.Firmware) Install {
 	return in
 }
 
+// inspect is what leads a machine that nobody knows to the agent that looks at it.
+func inspect(f lane.Firmware) Install {
+	in := install(f)
+	in.Decision, in.Hostname, in.Boot, in.Boots = lane.Decision{Action: lane.Inspect, Reason: lane.UnknownInspected}, "", 0, 0
+	in.BundleName, in.Args = "agent-1", "bootlane.inspect="+base+"/inspect/abcdefghijklmnopqrstuvwxyz234567 BOOTIF=01-52-54-00-00-00-a1"
+	return in
+}
+
 var mismatch = lane.Decision{Reason: lane.IdentityMismatch, Host: "node-a", Detail: "the machine is not the node-a that the inventory describes", Mismatch: []lane.Signal{
 	{Name: "uuid", Expected: "4c4c4544-0042-3510-8051-b4c04f4d3732", Seen: "aaaaaaaa-0042-3510-8051-b4c04f4d3732", Host: "node-a"},
 	{Name: "mac", Expected: "52:54:00:00:00:a1 52:54:00:00:00:a2", Seen: "52:54:00:00:00:99", Host: "node-a"},
@@ -80,6 +88,7 @@ func scripts() map[string][]byte {
 		"install-uefi":         InstallScript(install(lane.UEFI)),
 		"install-bios":         InstallScript(install(lane.BIOS)),
 		"install-image-trust":  InstallScript(trusted(lane.UEFI)),
+		"inspect-uefi":         InstallScript(inspect(lane.UEFI)),
 		"local-boot-uefi":      LocalBootScript(m(lane.UEFI), local),
 		"local-boot-bios":      LocalBootScript(m(lane.BIOS), local),
 		"local-boot-unknown":   LocalBootScript(m(""), local),
@@ -243,7 +252,8 @@ func TestSafeEnds(t *testing.T) {
 				}
 			}
 		}
-		if strings.HasPrefix(name, "install") != slices.Equal(loads, []string{"kernel", "initrd", "boot"}) || !strings.HasPrefix(name, "install") && loads != nil {
+		starts := strings.HasPrefix(name, "install") || strings.HasPrefix(name, "inspect")
+		if starts != slices.Equal(loads, []string{"kernel", "initrd", "boot"}) || !starts && loads != nil {
 			t.Errorf("%s loads %v", name, loads)
 		}
 		want := []string{"exit 1"} // UEFI, from which it is known

@@ -24,18 +24,21 @@ const (
 	dropLease    = `DELETE FROM leases WHERE address = $1`
 	putLease     = `INSERT INTO leases (address, mac, state, granted, expires) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, state = excluded.state, granted = excluded.granted, expires = excluded.expires`
-	insertBundle = `INSERT INTO bundles (digest, name, version, rev, doc) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`
-	updateBundle = `UPDATE bundles SET rev = $1, doc = $2 WHERE digest = $3 AND rev = $4`
-	insertAlias  = `INSERT INTO bundle_aliases (name, rev, doc) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
-	updateAlias  = `UPDATE bundle_aliases SET rev = $1, doc = $2 WHERE name = $3 AND rev = $4`
-	dropLease6   = `DELETE FROM leases6 WHERE address = $1`
-	putLease6    = `INSERT INTO leases6 (address, client, state, granted, expires) VALUES ($1, $2, $3, $4, $5)
+	insertBundle  = `INSERT INTO bundles (digest, name, version, rev, doc) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`
+	updateBundle  = `UPDATE bundles SET rev = $1, doc = $2 WHERE digest = $3 AND rev = $4`
+	insertAlias   = `INSERT INTO bundle_aliases (name, rev, doc) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`
+	updateAlias   = `UPDATE bundle_aliases SET rev = $1, doc = $2 WHERE name = $3 AND rev = $4`
+	putDiscovered = `INSERT INTO discovered (id, heard, doc) VALUES ($1, $2, $3)
+		ON CONFLICT (id) DO UPDATE SET heard = excluded.heard, doc = excluded.doc`
+	dropDiscovered = `DELETE FROM discovered WHERE id IN (SELECT id FROM discovered ORDER BY heard DESC, id LIMIT 1000 OFFSET $1)`
+	dropLease6     = `DELETE FROM leases6 WHERE address = $1`
+	putLease6      = `INSERT INTO leases6 (address, client, state, granted, expires) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (address) DO UPDATE SET client = excluded.client, state = excluded.state, granted = excluded.granted, expires = excluded.expires`
 )
 
 // writeStatements lists them.
 var writeStatements = []string{insertHost, updateHost, selectClaims, insertClaim, deleteClaim, countEvent, lastEvent, insertEvent, endLease, dropLease, putLease, dropLease6, putLease6,
-	insertBundle, updateBundle, insertAlias, updateAlias}
+	insertBundle, updateBundle, insertAlias, updateAlias, putDiscovered, dropDiscovered}
 
 // statements keeps prepared statements of one database, by their text.
 type statements struct {

@@ -10,13 +10,13 @@
 in-target chown -R {{sq (printf "%s:%s" .User .User)}} "$home/.ssh"
 {{- end}}
 {{- end}}
+{{- .Section "late"}}
 {{- if .Host.Network.Interfaces}}
 
 # It asks the name servers of each interface. From here on, nobody in here can ask one: it does not run.
 apt-install systemd-resolved
 in-target systemctl enable systemd-networkd systemd-resolved
 {{- end}}
-{{- .Section "late"}}
 
 report disk-written 1 ok "Debian installed, first boot in place"
 trap - EXIT

@@ -73,6 +73,7 @@ func Run(t *testing.T, open Open) {
 		"lasting events":         lasting,
 		"bundles":                bundles,
 		"aliases":                aliases,
+		"discovered":             discovered,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open) })
 	}
