@@ -68,8 +68,8 @@ func selectors(list []DiskSelector) string {
 	return strings.Join(out, ", ")
 }
 
-// Erases names every disk that the run overwrites or clears.
-func (r Run) Erases() string {
+// Disks names every disk that the run overwrites or clears.
+func (r Run) Disks() string {
 	if len(r.Wipe) == 0 {
 		return r.Disk.String()
 	}
