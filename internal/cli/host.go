@@ -297,7 +297,7 @@ func showHost(w io.Writer, h lane.Host) {
 		row("run", fmt.Sprintf("%s  %s", r.ID, status))
 		row("  by", r.By+"  "+when(r.Armed))
 		row("  bundle", r.BundleName+"  "+string(r.Bundle))
-		row("  disk", r.Erases())
+		row("  disk", r.Disks())
 		row("  boots", fmt.Sprintf("%d of %d used", r.BootsUsed, r.Boots))
 		row("  stage", string(r.Stage)+"  "+when(r.StageAt))
 		row("  cluster", r.Cluster)
@@ -429,6 +429,6 @@ func (a *app) act(cmd *cobra.Command, id, verb, why string) error {
 // showGrant says of a machine that comes out of quarantine that it may be erased again.
 func showGrant(w io.Writer, h lane.Host) {
 	if h.State == lane.StateProvisioning && h.Run.Open {
-		fmt.Fprintf(w, "its run goes on: %s may be written to the disk %s until %s; `bootlane cancel %s` if that is not meant\n", h.Run.BundleName, h.Run.Erases(), when(h.Run.Deadline), h.ID)
+		fmt.Fprintf(w, "its run goes on: %s may be written to the disk %s until %s; `bootlane cancel %s` if that is not meant\n", h.Run.BundleName, h.Run.Disks(), when(h.Run.Deadline), h.ID)
 	}
 }

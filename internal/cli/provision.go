@@ -45,7 +45,7 @@ func (a *app) provisionCmd() *cobra.Command {
 				return err
 			}
 			err = a.show(h, func(w io.Writer) {
-				fmt.Fprintf(w, "%s may be installed: run %s, %s on the disk %s, until %s, %d network boots\n", h.ID, h.Run.ID, h.Run.BundleName, h.Run.Erases(), when(h.Run.Deadline), h.Run.Boots)
+				fmt.Fprintf(w, "%s may be installed: run %s, %s on the disk %s, until %s, %d network boots\n", h.ID, h.Run.ID, h.Run.BundleName, h.Run.Disks(), when(h.Run.Deadline), h.Run.Boots)
 				if !watch {
 					fmt.Fprintf(w, "Boot it by network now; `bootlane events %s --follow` shows what happens.\n", h.ID)
 				}

@@ -102,7 +102,7 @@ func showCensus(w io.Writer, c lane.Census) {
 	fmt.Fprintf(w, "If all %d machines rebooted by network now, %d would erase their disk.\n", c.Hosts, len(c.Erased))
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
 	for _, e := range c.Erased {
-		fmt.Fprintf(t, "  %s\t%s\t%s\tdisk %s\tuntil %s\n", e.Host, e.Run, orDash(e.Bundle), e.Erases, when(e.Deadline))
+		fmt.Fprintf(t, "  %s\t%s\t%s\tdisk %s\tuntil %s\n", e.Host, e.Run, orDash(e.Bundle), lane.Run{Disk: e.Disk, Mirror: e.Mirror, Wipe: e.Wipe}.Disks(), when(e.Deadline))
 	}
 	for _, r := range lane.Reasons() {
 		if n := c.Counts[r.Reason]; n > 0 {

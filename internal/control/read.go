@@ -182,7 +182,7 @@ func (c *Control) WhatIfAll(ctx context.Context) (lane.Census, error) {
 			out.Hosts++
 			out.Counts[d.Reason]++
 			if d.Action == lane.Install {
-				out.Erased = append(out.Erased, lane.Erased{Host: h.ID, Run: h.Run.ID, Bundle: h.Run.BundleName, Disk: h.Run.Disk, Erases: h.Run.Erases(), Deadline: h.Run.Deadline})
+				out.Erased = append(out.Erased, lane.Erased{Host: h.ID, Run: h.Run.ID, Bundle: h.Run.BundleName, Disk: h.Run.Disk, Mirror: h.Run.Mirror, Wipe: h.Run.Wipe, Deadline: h.Run.Deadline})
 			}
 		}
 	}

@@ -29,7 +29,7 @@ func TestWipeOrder(t *testing.T) {
 			if e := r.last("node1", lane.KindArmed); !strings.Contains(e.Message, "(and clears serial=DATA)") {
 				t.Errorf("armed: %s", e.Message)
 			}
-			if c, err := r.WhatIfAll(t.Context()); err != nil || len(c.Erased) != 1 || !strings.Contains(c.Erased[0].Erases, "clears serial=DATA") {
+			if c, err := r.WhatIfAll(t.Context()); err != nil || len(c.Erased) != 1 || len(c.Erased[0].Wipe) != 1 || c.Erased[0].Wipe[0].Serial != "DATA" {
 				t.Errorf("%+v, %v", c, err)
 			}
 			r.script(lane.Install)

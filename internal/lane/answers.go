@@ -108,12 +108,13 @@ type Foresight struct {
 
 // Erased is one host that would lose its disk if it rebooted now.
 type Erased struct {
-	Host     HostID       `json:"host"`
-	Run      RunID        `json:"run"`
-	Bundle   string       `json:"bundle"`
-	Disk     DiskSelector `json:"disk"`
-	Erases   string       `json:"erases"` // that disk, and what else is cleared
-	Deadline time.Time    `json:"deadline"`
+	Host     HostID         `json:"host"`
+	Run      RunID          `json:"run"`
+	Bundle   string         `json:"bundle"`
+	Disk     DiskSelector   `json:"disk"`
+	Mirror   DiskSelector   `json:"mirror,omitzero"`
+	Wipe     []DiskSelector `json:"wipe,omitempty"`
+	Deadline time.Time      `json:"deadline"`
 }
 
 // Census is the answer to "what if everything rebooted now".

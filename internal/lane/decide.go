@@ -266,7 +266,7 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 	case f.Arch != "" && f.Arch != host.Arch: // the record says what a bundle for several gives
 		return answer(LocalBoot, ArchMismatch, "the machine is %s, its record says %s", f.Arch, host.Arch)
 	}
-	return answer(Install, Granted, "run %s may write the disk %s", run.ID, run.Erases())
+	return answer(Install, Granted, "run %s may write the disk %s", run.ID, run.Disks())
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }

@@ -220,14 +220,6 @@ type Run struct {
 	Wipe []DiskSelector `json:"wipe,omitempty"`
 }
 
-// Disks names every disk that the run may write.
-func (r Run) Disks() string {
-	if r.Mirror.IsZero() {
-		return r.Disk.String()
-	}
-	return r.Disk.String() + " and its mirror " + r.Mirror.String()
-}
-
 // progressed gives the run's stage its time anew, up to the limit.
 func (r *Run) progressed(now time.Time) {
 	if r.Limit.IsZero() {

@@ -309,7 +309,7 @@ func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
 		Quiet: g.For, Stages: maps.Clone(g.Stages), Limit: now.Add(max(cmp.Or(g.Limit, DefaultLimit), g.For))}
 	h.Inspect = time.Time{} // the next network boot has another purpose
 	h.to(StateProvisioning, "", now)
-	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Run.Erases(), stamp(h.Run.Deadline), g.Boots)
+	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Run.Disks(), stamp(h.Run.Deadline), g.Boots)
 	if !h.Run.Mirror.IsZero() {
 		e.Message += "; both disks are erased"
 	}

@@ -68,10 +68,14 @@ func selectors(list []DiskSelector) string {
 	return strings.Join(out, ", ")
 }
 
-// Erases names every disk that the run overwrites or clears.
-func (r Run) Erases() string {
-	if len(r.Wipe) == 0 {
-		return r.Disks()
+// Disks names every disk that the run overwrites or clears.
+func (r Run) Disks() string {
+	out := r.Disk.String()
+	if !r.Mirror.IsZero() {
+		out += " and its mirror " + r.Mirror.String()
 	}
-	return r.Disks() + " (and clears " + selectors(r.Wipe) + ")"
+	if len(r.Wipe) > 0 {
+		out += " (and clears " + selectors(r.Wipe) + ")"
+	}
+	return out
 }
