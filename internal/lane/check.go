@@ -57,7 +57,7 @@ func CheckDocs() []CheckDoc {
 		{CheckMachineID, "/etc/machine-id is one of its own, and stays", "empty /etc/machine-id in the image, or run `systemd-machine-id-setup --commit` where its directory was read-only at boot"},
 		{CheckHostname, "the running name and /etc/hostname are the record's", "something on the system sets another name: cloud-init without `preserve_hostname`, a first-boot script, or DHCP where /etc/hostname is empty"},
 		{CheckTime, "the clock is synchronised; where the site names no time server, within 5 s of Bootlane's is as good", "is the time server in `ntp` reachable from the machine, and does a client run (`timedatectl timesync-status`, `chronyc sources`)? Else look at the firmware's clock"},
-		{CheckNetwork, "the record's address is on the machine; where it has none, a NIC of the record has any", "`ip addr` on the machine: is it the network that the record means, and does the system ask DHCP on that NIC? Else correct `network.address`"},
+		{CheckNetwork, "the record's address is on the machine; where it has none, there is any", "`ip addr` on the machine: is it the network that the record means, and does the system ask DHCP on that NIC? Else correct `network.address`"},
 		{CheckAccount, "the site's administrator exists", "look for what useradd said in `journalctl -u bootlane-firstboot`"},
 		{CheckSSH, "a server for SSH that is enabled runs", "`systemctl status ssh` on the machine's console"},
 		{CheckModules, "the kernel modules of `modules` are loaded, or built in", "does the kernel of this bundle have them (`modinfo NAME`)? A cloud kernel lacks many: build the bundle with another, or correct `modules`"},

@@ -9,7 +9,7 @@ node='node-a'
 # ask SECONDS COMMAND...: the command, with a limit, and nothing of what it says.
 ask() { timeout "$@" >/dev/null 2>&1; }
 
-# arrives: waits five minutes for the node to be in the cluster.
+# arrives: looks sixty times, every five seconds and as long as it is not answered, for the node to be in the cluster.
 arrives() {
 	n=0
 	until works; do

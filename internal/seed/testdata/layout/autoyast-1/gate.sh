@@ -38,7 +38,7 @@ post() {
 	fi
 }
 
-# report STAGE SEQ STATUS MESSAGE: tries for five minutes.
+# report STAGE SEQ STATUS MESSAGE: tries sixty times, for five minutes where refusals come at once.
 report() {
 	echo "bootlane: $1 $3: $4"
 	n=0
