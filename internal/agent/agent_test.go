@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"net/http"
@@ -409,6 +410,31 @@ func TestCompressions(t *testing.T) {
 		cut.serve(packed[:len(packed)-64], compression)
 		if end := cut.run(); end.Err == nil {
 			t.Errorf("%s: a cut image was taken", compression)
+		}
+	}
+}
+
+// TestXZDictionary: what a file says of the memory that it takes is what the program that packed it says.
+func TestXZDictionary(t *testing.T) {
+	for options, want := range map[string]int64{"-0": 256 << 10, "-1": 1 << 20, "-6": 8 << 20, "-9": 64 << 20, "--lzma2=dict=1GiB": 1 << 30, "--lzma2=dict=96MiB": 96 << 20} {
+		for _, threads := range []string{"-T1", "-T2"} { // with threads the header has sizes as well
+			cmd := exec.Command("xz", options, threads, "-c")
+			cmd.Stdin = strings.NewReader("an image")
+			packed, err := cmd.Output()
+			if err != nil {
+				t.Fatalf("xz %s (package xz-utils): %v", options, err)
+			}
+			if got := xzDictionary(bufio.NewReader(bytes.NewReader(packed))); got != want {
+				t.Errorf("%s %s: %d, want %d", options, threads, got, want)
+			}
+			if _, err := decompress(bytes.NewReader(packed), lane.CompressionXZ); (err == nil) != (want <= zstdWindow) {
+				t.Errorf("%s: %v", options, err)
+			}
+		}
+	}
+	for _, text := range []string{"", "\xfd7zXZ", strings.Repeat("\xff", 2000)} {
+		if got := xzDictionary(bufio.NewReader(strings.NewReader(text))); got != 0 {
+			t.Errorf("%q: %d", text, got)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -205,7 +206,11 @@ func decompress(wire io.Reader, compression string) (io.ReadCloser, error) {
 		}
 		return d, nil
 	case lane.CompressionXZ:
-		d, err := xz.NewReader(bufio.NewReaderSize(wire, 1<<20)) // it reads byte by byte
+		buffered := bufio.NewReaderSize(wire, 1<<20) // it reads byte by byte
+		if n := xzDictionary(buffered); n > zstdWindow {
+			return nil, fmt.Errorf("start xz: unpacking takes %d bytes of memory, %d are the limit: pack the image with xz -9 or less", n, zstdWindow)
+		}
+		d, err := xz.NewReader(buffered)
 		if err != nil {
 			return nil, fmt.Errorf("start xz: %w", err)
 		}
@@ -216,4 +221,35 @@ func decompress(wire io.Reader, compression string) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("start zstd: %w", err)
 	}
 	return d.IOReadCloser(), nil
+}
+
+// xzDictionary returns how much memory the first block of an xz file says that its reader needs; 0
+// where it says nothing that is understood: then the reader says why. The .xz format, 1.2.1, 3.1 and 5.3.1.
+func xzDictionary(r *bufio.Reader) int64 {
+	const stream, lzma2 = 12, 0x21
+	b, err := r.Peek(stream + 1)
+	if err != nil {
+		return 0
+	}
+	if b, err = r.Peek(stream + (int(b[stream])+1)*4); err != nil || len(b) < stream+8 {
+		return 0
+	}
+	flags, rest := b[stream+1], b[stream+2:]
+	number := func() (v uint64) {
+		v, n := binary.Uvarint(rest)
+		rest = rest[max(0, n):]
+		return v
+	}
+	for _, size := range []byte{0x40, 0x80} { // packed and unpacked
+		if flags&size != 0 {
+			number()
+		}
+	}
+	if id, n := number(), number(); id != lzma2 || n != 1 || len(rest) == 0 || rest[0] > 40 {
+		return 0
+	}
+	if rest[0] == 40 {
+		return 1<<32 - 1
+	}
+	return int64(2|rest[0]&1) << (rest[0]/2 + 11)
 }
