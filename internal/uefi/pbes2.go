@@ -96,9 +96,19 @@ func openKey(raw, passphrase []byte) ([]byte, error) {
 	cipher.NewCBCDecrypter(block, c.IV).CryptBlocks(data, data)
 	pad := int(data[len(data)-1])
 	if pad < 1 || pad > aes.BlockSize || !bytes.Equal(data[len(data)-pad:], bytes.Repeat([]byte{byte(pad)}, pad)) {
-		return nil, lane.Errorf(lane.Invalid, "the passphrase is not that of the private key")
+		return nil, errWrongPassphrase()
 	}
-	return data[:len(data)-pad], nil
+	// One wrong passphrase in 256 leaves something that ends like padding.
+	plain := data[:len(data)-pad]
+	var key asn1.RawValue
+	if rest, err := asn1.Unmarshal(plain, &key); err != nil || len(rest) > 0 || key.Tag != asn1.TagSequence {
+		return nil, errWrongPassphrase()
+	}
+	return plain, nil
+}
+
+func errWrongPassphrase() error {
+	return lane.Errorf(lane.Invalid, "the passphrase is not that of the private key")
 }
 
 func keyCipher(passphrase, salt []byte, rounds int) (cipher.Block, error) {

@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -247,6 +248,25 @@ func TestKeys(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: %v, want an error about %q", name, err, c.want)
+		}
+	}
+}
+
+// A wrong passphrase leaves noise, and some noise ends as a padding does.
+func TestWrongPassphrase(t *testing.T) {
+	plain, err := pair(t, "Own").EncodeKey(nil, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, out := write(t, plain), t.TempDir()+"/one-round.pem"
+	must(t, "openssl", "pkcs8", "-topk8", "-iter", "1", "-in", path, "-passout", "pass:right", "-out", out)
+	sealed := read(t, out)
+	if _, err := uefi.ParseKey(sealed, []byte("right")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4096 {
+		if _, err := uefi.ParseKey(sealed, fmt.Appendf(nil, "wrong %d", i)); err == nil || !strings.Contains(err.Error(), "passphrase is not that") {
+			t.Fatalf("passphrase %d: %v", i, err)
 		}
 	}
 }
