@@ -33,7 +33,6 @@ type Server struct {
 	objects map[string]Object // by path
 	down    bool
 	deny    func(method, path string) (int, string)
-	calls   []string
 	uids    int
 }
 
@@ -73,13 +72,6 @@ func (s *Server) Deny(f func(method, path string) (int, string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deny = f
-}
-
-// Calls returns what was asked so far, as "METHOD path".
-func (s *Server) Calls() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]string{}, s.calls...)
 }
 
 // Secrets returns the ids of the bootstrap tokens that are there.
@@ -152,7 +144,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.drop(w)
 		return
 	}
-	s.calls = append(s.calls, r.Method+" "+r.URL.Path)
 	who := s.who(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 	if who == "" && r.URL.Path != "/version" && r.URL.Path != "/cacerts" {
 		answer(w, http.StatusUnauthorized, status("Unauthorized", "Unauthorized"))
