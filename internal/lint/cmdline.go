@@ -141,10 +141,18 @@ func (r *report) argument(p at, key, value, w string) {
 
 // seedURL judges where cloud-init is sent.
 func (r *report) seedURL(p at, value string) {
-	for _, f := range strings.Split(value, ";")[1:] {
+	fields := strings.Split(value, ";")
+	local := strings.TrimRight(fields[0], `\`) == "nocloud" // less GRUB's \;
+	for _, f := range fields[1:] {
 		k, u, _ := strings.Cut(f, "=")
-		u = strings.TrimRight(u, `\`) // GRUB's \;
-		if (k == "s" || k == "seedfrom") && (!strings.HasSuffix(u, "/") || strings.Contains(u, "?")) {
+		u = strings.TrimRight(u, `\`)
+		if k != "s" && k != "seedfrom" {
+			continue
+		}
+		if local && strings.HasPrefix(u, "http") {
+			r.add("cmdline-seed-local", p, "ds=nocloud with a URL: cloud-init before 24.1 goes on without the seed")
+		}
+		if !strings.HasSuffix(u, "/") || strings.Contains(u, "?") {
 			r.add("cmdline-seed-slash", p, "the URL of the seed does not end with /: cloud-init before 23.1 appends the file's name to it as it is")
 		}
 	}

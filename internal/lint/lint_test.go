@@ -147,9 +147,9 @@ bonds:
   }
 }
 `,
-		CommandLine: "autoinstall iso-url=http://m/u.iso cloud-config-url=/dev/null ds=nocloud;s=http://p/h/ hostname=node-a ---\n",
-		IPXE:        "#!ipxe\nkernel http://m/linux autoinstall ds=nocloud;s=http://p/${uuid}/ ---\nboot\n",
-		GRUB:        "menuentry 'install' {\n  linux /linux autoinstall 'ds=nocloud;s=http://p/h/' hostname=node-a ---\n  initrd /initrd\n}\n",
+		CommandLine: "autoinstall iso-url=http://m/u.iso cloud-config-url=/dev/null ds=nocloud-net;s=http://p/h/ hostname=node-a ---\n",
+		IPXE:        "#!ipxe\nkernel http://m/linux autoinstall ds=nocloud-net;s=http://p/${uuid}/ ---\nboot\n",
+		GRUB:        "menuentry 'install' {\n  linux /linux autoinstall 'ds=nocloud-net;s=http://p/h/' hostname=node-a ---\n  initrd /initrd\n}\n",
 		Shell:       "#!/bin/sh\nset -e\nwget -q -O /tmp/x http://m/x && sh /tmp/x\n",
 	}
 }
@@ -353,7 +353,7 @@ func TestDetect(t *testing.T) {
 		{"user-data", "", CloudConfig}, {"user-data", "#cloud-config\nautoinstal:\n  version: 1\n", Autoinstall}, {"user-data", "# cloud-config\nhostname: a\n", CloudConfig}, {"x/vendor-data", "", CloudConfig},
 		{"network-config", "", NetworkConfig}, {"meta-data", "", MetaData}, {"autoinstall.yaml", "version: 1\n", Autoinstall}, {"rocky.ks", "", Kickstart}, {"ks-node1.cfg", "", Kickstart}, {"preseed.cfg", "", Preseed},
 		{"a.cfg", "d-i netcfg/get_hostname string x\n", Preseed}, {"a.cfg", "lang en\nrootpw --lock\n", Kickstart}, {"a.xml", "<?xml version=\"1.0\"?>\n<!-- a\nb -->\n<profile>", AutoYaST}, {"a.json", `{"ignition": {}}`, Ignition},
-		{"a.json", "{\n \"product\": {}}", Agama}, {"a", "#!/bin/bash\n", Shell}, {"a", "#!/usr/bin/env bash\n", Shell}, {"late.sh", "", Shell}, {"a", "#!ipxe\n", IPXE}, {"grub.cfg", "", GRUB}, {"a", "set timeout=0\nlinux (tftp)/linux quiet\n", GRUB}, {"a", "quiet ds=nocloud;s=http://x/\n", CommandLine},
+		{"a.json", "{\n \"product\": {}}", Agama}, {"a", "#!/bin/bash\n", Shell}, {"a", "#!/usr/bin/env bash\n", Shell}, {"late.sh", "", Shell}, {"a", "#!ipxe\n", IPXE}, {"grub.cfg", "", GRUB}, {"a", "set timeout=0\nlinux (tftp)/linux quiet\n", GRUB}, {"a", "quiet ds=nocloud-net;s=http://x/\n", CommandLine},
 		{"x.bu", "", Butane}, {"x", "variant: flatcar\nversion: 1.1.0\n", Butane}, {"x.jsonnet", "", Jsonnet}, {"user-data", "Content-Type: multipart/mixed; boundary=x\n", Multipart}, {"user-data", "#include\nhttp://x\n", Multipart}, {"user-data", "#cloud-config-archive\n- {}\n", Multipart}, {"user-data", "## template: jinja\n#cloud-config\n", Jinja}, {"m.yaml", "version: v1alpha1\nmachine:\n  type: worker\n", Talos},
 		{"j.yaml", "apiVersion: kubeadm.k8s.io/v1beta4\n", Kubeadm}, {"inventory.env", "HOST_ID='a'\n", ""}, {"firstboot.service", "[Unit]\n", ""}, {"x", "", ""},
 	} {

@@ -71,8 +71,8 @@ func TestGRUBTakesNoOrders(t *testing.T) {
 // TestGRUBArguments: a separator of GRUB's in a kernel argument is the kernel's.
 func TestGRUBArguments(t *testing.T) {
 	in := install(lane.UEFI)
-	in.Args = "quiet ds=nocloud;s=http://10.0.0.1/ a|b <x> #no ---"
-	want := "quiet 'ds=nocloud;s=http://10.0.0.1/' 'a|b' '<x>' '#no' ---;"
+	in.Args = "quiet ds=nocloud-net;s=http://10.0.0.1/ a|b <x> #no ---"
+	want := "quiet 'ds=nocloud-net;s=http://10.0.0.1/' 'a|b' '<x>' '#no' ---;"
 	if got := string(GRUBInstall(in)); !strings.Contains(got, want) {
 		t.Errorf("no %s in\n%s", want, got)
 	}

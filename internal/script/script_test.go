@@ -50,7 +50,7 @@ func facts(f lane.Firmware) lane.Facts {
 func install(f lane.Firmware) Install {
 	return Install{Machine: Machine{Facts: facts(f), Server: base}, Decision: lane.Decision{Action: lane.Install, Reason: lane.Granted, Host: "node-a", Run: "r-abc123"},
 		Hostname: "node-a.example.org", Boot: 1, Boots: 2, BundleName: "debian-12-1", KernelURL: file + "linux", InitrdURL: file + "initrd.gz",
-		Args:     "autoinstall cloud-config-url=/dev/null ip=dhcp ds=nocloud;s=" + run + "/seed/ console=ttyS0,115200 ---",
+		Args:     "autoinstall cloud-config-url=/dev/null ip=dhcp ds=nocloud-net;s=" + run + "/seed/ console=ttyS0,115200 ---",
 		AgainURL: base + "/boot/52-54-00-00-00-a1/x86_64-uefi/failed.ipxe"}
 }
 

@@ -129,8 +129,10 @@ func KernelArgs(in Input, boot lane.MAC) string {
 			// The first is lost to a name that DHCP or DNS gives, the second is not.
 			" hostname=" + short + " netcfg/hostname=" + short + " domain=" + domain + " " + own + " ---"
 	case lane.SeedNoCloud:
-		// iPXE has no quoting: the semicolon stands bare, it is inside a token.
-		args = "autoinstall cloud-config-url=/dev/null ip=dhcp" + bootif + " ds=nocloud;s=" + in.Base + "/seed/ " + own + " ---"
+		// nocloud-net: cloud-init before 24.1 takes a seed of `nocloud` for a local one, and passes it
+		// over; later ones take either name. iPXE has no quoting: the semicolon stands bare, it is
+		// inside a token.
+		args = "autoinstall cloud-config-url=/dev/null ip=dhcp" + bootif + " ds=nocloud-net;s=" + in.Base + "/seed/ " + own + " ---"
 	case lane.SeedKickstart:
 		// cmdline: what is not answered is an error, and no question; ksstrict: so is a warning;
 		// nosave: the kickstart names what opens the run, and stays out of the system; leavebootorder:

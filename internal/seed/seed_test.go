@@ -267,7 +267,7 @@ func TestKernelArgs(t *testing.T) {
 		{"preseed", full(lane.SeedPreseed), "52:54:00:00:00:a2",
 			"auto=true priority=critical preseed/url=" + testBase + "/seed/preseed.cfg netcfg/choose_interface=auto netcfg/no_default_route=true BOOTIF=01-52-54-00-00-00-a2 hostname=node-a netcfg/hostname=node-a domain=example.org console=ttyS0,115200 ---"},
 		{"nocloud", full(lane.SeedNoCloud), "52:54:00:00:00:a1",
-			"autoinstall cloud-config-url=/dev/null ip=dhcp BOOTIF=01-52-54-00-00-00-a1 ds=nocloud;s=" + testBase + "/seed/ console=ttyS0,115200 ---"},
+			"autoinstall cloud-config-url=/dev/null ip=dhcp BOOTIF=01-52-54-00-00-00-a1 ds=nocloud-net;s=" + testBase + "/seed/ console=ttyS0,115200 ---"},
 		{"kickstart, a DVD's tree", full(lane.SeedKickstart), "52:54:00:00:00:a2",
 			"inst.ks=" + testBase + "/seed/ks.cfg inst.stage2=" + testBase + "/tree inst.cmdline inst.ksstrict inst.nosave=all_ks inst.leavebootorder ip=dhcp BOOTIF=01-52-54-00-00-00-a2 console=ttyS0,115200"},
 		{"kickstart, a mirror", minimal(lane.SeedKickstart), "",

@@ -2,12 +2,14 @@ package seed
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"bootlane/internal/lane"
 )
@@ -191,6 +193,40 @@ func TestUserDataIsAccepted(t *testing.T) {
 	}
 	if out, err := check("bad", "#cloud-config\nruncmd: 5\n"); err == nil {
 		t.Errorf("cloud-init accepts anything: this test proves nothing\n%s", out)
+	}
+}
+
+// TestCloudInitReads has the real cloud-init find the seed by our command line and over HTTP, in
+// namespaces of its own: the host's name is applied, and what the installer is to do arrives.
+func TestCloudInitReads(t *testing.T) {
+	tool(t, "cloud-init", "cloud-init")
+	tool(t, "unshare", "util-linux")
+	const path = "/run/abcdefghijklmnopqrstuvwxyz234567"
+	for name, in := range map[string]Input{"full": full(lane.SeedNoCloud), "minimal": minimal(lane.SeedNoCloud), "wired": wired(lane.SeedNoCloud)} {
+		t.Run(name, func(t *testing.T) {
+			in.Base = "http://127.0.0.1:8080" + path
+			dir, _ := unfold(t, in)
+			root := t.TempDir()
+			if err := os.MkdirAll(filepath.Join(root, path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(dir, filepath.Join(root, path, "seed")); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, "unshare", "--mount", "--uts", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private", "sh", "testdata/cloud-init.sh", root)
+			cmd.Env = append(os.Environ(), "DEBUG_PROC_CMDLINE="+KernelArgs(in, "52:54:00:00:00:a1"))
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			short, _ := in.names()
+			got := strings.SplitN(string(out), "\n", 4)
+			if len(got) != 4 || got[0] != short || got[1] != short || got[2] != string(in.Host.Run.ID) || got[3] != document(t, in, "user-data") {
+				t.Errorf("cloud-init has names, instance and user-data\n%s", out)
+			}
+		})
 	}
 }
 
