@@ -478,6 +478,13 @@ func TestFirstBootAccount(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
+	chrony := newInstalled(t) // as Ubuntu has it from 25.10 on
+	chrony.write("etc/chrony/sources.d/README", "")
+	chrony.program("chronyc", `echo "chronyc $*" >> "$(dirname "$0")/../state/log"`)
+	const sources = "server 10.0.0.2 iburst prefer\nserver ntp.example.org iburst prefer\n"
+	if status, _ := chrony.boot(full(lane.SeedNoCloud)); status != 0 || chrony.read("etc/chrony/sources.d/bootlane.sources") != sources || !strings.Contains(chrony.read("state/log"), "chronyc reload sources\n") {
+		t.Errorf("chrony, exit %d: it is told %q", status, chrony.read("etc/chrony/sources.d/bootlane.sources"))
+	}
 	closed := full(lane.SeedImage)
 	closed.Site.PasswordHash, closed.Site.SSHKeys = "", nil
 	for name, in := range map[string]Input{"installer": full(lane.SeedPreseed), "closed site": closed} {

@@ -1,7 +1,12 @@
 {{define "account.sh" -}}
-# time_servers: those that the site names, for a system that keeps time by systemd.
+# time_servers: those that the site names, for a system that keeps time by systemd, or as Debian's and
+# Ubuntu's chrony do. Other installers have told theirs already.
 time_servers() {
 {{- if .Site.NTP}}
+	if [ -d /etc/chrony/sources.d ]; then
+		printf 'server %s iburst prefer\n'{{range .Site.NTP}} {{sq .}}{{end}} > /etc/chrony/sources.d/bootlane.sources
+		chronyc reload sources >/dev/null 2>&1 || true # chronyd may be starting still, and reads them then
+	fi
 	command -v timedatectl >/dev/null 2>&1 || return 0
 	mkdir -p /etc/systemd/timesyncd.conf.d
 	printf '[Time]\nNTP=%s\n' {{sq (join .Site.NTP)}} > /etc/systemd/timesyncd.conf.d/50-bootlane.conf

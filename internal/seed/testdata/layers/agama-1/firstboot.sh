@@ -114,8 +114,13 @@ step() {
 	"$3" && echo "$version" | keep "$state/steps/$1" 0600
 }
 
-# time_servers: those that the site names, for a system that keeps time by systemd.
+# time_servers: those that the site names, for a system that keeps time by systemd, or as Debian's and
+# Ubuntu's chrony do. Other installers have told theirs already.
 time_servers() {
+	if [ -d /etc/chrony/sources.d ]; then
+		printf 'server %s iburst prefer\n' '10.2.0.1' 'ntp.example.org' > /etc/chrony/sources.d/bootlane.sources
+		chronyc reload sources >/dev/null 2>&1 || true # chronyd may be starting still, and reads them then
+	fi
 	command -v timedatectl >/dev/null 2>&1 || return 0
 	mkdir -p /etc/systemd/timesyncd.conf.d
 	printf '[Time]\nNTP=%s\n' '10.2.0.1 ntp.example.org' > /etc/systemd/timesyncd.conf.d/50-bootlane.conf

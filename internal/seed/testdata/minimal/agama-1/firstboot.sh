@@ -111,7 +111,8 @@ step() {
 	"$3" && echo "$version" | keep "$state/steps/$1" 0600
 }
 
-# time_servers: those that the site names, for a system that keeps time by systemd.
+# time_servers: those that the site names, for a system that keeps time by systemd, or as Debian's and
+# Ubuntu's chrony do. Other installers have told theirs already.
 time_servers() {
 	:
 }
