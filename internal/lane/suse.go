@@ -29,6 +29,8 @@ func (b Bundle) SUSE() (s SUSE, problems []Problem) {
 		s.Product = "SLES"
 	case b.Seed == SeedAgama:
 		s.Product = "Leap_" + b.Release
+	case b.Release < "15.3": // one digit behind the point; the product was renamed then
+		s.Product = "openSUSE"
 	default:
 		s.Product = "Leap"
 	}

@@ -96,6 +96,9 @@ func TestAutoYaSTText(t *testing.T) {
 	if p := autoyast(t, document(t, minimal(lane.SeedAutoYaST), "autoinst.xml")); !slices.Equal(p.Products, []string{"Leap"}) || len(p.AddOns) != 0 {
 		t.Errorf("Leap: %+v", p)
 	}
+	if p := autoyast(t, document(t, released(minimal(lane.SeedAutoYaST), "15.2"), "autoinst.xml")); !slices.Equal(p.Products, []string{"openSUSE"}) {
+		t.Errorf("Leap 15.2 is called %v", p.Products)
+	}
 }
 
 // hooks returns the scripts that stand in the profiles themselves.
