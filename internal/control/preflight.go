@@ -196,7 +196,7 @@ func (p *preflight) leased(ctx context.Context, h lane.Host) (out []lane.Problem
 			continue
 		case err != nil:
 			return nil, err
-		case !p.Now().Before(l.Expires), l.State == lane.LeaseReleased, slices.Contains(h.Identity.MACs, l.MAC), string(l.Client) == "uuid:"+string(h.Identity.UUID):
+		case !p.Now().Before(l.Expires), l.State == lane.LeaseReleased, h.Leased(l):
 			continue
 		case l.State == lane.LeaseDeclined:
 			out = append(out, lane.Problem{Field: h.Network.Field(a), Message: fmt.Sprintf("%s is in use by a machine that did not get it from here, as a client found: find that one, then `bootlane dhcp release %s`", a, a)})

@@ -85,6 +85,9 @@ func TestPreflightLeases(t *testing.T) {
 	if got := lease("52:54:00:99:99:99", lane.LeaseReleased); len(got) > 0 {
 		t.Errorf("one that was given back: %v", got)
 	}
+	if got := lease(h.Identity.MACs[0], lane.LeaseDeclined); len(got) != 1 || !strings.Contains(got[0].String(), "network.address: 10.0.0.77 is in use") {
+		t.Errorf("its own address, which its machine found in use: %v", got)
+	}
 	if got := lease("52:54:00:99:99:99", lane.LeaseDeclined); len(got) != 1 || !strings.Contains(got[0].String(), "network.address: 10.0.0.77 is in use") {
 		t.Errorf("a declined address: %v", got)
 	}

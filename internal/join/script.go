@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
-	"strings"
 	"text/template"
 
 	"bootlane/internal/lane"
@@ -13,10 +12,7 @@ import (
 //go:embed templates/*
 var sources embed.FS
 
-var scripts = template.Must(template.New("").Option("missingkey=error").Funcs(template.FuncMap{"sq": shellQuote}).ParseFS(sources, "templates/*"))
-
-// shellQuote makes one word of s for any POSIX shell.
-func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+var scripts = template.Must(template.New("").Option("missingkey=error").Funcs(template.FuncMap{"sq": lane.ShellQuote}).ParseFS(sources, "templates/*"))
 
 // order is what a join script is made of.
 type order struct {

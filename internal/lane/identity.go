@@ -2,6 +2,7 @@ package lane
 
 import (
 	"encoding/hex"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -176,6 +177,11 @@ func PlaceholderText(s string) bool {
 	}, s)
 	_, first := utf8.DecodeRuneInString(folded)
 	return strings.Trim(folded, folded[:first]) == "" || contains(placeholderTexts, folded)
+}
+
+// ShellQuote makes one word of a text for any POSIX shell.
+func ShellQuote(s any) string {
+	return "'" + strings.ReplaceAll(fmt.Sprint(s), "'", `'\''`) + "'"
 }
 
 // Clean returns s as it may be shown, logged and stored: valid UTF-8, no control

@@ -141,7 +141,7 @@ func helpers() template.FuncMap {
 		return s, err
 	}
 	out := template.FuncMap{
-		"sh":   func(v any) (string, error) { return short(shellQuote(v), nil) },
+		"sh":   func(v any) (string, error) { return short(lane.ShellQuote(v), nil) },
 		"yaml": func(v any) (string, error) { return short(yamlQuote(v), nil) },
 		"xml":  func(v any) (string, error) { return short(xmlQuote(v)) },
 		"json": func(v any) (string, error) { return short(jsonQuote(v)) },

@@ -25,7 +25,7 @@ var sources embed.FS
 
 // templates are parsed once: machines ask for documents by the thousand.
 var templates = template.Must(template.New("").Option("missingkey=error").
-	Funcs(template.FuncMap{"sq": shellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "selector": selectorOf, "mb": megabytes, "mul": func(a, b int) int { return a * b }, "add": func(a, b int) int { return a + b }, "lines": func(list []string) string { return strings.Join(list, "\n") },
+	Funcs(template.FuncMap{"sq": lane.ShellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "selector": selectorOf, "mb": megabytes, "mul": func(a, b int) int { return a * b }, "add": func(a, b int) int { return a + b }, "lines": func(list []string) string { return strings.Join(list, "\n") },
 		"xq": xmlQuote, "jq": jsonQuote, "jl": jsonQuote, "commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
 
 // Input is everything a document is made of.
@@ -472,11 +472,6 @@ func (in Input) checkPreseed() (out []string) {
 		out = append(out, fmt.Sprintf("bundle.release: %q is not a codename like bookworm: names that move do not pin anything", in.Bundle.Release))
 	}
 	return out
-}
-
-// shellQuote makes one word of s for any POSIX shell.
-func shellQuote(s any) string {
-	return "'" + strings.ReplaceAll(fmt.Sprint(s), "'", `'\''`) + "'"
 }
 
 // yamlQuote makes a double-quoted YAML scalar: PyYAML would take many bare words

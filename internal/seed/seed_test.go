@@ -430,8 +430,8 @@ func FuzzQuotes(f *testing.F) {
 	}
 	f.Add("a\xff\xfeb\xe6\xb8") // bytes that are no UTF-8, and a sequence cut short
 	f.Fuzz(func(t *testing.T, s string) {
-		if got, rest, ok := shellWord(shellQuote(s) + " rest"); !ok || got != s || rest != " rest" {
-			t.Errorf("shell: %q is written as %s and read as %q, with %q behind", s, shellQuote(s), got, rest)
+		if got, rest, ok := shellWord(lane.ShellQuote(s) + " rest"); !ok || got != s || rest != " rest" {
+			t.Errorf("shell: %q is written as %s and read as %q, with %q behind", s, lane.ShellQuote(s), got, rest)
 		}
 		var doc map[string]any
 		if err := yaml.Unmarshal([]byte("a: "+yamlQuote(s)+"\nb: 1\n"), &doc); err != nil || doc["b"] != 1 || len(doc) != 2 {
