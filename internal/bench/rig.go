@@ -131,7 +131,7 @@ func (r *rig) start(ctx context.Context, name string, args ...string) (*server, 
 	defer func() { _ = log.Close() }() // the child has it
 	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", serverNS}, args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -150,7 +150,8 @@ func (r *rig) start(ctx context.Context, name string, args ...string) (*server, 
 	return s, nil
 }
 
-// stop ends the server; none is none to end.
+// stop ends the server, and what it has started: tftpd-hpa's children outlive it by the transfers
+// that their clients gave up, and hold its port, which is the next one's. None is none to end.
 func (s *server) stop() error {
 	if s == nil {
 		return nil
@@ -159,10 +160,15 @@ func (s *server) stop() error {
 	select {
 	case <-s.ended:
 	case <-time.After(5 * time.Second):
-		err := s.cmd.Process.Kill()
-		<-s.ended // its port is the next one's
-		return err
 	}
+	deadline := time.Now().Add(5 * time.Second)
+	for syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) == nil { // until nobody of its group is left
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s does not end", s.name)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	<-s.ended
 	return nil
 }
 
