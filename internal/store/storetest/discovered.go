@@ -46,7 +46,10 @@ func discovered(t *testing.T, open Open) {
 	stop()
 	s, _ = running(t, open, "db")
 	list, err := s.Discovered(t.Context())
-	if err != nil || len(list) != store.MaxDiscovered || list[0].ID != "m0002" {
-		t.Errorf("%d are kept, from %s: %v", len(list), list[0].ID, err)
+	if err != nil || len(list) != store.MaxDiscovered {
+		t.Fatalf("%d are kept: %v", len(list), err)
+	}
+	if list[0].ID != "m0002" {
+		t.Errorf("kept from %s on", list[0].ID)
 	}
 }
