@@ -20,12 +20,12 @@ type Volume struct {
 	GiB   int // its size; 0: the rest of the disk
 }
 
-// Name is what its logical volume is called.
+// Name is what its logical volume is called. Hyphens are left to those who make names of it.
 func (v Volume) Name() string {
 	if v.Mount == "/" {
 		return "root"
 	}
-	return strings.ReplaceAll(strings.Trim(v.Mount, "/"), "/", "_")
+	return strings.NewReplacer("/", "_", "-", "_").Replace(strings.Trim(v.Mount, "/"))
 }
 
 var (
@@ -41,7 +41,7 @@ const minRoot = 8
 // none is said to, comes last.
 func Volumes(list []string) (out []Volume, bad []Problem) {
 	rest := Volume{}
-	seen := map[string]bool{}
+	seen := map[string]string{} // mounts, by their names
 	for n, text := range list {
 		problem := func(format string, args ...any) {
 			bad = append(bad, Problem{fmt.Sprintf("volumes[%d]", n), fmt.Sprintf(format, args...)})
@@ -56,8 +56,10 @@ func Volumes(list []string) (out []Volume, bad []Problem) {
 		switch {
 		case !mountRE.MatchString(v.Mount):
 			problem("%q cannot be a file system of its own: / and /home, /opt, /srv, /tmp, /var and what is below them", v.Mount)
-		case seen[v.Mount]:
+		case seen[v.Name()] == v.Mount:
 			problem("%s stands twice", v.Mount)
+		case seen[v.Name()] != "":
+			problem("%s and %s would both be called %s: mount one of them elsewhere", v.Mount, seen[v.Name()], v.Name())
 		case v.GiB > 0 && v.Mount == "/" && v.GiB < minRoot:
 			problem("/ needs at least %d GiB", minRoot)
 		case v.GiB == 0 && rest.Mount != "":
@@ -67,14 +69,15 @@ func Volumes(list []string) (out []Volume, bad []Problem) {
 		default:
 			out = append(out, v)
 		}
-		seen[v.Mount] = true
+		seen[v.Name()] = v.Mount
 	}
+	_, root := seen[Volume{Mount: "/"}.Name()]
 	switch {
-	case rest.Mount == "" && seen["/"] && len(bad) == 0:
+	case rest.Mount == "" && root && len(bad) == 0:
 		bad = append(bad, Problem{"volumes", "one of them must take the rest of the disk: give it the size `rest`"})
 	case rest.Mount == "":
 		rest = Volume{Mount: "/"}
-	case !seen["/"]:
+	case !root:
 		bad = append(bad, Problem{"volumes", fmt.Sprintf("%s takes the rest of the disk: give / a size as well, like /=40G", rest.Mount)})
 	}
 	return append(out, rest), bad

@@ -21,6 +21,7 @@ func TestVolumes(t *testing.T) {
 		{"another unit", []string{"/var=40M", "/var=0G", "/var=40"}, nil, []string{"volumes[0]:", "volumes[1]:", "volumes[2]:"}},
 		{"what cannot be apart", []string{"/boot=1G", "/etc=1G", "/var/../etc=1G", "/varnish=1G", "/var/=1G", "/var/a b=1G"}, nil, []string{"volumes[0]: \"/boot\" cannot be", "volumes[1]:", "volumes[2]:", "volumes[3]:", "volumes[4]:", "volumes[5]:"}},
 		{"twice", []string{"/var=1G", "/var=2G"}, nil, []string{"volumes[1]: /var stands twice"}},
+		{"one name", []string{"/var/a_b=1G", "/var/a/b=1G", "/var/a-b=1G"}, nil, []string{"volumes[1]: /var/a/b and /var/a_b would both be called var_a_b", "volumes[2]: /var/a-b and"}},
 		{"a small root", []string{"/=7G", "/var=rest"}, nil, []string{"volumes[0]: / needs at least 8 GiB"}},
 		{"two rests", []string{"/=rest", "/var=rest"}, nil, []string{"volumes[1]: / already takes the rest"}},
 		{"no rest", []string{"/=40G", "/var=40G"}, nil, []string{"volumes: one of them must take the rest"}},
