@@ -300,20 +300,7 @@ func (c *Control) endCredential(ctx context.Context, h lane.Host, p *pendingJoin
 }
 
 // RunJoins ends credentials, approves certificates and labels Nodes, once a second, until ctx ends.
-func (c *Control) RunJoins(ctx context.Context) error {
-	t := time.NewTicker(time.Second)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			if err := c.TendJoins(ctx); err != nil && lane.CodeOf(err) == "" && ctx.Err() == nil {
-				return err
-			}
-		}
-	}
-}
+func (c *Control) RunJoins(ctx context.Context) error { return everySecond(ctx, c.TendJoins) }
 
 // TendJoins does once what is left to do in clusters. What a cluster does not do is tried again;
 // the error is of the store.

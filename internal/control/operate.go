@@ -104,7 +104,11 @@ func (c *Control) lastWord(ctx context.Context, h lane.Host) (string, error) {
 // Run closes expired runs, once a second, until ctx ends. A store that does not
 // answer is tried again: Decide looks at the deadline itself, so that a late
 // closing lets nothing through.
-func (c *Control) Run(ctx context.Context) error {
+func (c *Control) Run(ctx context.Context) error { return everySecond(ctx, c.Expire) }
+
+// everySecond does something once a second until ctx ends. An error with a code is one of the day,
+// and the thing is tried again; any other ends it.
+func everySecond(ctx context.Context, do func(context.Context) error) error {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for {
@@ -112,7 +116,7 @@ func (c *Control) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			if err := c.Expire(ctx); err != nil && lane.CodeOf(err) == "" {
+			if err := do(ctx); err != nil && lane.CodeOf(err) == "" && ctx.Err() == nil {
 				return err
 			}
 		}
