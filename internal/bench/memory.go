@@ -58,6 +58,7 @@ func memory(ctx context.Context, r *rig) (_ []result, err error) {
 	if err := c.play(ctx, c.join(100_000, 1000), time.Millisecond, 20*time.Second); err != nil {
 		return nil, err
 	}
+	time.Sleep(calmed)
 	fresh, err := s.memory()
 	if err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ func memory(ctx context.Context, r *rig) (_ []result, err error) {
 	return []result{out}, nil
 }
 
-// calmed is after how long a server has given back what a load left behind.
+// calmed is after how long a server has given back what a load, or the reading of its inventory, left behind.
 const calmed = 15 * time.Second
 
 // inventory writes hosts in files of 10,000, NAME.0 and so on, and returns NAME.
