@@ -167,6 +167,9 @@ func checkImage(at string, b lane.Bundle) []lane.Problem {
 	if d := b.Files[i.File].Digest; i.Compression == lane.CompressionNone && d != "" && i.RawDigest != d {
 		bad(".rawDigest", "%s is not the digest of %s, which is not compressed", i.RawDigest, i.File)
 	}
+	if i.Config != "" && i.Config != lane.ConfigCloudInit {
+		bad(".config", "%q: use %s, or leave it out", i.Config, lane.ConfigCloudInit)
+	}
 	if i.RootLabel == "" || i.RootLabel != lane.Clean(i.RootLabel, 36) {
 		bad(".rootPartLabel", "is missing, or longer than 36 characters: the GPT name of the root partition")
 	}

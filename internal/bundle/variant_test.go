@@ -124,8 +124,8 @@ func TestArchitectureProblems(t *testing.T) {
 		"arguments for all": {"seed: nocloud/1\nargs: a || b={tree}\nmirror: \"\\u0007\"\narchitectures:\n  arm64: {kernel: k, initrd: i, tree: t.iso}\n  x86_64: {kernel: k, initrd: i}\n", []string{
 			`b:6: args: "||" ends a command for iPXE`, "b:7: mirror: has characters", "b:10: architectures.x86_64.args: {tree}: the bundle has none"}},
 		"mirrors": {"seed: debian-preseed/1\narchitectures:\n  arm64: {kernel: k, initrd: i, mirror: http://m/arm}\n  x86_64: {kernel: k, initrd: i}\n", []string{"b:8: architectures.x86_64.mirror: is missing"}},
-		"images": {"seed: image/1\narchitectures:\n  arm64: {kernel: k, initrd: i, image: {file: d, compression: lz4, rawDigest: \"" + string(zeros) + "\", rawBytes: 2097152, rootPartLabel: root}}\n  x86_64: {kernel: k, initrd: i}\n", []string{
-			`b:7: architectures.arm64.image.compression: "lz4"`, "b:8: architectures.x86_64.image: is missing"}},
+		"images": {"seed: image/1\narchitectures:\n  arm64: {kernel: k, initrd: i, image: {file: d, config: cloudinit, compression: lz4, rawDigest: \"" + string(zeros) + "\", rawBytes: 2097152, rootPartLabel: root}}\n  x86_64: {kernel: k, initrd: i}\n", []string{
+			`b:7: architectures.arm64.image.compression: "lz4"`, `b:7: architectures.arm64.image.config: "cloudinit": use cloud-init`, "b:8: architectures.x86_64.image: is missing"}},
 		"an unknown key": {"seed: nocloud/1\narchitectures:\n  arm64: {kernel: k, initrd: i, kernal: x}\n", []string{`b:7: unknown key "kernal"`}},
 		"a file for it":  {"seed: nocloud/1\narchitectures: {arm64: linux}\n", []string{`b:6: architectures.arm64: `}},
 	} {

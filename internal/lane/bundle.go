@@ -94,7 +94,18 @@ type BundleImage struct {
 	RawDigest   Digest `json:"rawDigest" yaml:"rawDigest"`     // of the uncompressed bytes
 	RawBytes    int64  `json:"rawBytes" yaml:"rawBytes"`
 	RootLabel   string `json:"rootPartLabel" yaml:"rootPartLabel"` // GPT partition name of the root file system
+	// Config is what the system in the image reads at its first boot, [ConfigCloudInit]; empty: it
+	// gets files in its root file system.
+	Config string `json:"config,omitempty" yaml:"config,omitempty"`
 }
+
+// What a system in an image may read, in the place of files of ours.
+const (
+	ConfigCloudInit = "cloud-init" // NoCloud, from a directory of the image
+)
+
+// CloudInit reports whether cloud-init sets up the installed system.
+func (b Bundle) CloudInit() bool { return b.Image != nil && b.Image.Config == ConfigCloudInit }
 
 // Loader is the chain of boot loaders for one platform.
 type Loader struct {

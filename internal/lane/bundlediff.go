@@ -187,5 +187,6 @@ func (v BundleVariant) fields(at string, out map[string]string) {
 	}
 	if i := v.Image; i != nil {
 		out[at+"image"] = fmt.Sprintf("%s (%s), %d bytes as %s, root partition %s", i.File, i.Compression, i.RawBytes, i.RawDigest, i.RootLabel)
+		out[at+"image.config"] = i.Config
 	}
 }

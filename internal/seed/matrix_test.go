@@ -71,6 +71,13 @@ func matrix() map[string]Input {
 			}
 			change(&in)
 			out[seed+", "+name] = in
+			if seed == lane.SeedImage {
+				in.Site.SSHKeys = slices.Clone(in.Site.SSHKeys)
+				for i, key := range in.Site.SSHKeys { // what the gates of installers look for is a leftover elsewhere
+					in.Site.SSHKeys[i] = strings.ReplaceAll(key, " @DISK0@", "")
+				}
+				out[seed+" with cloud-init, "+name] = clouded(in)
+			}
 		}
 	}
 	return out

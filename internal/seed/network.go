@@ -20,8 +20,12 @@ func (v view) NetworkFiles() []lane.File {
 	switch {
 	case len(all) == 0:
 		return nil
+	case v.Bundle.CloudInit():
+		return nil // it reads NetworkConfig
 	case v.Bundle.Seed == lane.SeedNoCloud:
-		return v.netplan(all)
+		// The second keeps cloud-init from writing another beside it.
+		return []lane.File{{Path: "/etc/netplan/90-bootlane.yaml", Mode: 0o600, Content: v.netplan("renderer: networkd")},
+			{Path: "/etc/cloud/cloud.cfg.d/99-bootlane-network.cfg", Mode: 0o644, Content: "network: {config: disabled}\n"}}
 	case v.Bundle.Seed == lane.SeedKickstart, v.Bundle.Seed == lane.SeedAgama:
 		return v.networkManager(all)
 	case v.Bundle.Seed == lane.SeedAutoYaST:
@@ -219,10 +223,23 @@ func nic(all []lane.Interface, m lane.MAC) lane.Interface {
 	return lane.Interface{MAC: m}
 }
 
-// netplan writes one document, and keeps cloud-init from writing another beside it.
-func (v view) netplan(all []lane.Interface) []lane.File {
+// NetworkConfig is the network as cloud-init reads it, whatever then manages it. Empty: it is
+// left with what cloud-init does by itself.
+func (v view) NetworkConfig() string {
+	if len(v.Host.Network.Whole()) == 0 {
+		return ""
+	}
+	return v.netplan()
+}
+
+// netplan writes one document, with further keys on top.
+func (v view) netplan(keys ...string) string {
+	all := v.Host.Network.Whole()
 	var b strings.Builder
-	b.WriteString("network:\n  version: 2\n  renderer: networkd\n")
+	b.WriteString("network:\n  version: 2\n")
+	for _, key := range keys {
+		b.WriteString("  " + key + "\n")
+	}
 	for _, section := range []struct {
 		name string
 		of   func(lane.Interface) bool
@@ -242,8 +259,7 @@ func (v view) netplan(all []lane.Interface) []lane.File {
 			}
 		}
 	}
-	return []lane.File{{Path: "/etc/netplan/90-bootlane.yaml", Mode: 0o600, Content: b.String()},
-		{Path: "/etc/cloud/cloud.cfg.d/99-bootlane-network.cfg", Mode: 0o644, Content: "network: {config: disabled}\n"}}
+	return b.String()
 }
 
 func (v view) netplanOf(i lane.Interface, all []lane.Interface) (out []string) {
@@ -286,7 +302,12 @@ func (v view) netplanOf(i lane.Interface, all []lane.Interface) (out []string) {
 	if len(i.Addresses) > 0 {
 		line("addresses", yamlList(i.Addresses))
 	}
-	if len(i.Gateways) > 0 {
+	switch {
+	case v.Bundle.CloudInit(): // 22.4 makes a route to ::/64 of one to ::/0, unless netplan manages the network
+		for _, g := range i.Gateways {
+			line("gateway"+map[bool]string{false: "4", true: "6"}[strings.Contains(g, ":")], yamlQuote(g))
+		}
+	case len(i.Gateways) > 0:
 		out = append(out, "routes:")
 		for _, g := range i.Gateways {
 			out = append(out, fmt.Sprintf("  - {to: %s, via: %s}", yamlQuote(everywhere(g)), yamlQuote(g)))

@@ -45,11 +45,15 @@ var (
 	nocloudOurs   = regexp.MustCompile(`(?m)^["']?(storage|early-commands|interactive-sections|version|identity)\b`)
 	kickstartOurs = regexp.MustCompile(`(?m)^[ \t]*(ignoredisk|clearpart|zerombr|part|partition|autopart|raid|volgroup|logvol|btrfs|bootloader|reqpart|mount|nvdimm|zfcp|iscsi|fcoe|snapshot|liveimg|ostreesetup|ostreecontainer|bootc|%(?:include|ksappend|pre|pre-install|post|onerror|traceback|packages))\b`)
 	packagesOurs  = regexp.MustCompile(`(?m)^[ \t]*(%\S*)`)
+	cloudOurs     = regexp.MustCompile(`(?m)^["']?(hostname|fqdn|preserve_hostname|prefer_fqdn_over_hostname|users|ssh_pwauth|ssh_deletekeys|disable_root|locale|timezone|datasource|datasource_list|network|disk_setup|fs_setup|mounts|power_state)\b`)
 	agamaOurs     = regexp.MustCompile(`"(storage|legacyAutoyastStorage|scripts|questions|dasd|zfcp|iscsi)"\s*:`)
 )
 
 // sections says what each seed's sections are, and where they go.
-func sections(seed string) map[string]place {
+func sections(b lane.Bundle) map[string]place {
+	if b.CloudInit() {
+		return map[string]place{"cloud-config": {"", found(cloudOurs)}}
+	}
 	return map[string]map[string]place{
 		// The installer joins lines that end in a backslash, before it looks for words.
 		lane.SeedPreseed:   {"answers": {"", func(text string) string { return found(preseedOurs)(continued.ReplaceAllString(text, " ")) }}, "late": {}},
@@ -57,7 +61,7 @@ func sections(seed string) map[string]place {
 		lane.SeedKickstart: {"commands": {"", found(kickstartOurs)}, "packages": {"", found(packagesOurs)}, "late": {}},
 		lane.SeedAutoYaST:  {"profile": {"", autoyastOurs}, "late": {}},
 		lane.SeedAgama:     {"profile": {"", found(agamaOurs)}, "late": {}},
-	}[seed]
+	}[b.Seed]
 }
 
 // written are the sections of a profile that ours has. Of two of one name AutoYaST takes the last.
@@ -93,8 +97,8 @@ func autoyastOurs(text string) string {
 	}
 }
 
-// sectionNames returns the names of a seed's sections, sorted.
-func sectionNames(seed string) []string { return slices.Sorted(maps.Keys(sections(seed))) }
+// sectionNames returns the names of a bundle's sections, sorted.
+func sectionNames(b lane.Bundle) []string { return slices.Sorted(maps.Keys(sections(b))) }
 
 // What a template may be, and make. It is run for each host at each preflight.
 const (
@@ -240,7 +244,7 @@ func (v view) Section(name string) (string, error) {
 		if err := t.Execute(&out, v.facts()); err != nil {
 			return "", lane.Errorf(lane.Invalid, "%s", strings.TrimPrefix(err.Error(), "template: "))
 		}
-		text, at := out.b.String(), sections(v.Bundle.Seed)[name]
+		text, at := out.b.String(), sections(v.Bundle)[name]
 		if i := strings.IndexFunc(text, unseen); i >= 0 {
 			return "", lane.Errorf(lane.Invalid, "%s: has the character %+q, which some readers take for the end of a line, and people do not see", s.File, []rune(text[i:])[0])
 		}
@@ -296,7 +300,7 @@ type Section struct {
 
 // checkSections refuses what no seed has a place for, and templates that cannot be run.
 func (in Input) checkSections() (out []string) {
-	known := sectionNames(in.Bundle.Seed)
+	known := sectionNames(in.Bundle)
 	for _, s := range in.Sections {
 		if !slices.Contains(known, s.Name) {
 			out = append(out, fmt.Sprintf("bundle.sections.%s: %s has no such section: %s", s.Name, in.Bundle.Seed, orNone(known)))

@@ -16,13 +16,14 @@ var ownSections = map[string]map[string]string{
 	lane.SeedKickstart: {"commands": "{{if .Domain}}firewall --enabled --service=ssh\n{{end}}services --disabled=kdump\n", "packages": "{{range .NTP}}# {{.}}\n{{end}}tuned\n",
 		"late": "echo {{sh .AssetTag}} > /mnt/sysroot/etc/asset\n"},
 	lane.SeedAutoYaST: {"profile": "<firewall>\n  <enable_firewall config:type=\"boolean\">false</enable_firewall>\n</firewall>\n<!-- {{xml .AssetTag}} -->\n", "late": "echo {{sh .AssetTag}} > /etc/asset\n"},
+	lane.SeedImage:    {"cloud-config": "write_files:\n  - {path: /etc/asset, content: {{yaml .AssetTag}}}\n"},
 	lane.SeedAgama:    {"profile": "\"security\": {\"sslCertificates\": []},\n\"files\": [{\"destination\": \"/etc/asset\", \"content\": {{json .AssetTag}}}]\n", "late": "echo {{sh (join \",\" .MACs)}} > /mnt/etc/macs\n"},
 }
 
-// own returns the sections of a seed.
-func own(seed string) (out []Section) {
-	for _, name := range sectionNames(seed) {
-		out = append(out, Section{Name: name, File: name + ".tmpl", Text: []byte(ownSections[seed][name])})
+// own returns the sections of a bundle.
+func own(b lane.Bundle) (out []Section) {
+	for _, name := range sectionNames(b) {
+		out = append(out, Section{Name: name, File: name + ".tmpl", Text: []byte(ownSections[b.Seed][name])})
 	}
 	return out
 }
@@ -31,7 +32,7 @@ func own(seed string) (out []Section) {
 func TestSections(t *testing.T) {
 	for _, seed := range lane.Seeds() {
 		in := full(seed)
-		in.Sections = own(seed)
+		in.Sections = own(in.Bundle)
 		for _, d := range documents(t, in) {
 			if d.Type == typeText && d.Name == "firstboot.service" || d.Name == "firstboot.sh" || d.Name == "gate.sh" {
 				continue

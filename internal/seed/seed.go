@@ -108,6 +108,11 @@ func Documents(in Input) ([]Document, error) {
 			{"profile.json", "agama.json", typeJSON}, {"gate.sh", "agama-gate.sh", typeShell}, {"late.sh", "agama-late.sh", typeShell},
 			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
 	case lane.SeedImage:
+		if in.Bundle.CloudInit() {
+			return in.render([]part{
+				{"user-data", "image-user-data", typeYAML}, {"meta-data", "nocloud-meta-data", typeYAML}, {"network-config", "image-network-config", typeYAML},
+				{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+		}
 		return in.render([]part{{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
 	}
 	return nil, lane.Errorf(lane.Invalid, "the seed template %q is not known to this version", in.Bundle.Seed)
@@ -186,8 +191,11 @@ func Needs(in Input) (out []Need) {
 	return out
 }
 
+// cloudSeed is where cloud-init looks for NoCloud on the disk, before it asks anybody.
+const cloudSeed = "/var/lib/cloud/seed/nocloud/"
+
 // AgentFiles returns what the agent places into the root file system of a
-// freshly written image: the host's name and its first boot.
+// freshly written image: the host's name and its first boot, and what its cloud-init reads.
 func AgentFiles(in Input) ([]lane.File, error) {
 	docs, err := Documents(in)
 	if err != nil {
@@ -205,12 +213,19 @@ func AgentFiles(in Input) ([]lane.File, error) {
 		{Path: "/etc/machine-id", Mode: 0o444},
 		{Path: "/etc/systemd/system/multi-user.target.wants/bootlane-firstboot.service", Link: "/etc/systemd/system/bootlane-firstboot.service"},
 	}...)
+	if in.Bundle.CloudInit() { // and nowhere else does it look, for what somebody else might answer
+		files = append(files, lane.File{Path: "/etc/cloud/cloud.cfg.d/99-bootlane.cfg", Mode: 0o644, Content: "datasource_list: [NoCloud, None]\n"})
+	}
 	for _, d := range docs {
 		switch d.Name {
 		case "firstboot.sh":
 			files = append(files, lane.File{Path: "/usr/local/lib/bootlane/firstboot", Mode: 0o700, Content: string(d.Body)})
 		case "firstboot.service":
 			files = append(files, lane.File{Path: "/etc/systemd/system/bootlane-firstboot.service", Mode: 0o644, Content: string(d.Body)})
+		default:
+			if len(d.Body) > 0 { // an empty network-config is none: cloud-init asks by DHCP
+				files = append(files, lane.File{Path: cloudSeed + d.Name, Mode: 0o600, Content: string(d.Body)})
+			}
 		}
 	}
 	return files, nil
@@ -299,8 +314,11 @@ func (v view) Direct() string {
 // does what an installer would have done.
 func (v view) FromImage() bool { return v.Bundle.Seed == lane.SeedImage }
 
-// NeedsAccount reports whether first boot must make the site's administrator.
+// NeedsAccount reports whether the system must be given the site's administrator.
 func (v view) NeedsAccount() bool { return v.FromImage() && v.Site.Admits() }
+
+// MakesAccount reports whether first boot does that; where cloud-init does, it looks only.
+func (v view) MakesAccount() bool { return v.NeedsAccount() && !v.Bundle.CloudInit() }
 
 // ForKubernetes reports whether a kubelet is to run on the system.
 func (v view) ForKubernetes() bool { return v.Site.Purpose == lane.PurposeKubernetes }

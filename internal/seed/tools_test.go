@@ -54,6 +54,9 @@ func inputs() map[string]Input {
 			out["plain/"+seed], out["aggregated/"+seed] = plain(seed), aggregated(seed)
 		}
 	}
+	for _, name := range []string{"full", "minimal", "nasty", "kubernetes", "wired"} {
+		out[name+"/cloud-init"] = clouded(out[name+"/"+lane.SeedImage])
+	}
 	joins := full(lane.SeedImage) // first boot is every seed's
 	joins.Host.Run.Cluster = "prod"
 	out["joins/"+lane.SeedImage] = joins

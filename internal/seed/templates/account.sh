@@ -15,7 +15,7 @@ time_servers() {
 	:
 {{- end}}
 }
-{{- if .NeedsAccount}}
+{{- if .MakesAccount}}
 
 # account: makes the site's administrator, as an installer would have.
 account() {

@@ -42,7 +42,7 @@ fi
 
 # prepare: what can be brought about by itself, as often as it is needed.
 prepare() {
-{{- if .NeedsAccount}}
+{{- if .MakesAccount}}
 	why_account=$(step account admitted account 2>&1) && why_account=''
 {{- end}}
 {{- if .FromImage}}
