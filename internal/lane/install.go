@@ -36,6 +36,9 @@ type InstallOptions struct {
 	// How the disk is laid out.
 	Layout  *string  `json:"layout,omitempty" yaml:"layout"`  // LayoutPlain or LayoutLVM; empty: the installer's own
 	Volumes []string `json:"volumes,omitzero" yaml:"volumes"` // MOUNT=SIZE, as the function Volumes reads them
+	// How the disk is encrypted.
+	Encryption *string  `json:"encryption,omitempty" yaml:"encryption"` // what opens the disk at each boot: EncryptionTPM2 or EncryptionTang; empty: it is not encrypted
+	Tang       []string `json:"tang,omitzero" yaml:"tang"`              // URL#THUMBPRINT, as the function ParseTang reads them
 }
 
 // What InstallOptions may name.
@@ -70,7 +73,7 @@ func (i InstallOptions) Fields() []InstallField {
 		text("locale", i.Locale), text("keyboard", i.Keyboard), text("timezone", i.Timezone), list("ntp", i.NTP),
 		list("packages", i.Packages), list("kernelArgs", i.KernelArgs), text("proxy", i.Proxy), text("cluster", i.Cluster),
 		text("purpose", i.Purpose), list("modules", i.Modules), list("sysctls", i.Sysctls), text("swap", i.Swap), text("runtime", i.Runtime),
-		text("layout", i.Layout), list("volumes", i.Volumes)}
+		text("layout", i.Layout), list("volumes", i.Volumes), text("encryption", i.Encryption), list("tang", i.Tang)}
 }
 
 // String returns what the level says of the key.
@@ -112,7 +115,7 @@ func (i InstallOptions) Over(below InstallOptions) InstallOptions {
 		Timezone: cmp.Or(i.Timezone, below.Timezone), NTP: list(i.NTP, below.NTP), Packages: list(i.Packages, below.Packages),
 		KernelArgs: list(i.KernelArgs, below.KernelArgs), Proxy: cmp.Or(i.Proxy, below.Proxy), Cluster: cmp.Or(i.Cluster, below.Cluster), Purpose: cmp.Or(i.Purpose, below.Purpose),
 		Modules: list(i.Modules, below.Modules), Sysctls: list(i.Sysctls, below.Sysctls), Swap: cmp.Or(i.Swap, below.Swap), Runtime: cmp.Or(i.Runtime, below.Runtime),
-		Layout: cmp.Or(i.Layout, below.Layout), Volumes: list(i.Volumes, below.Volumes)}
+		Layout: cmp.Or(i.Layout, below.Layout), Volumes: list(i.Volumes, below.Volumes), Encryption: cmp.Or(i.Encryption, below.Encryption), Tang: list(i.Tang, below.Tang)}
 }
 
 // Masked returns i as people may see it: of the password's hash only the kind.
@@ -130,7 +133,7 @@ func (i InstallOptions) Masked() InstallOptions {
 
 // clone returns a copy that shares nothing with i.
 func (i InstallOptions) clone() InstallOptions {
-	for _, text := range []**string{&i.Domain, &i.User, &i.PasswordHash, &i.Locale, &i.Keyboard, &i.Timezone, &i.Proxy, &i.Cluster, &i.Purpose, &i.Swap, &i.Runtime, &i.Layout} {
+	for _, text := range []**string{&i.Domain, &i.User, &i.PasswordHash, &i.Locale, &i.Keyboard, &i.Timezone, &i.Proxy, &i.Cluster, &i.Purpose, &i.Swap, &i.Runtime, &i.Layout, &i.Encryption} {
 		if *text != nil {
 			own := **text
 			*text = &own
@@ -139,6 +142,7 @@ func (i InstallOptions) clone() InstallOptions {
 	i.SSHKeys, i.NTP = slices.Clone(i.SSHKeys), slices.Clone(i.NTP)
 	i.Packages, i.KernelArgs = slices.Clone(i.Packages), slices.Clone(i.KernelArgs)
 	i.Modules, i.Sysctls, i.Volumes = slices.Clone(i.Modules), slices.Clone(i.Sysctls), slices.Clone(i.Volumes)
+	i.Tang = slices.Clone(i.Tang)
 	return i
 }
 
@@ -223,6 +227,9 @@ func (i InstallOptions) Validate() []Problem {
 	if why := badLayout(i.Layout); why != "" {
 		bad("layout", "%s", why)
 	}
+	if why := badEncryption(i.Encryption); why != "" {
+		bad("encryption", "%s", why)
+	}
 	_, volumes := Volumes(i.Volumes)
 	return slices.Concat(out, i.validateLists(), volumes)
 }
@@ -240,6 +247,12 @@ func (i InstallOptions) validateLists() []Problem {
 		}
 	}
 	each("sshKeys", i.SSHKeys, badKey)
+	each("tang", i.Tang, func(v string) string {
+		if _, err := ParseTang(v); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 	each("ntp", i.NTP, func(v string) string {
 		if _, err := netip.ParseAddr(v); err == nil || DomainName(v) {
 			return ""

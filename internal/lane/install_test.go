@@ -14,7 +14,7 @@ const testKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAAAAAAAAAAAAAAAAAAAAAAAAA
 func TestInstallOver(t *testing.T) {
 	below := InstallOptions{Domain: new("below.example"), User: new("ops"), PasswordHash: new("h"), SSHKeys: []string{"a", "b"}, Locale: new("C.UTF-8"), Keyboard: new("us"),
 		Timezone: new("Etc/UTC"), NTP: []string{"n"}, Packages: []string{"p"}, KernelArgs: []string{"k"}, Proxy: new("http://p:1"), Cluster: new("c"),
-		Purpose: new("kubernetes"), Modules: []string{"overlay"}, Sysctls: []string{"a.b=1"}, Swap: new("off"), Runtime: new("containerd"), Layout: new("lvm"), Volumes: []string{"/var=1G"}}
+		Purpose: new("kubernetes"), Modules: []string{"overlay"}, Sysctls: []string{"a.b=1"}, Swap: new("off"), Runtime: new("containerd"), Layout: new("lvm"), Volumes: []string{"/var=1G"}, Encryption: new("tang"), Tang: []string{"t"}}
 	all := below.Fields()
 	for n, f := range all {
 		if !f.Set || len(f.Values) == 0 {
@@ -29,10 +29,10 @@ func TestInstallOver(t *testing.T) {
 	}
 	none := InstallOptions{Domain: new(""), User: new(""), PasswordHash: new(""), SSHKeys: []string{}, Locale: new(""), Keyboard: new(""),
 		Timezone: new(""), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new(""), Cluster: new(""),
-		Purpose: new(""), Modules: []string{}, Sysctls: []string{}, Swap: new(""), Runtime: new(""), Layout: new(""), Volumes: []string{}}
+		Purpose: new(""), Modules: []string{}, Sysctls: []string{}, Swap: new(""), Runtime: new(""), Layout: new(""), Volumes: []string{}, Encryption: new(""), Tang: []string{}}
 	other := InstallOptions{Domain: new("d"), User: new("u"), PasswordHash: new("i"), SSHKeys: []string{"c"}, Locale: new("l"), Keyboard: new("k"),
 		Timezone: new("z"), NTP: []string{"m"}, Packages: []string{"q"}, KernelArgs: []string{"j"}, Proxy: new("x"), Cluster: new("y"),
-		Purpose: new("p"), Modules: []string{"m"}, Sysctls: []string{"s=1"}, Swap: new("w"), Runtime: new("r"), Layout: new("o"), Volumes: []string{"v"}}
+		Purpose: new("p"), Modules: []string{"m"}, Sysctls: []string{"s=1"}, Swap: new("w"), Runtime: new("r"), Layout: new("o"), Volumes: []string{"v"}, Encryption: new("e"), Tang: []string{"u"}}
 	for n, f := range none.Over(below).Fields() {
 		if !f.Set || len(f.Values) != 0 {
 			t.Errorf("%s: none over %q is %q", f.Name, all[n].Values, f.Values)

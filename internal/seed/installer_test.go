@@ -40,7 +40,8 @@ func inInstaller(t *testing.T, root string) *machine {
 		t.Fatalf("%v %s", err, out)
 	}
 	m.furnish()
-	m.write("tmp/questions", "Template: partman-auto/disk\nType: string\nDescription: disk\n\nTemplate: grub-installer/bootdev\nType: string\nDescription: bootdev\n\nTemplate: passwd/username\nType: string\nDescription: user\n")
+	m.write("tmp/questions", "Template: partman-auto/disk\nType: string\nDescription: disk\n\nTemplate: grub-installer/bootdev\nType: string\nDescription: bootdev\n\nTemplate: passwd/username\nType: string\nDescription: user\n\n"+
+		"Template: partman-crypto/passphrase\nType: password\nDescription: passphrase\n\nTemplate: partman-crypto/passphrase-again\nType: password\nDescription: again\n")
 	if status, out := m.run("mkdir -p /var/lib/cdebconf /var/cache/debconf && debconf-loadtemplate bootlane /tmp/questions"); status != 0 {
 		t.Fatalf("debconf takes no templates: %d\n%s", status, out)
 	}
@@ -110,6 +111,16 @@ func TestInDebianInstaller(t *testing.T) {
 		m := inInstaller(t, root)
 		m.write("sys/class/dmi/id/product_serial", "SN-B\n")
 		m.expect(document(t, in, "early.sh"), false, "kernel 1 failed: identity gate: serial: expected SN-A 1, this machine has SN-B")
+	})
+	t.Run("encrypted", func(t *testing.T) {
+		m := inInstaller(t, root)
+		m.write("dev/urandom", strings.Repeat("\x00Zq7-3k\xff9", 200))
+		m.write("sys/firmware/acpi/tables/TPM2", "")
+		m.expect(document(t, encrypted(lane.SeedPreseed), "partman.sh"), true, "installer 1 ok: disk gate: sda")
+		key := m.read("dev/bootlane-key")
+		if got := []string{m.answer("partman-crypto/passphrase"), m.answer("partman-crypto/passphrase-again")}; len(key) != 64 || !slices.Equal(got, []string{key, key}) {
+			t.Errorf("the passphrase is %q, and debconf has %q", key, got)
+		}
 	})
 	t.Run("late", func(t *testing.T) {
 		m := inInstaller(t, root)

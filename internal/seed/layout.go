@@ -16,6 +16,9 @@ func (v view) Volumes() []lane.Volume {
 
 // LVM reports whether the file systems are logical volumes.
 func (v view) LVM() bool {
+	if v.Encrypted() { // one container has them all
+		return true
+	}
 	if v.Site.Layout == "" { // what these two wrote before anybody was asked
 		return v.Bundle.Seed == lane.SeedPreseed || v.Bundle.Seed == lane.SeedNoCloud
 	}

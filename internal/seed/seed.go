@@ -83,37 +83,31 @@ func Documents(in Input) ([]Document, error) {
 	}
 	switch in.Bundle.Seed {
 	case lane.SeedPreseed:
-		return in.render([]part{
+		return in.render(slices.Concat([]part{
 			{"preseed.cfg", "preseed.cfg", typeText}, {"early.sh", "preseed-early.sh", typeShell},
-			{"partman.sh", "preseed-partman.sh", typeShell}, {"late.sh", "preseed-late.sh", typeShell},
-			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+			{"partman.sh", "preseed-partman.sh", typeShell}, {"late.sh", "preseed-late.sh", typeShell}}, in.encryption(), firstBoot()))
 	case lane.SeedNoCloud:
-		return in.render([]part{
+		return in.render(slices.Concat([]part{
 			{"user-data", "nocloud-user-data", typeYAML}, {"meta-data", "nocloud-meta-data", typeYAML},
 			// cloud-init asks for these two eleven times when they are missing, ten seconds each.
 			{"vendor-data", "", typeYAML}, {"network-config", "", typeYAML},
-			{"gate.sh", "nocloud-gate.sh", typeShell}, {"late.sh", "nocloud-late.sh", typeShell},
-			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+			{"gate.sh", "nocloud-gate.sh", typeShell}, {"late.sh", "nocloud-late.sh", typeShell}}, in.encryption(), firstBoot()))
 	case lane.SeedKickstart:
-		return in.render([]part{
+		return in.render(slices.Concat([]part{
 			{"ks.cfg", "kickstart.cfg", typeText}, {"gate.sh", "kickstart-gate.sh", typeShell},
-			{"late.sh", "kickstart-late.sh", typeShell}, {"failed.sh", "kickstart-failed.sh", typeShell},
-			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+			{"late.sh", "kickstart-late.sh", typeShell}, {"failed.sh", "kickstart-failed.sh", typeShell}}, in.encryption(), firstBoot()))
 	case lane.SeedAutoYaST:
-		return in.render([]part{
-			{"autoinst.xml", "autoyast.xml", typeXML}, {"gate.sh", "autoyast-gate.sh", typeShell}, {"late.sh", "autoyast-late.sh", typeShell},
-			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+		return in.render(slices.Concat([]part{
+			{"autoinst.xml", "autoyast.xml", typeXML}, {"gate.sh", "autoyast-gate.sh", typeShell}, {"late.sh", "autoyast-late.sh", typeShell}}, firstBoot()))
 	case lane.SeedAgama:
-		return in.render([]part{
-			{"profile.json", "agama.json", typeJSON}, {"gate.sh", "agama-gate.sh", typeShell}, {"late.sh", "agama-late.sh", typeShell},
-			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+		return in.render(slices.Concat([]part{
+			{"profile.json", "agama.json", typeJSON}, {"gate.sh", "agama-gate.sh", typeShell}, {"late.sh", "agama-late.sh", typeShell}}, firstBoot()))
 	case lane.SeedImage:
 		if in.Bundle.CloudInit() {
-			return in.render([]part{
-				{"user-data", "image-user-data", typeYAML}, {"meta-data", "nocloud-meta-data", typeYAML}, {"network-config", "image-network-config", typeYAML},
-				{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+			return in.render(slices.Concat([]part{
+				{"user-data", "image-user-data", typeYAML}, {"meta-data", "nocloud-meta-data", typeYAML}, {"network-config", "image-network-config", typeYAML}}, firstBoot()))
 		}
-		return in.render([]part{{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+		return in.render(firstBoot())
 	}
 	return nil, lane.Errorf(lane.Invalid, "the seed template %q is not known to this version", in.Bundle.Seed)
 }
@@ -239,6 +233,11 @@ func unique(a, b string) []string {
 }
 
 type part struct{ name, template, mediaType string }
+
+// firstBoot are the documents of every seed.
+func firstBoot() []part {
+	return []part{{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}}
+}
 
 func (in Input) view() view {
 	short, domain := in.names()
@@ -436,7 +435,7 @@ func (in Input) check() error {
 	if in.Host.Boot.VLAN != 0 && in.Bundle.Seed != lane.SeedImage {
 		bad("boot.vlan", "only Bootlane's agent tags its frames, and the bundle's installer does not: deliver the boot VLAN untagged at the switch port, or use a bundle with an image")
 	}
-	problems = slices.Concat(problems, in.checkNetwork(), in.checkLayout(), in.checkBundle(), in.checkSections())
+	problems = slices.Concat(problems, in.checkNetwork(), in.checkLayout(), in.checkEncryption(), in.checkBundle(), in.checkSections())
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
 	}
@@ -454,8 +453,12 @@ func (in Input) checkBundle() []string {
 	case lane.SeedKickstart:
 		return append(out, in.checkKickstart()...)
 	case lane.SeedNoCloud:
-		if len(in.Site.Packages) > 0 && in.Bundle.Mirror == "" {
-			out = append(out, in.path("packages")+": the bundle pins no mirror, and the installer would take them from wherever it likes: set `mirror` in the bundle's bundle.yaml, and build it with a new version")
+		if len(in.view().Packages()) > 0 && in.Bundle.Mirror == "" {
+			field := "packages"
+			if len(in.Site.Packages) == 0 {
+				field = "encryption"
+			}
+			out = append(out, in.path(field)+": the bundle pins no mirror, and the installer would take them from wherever it likes: set `mirror` in the bundle's bundle.yaml, and build it with a new version")
 		}
 		return out
 	case lane.SeedAutoYaST, lane.SeedAgama:

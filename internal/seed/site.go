@@ -40,6 +40,8 @@ type Site struct {
 	Runtime      string
 	Layout       string
 	Volumes      []string
+	Encryption   string
+	Tang         []string
 }
 
 // Layer is one level, and what it says.
@@ -53,7 +55,7 @@ type Layer struct {
 func Defaults(domain string) Layer {
 	return Layer{From: "default", Path: "default", InstallOptions: lane.InstallOptions{Domain: &domain, User: new("ops"), PasswordHash: new(""), SSHKeys: []string{}, Locale: new("en_US.UTF-8"),
 		Keyboard: new("us"), Timezone: new("Etc/UTC"), NTP: []string{}, Packages: []string{}, KernelArgs: []string{}, Proxy: new(""), Cluster: new(""),
-		Purpose: new(""), Modules: []string{}, Sysctls: []string{}, Swap: new(lane.SwapAllowed), Runtime: new(""), Layout: new(""), Volumes: []string{}}}
+		Purpose: new(""), Modules: []string{}, Sysctls: []string{}, Swap: new(lane.SwapAllowed), Runtime: new(""), Layout: new(""), Volumes: []string{}, Encryption: new(""), Tang: []string{}}}
 }
 
 // Purpose returns the level right above the defaults: what a machine needs for what the last of
@@ -103,7 +105,7 @@ func siteOf(i lane.InstallOptions) Site {
 	}
 	return Site{Domain: text(i.Domain), User: text(i.User), PasswordHash: text(i.PasswordHash), SSHKeys: i.SSHKeys, Locale: text(i.Locale), Keyboard: text(i.Keyboard),
 		Timezone: text(i.Timezone), NTP: i.NTP, Packages: i.Packages, KernelArgs: i.KernelArgs, Proxy: text(i.Proxy), Cluster: text(i.Cluster),
-		Purpose: text(i.Purpose), Modules: i.Modules, Sysctls: i.Sysctls, Swap: text(i.Swap), Runtime: text(i.Runtime), Layout: text(i.Layout), Volumes: i.Volumes}
+		Purpose: text(i.Purpose), Modules: i.Modules, Sysctls: i.Sysctls, Swap: text(i.Swap), Runtime: text(i.Runtime), Layout: text(i.Layout), Volumes: i.Volumes, Encryption: text(i.Encryption), Tang: i.Tang}
 }
 
 // Admits reports whether anybody could log in as the administrator.
@@ -114,7 +116,7 @@ func (s Site) Admits() bool { return s.PasswordHash != "" || len(s.SSHKeys) > 0 
 func (s Site) validate() []lane.Problem {
 	return lane.InstallOptions{Domain: &s.Domain, User: &s.User, PasswordHash: &s.PasswordHash, SSHKeys: s.SSHKeys, Locale: &s.Locale, Keyboard: &s.Keyboard,
 		Timezone: &s.Timezone, NTP: s.NTP, Packages: s.Packages, KernelArgs: s.KernelArgs, Proxy: &s.Proxy, Cluster: &s.Cluster,
-		Purpose: &s.Purpose, Modules: s.Modules, Sysctls: s.Sysctls, Swap: new(cmp.Or(s.Swap, lane.SwapAllowed)), Runtime: &s.Runtime, Layout: &s.Layout, Volumes: s.Volumes}.Validate()
+		Purpose: &s.Purpose, Modules: s.Modules, Sysctls: s.Sysctls, Swap: new(cmp.Or(s.Swap, lane.SwapAllowed)), Runtime: &s.Runtime, Layout: &s.Layout, Volumes: s.Volumes, Encryption: &s.Encryption, Tang: s.Tang}.Validate()
 }
 
 // path returns where a value of the site stands: ntp[1] is roles.storage.ntp[1].

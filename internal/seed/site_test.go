@@ -55,10 +55,10 @@ func TestMerge(t *testing.T) {
 // TestMergedSite: what is installed is what is explained, field by field.
 func TestMergedSite(t *testing.T) {
 	want := Site{Domain: "a.example", User: "ops2", PasswordHash: "h", SSHKeys: []string{"k"}, Locale: "C.UTF-8", Keyboard: "de", Timezone: "Asia/Tokyo", NTP: []string{"n"},
-		Packages: []string{"p"}, KernelArgs: []string{"a"}, Proxy: "http://p:1", Cluster: "prod", Purpose: "kubernetes", Modules: []string{"m"}, Sysctls: []string{"s.t=1"}, Swap: "off", Runtime: "containerd", Layout: "lvm", Volumes: []string{"/var=9G"}}
+		Packages: []string{"p"}, KernelArgs: []string{"a"}, Proxy: "http://p:1", Cluster: "prod", Purpose: "kubernetes", Modules: []string{"m"}, Sysctls: []string{"s.t=1"}, Swap: "off", Runtime: "containerd", Layout: "lvm", Volumes: []string{"/var=9G"}, Encryption: "tang", Tang: []string{"u"}}
 	got, origins := Merge(Defaults(""), level("host", lane.InstallOptions{Domain: new("a.example"), User: new("ops2"), PasswordHash: new("h"), SSHKeys: []string{"k"}, Locale: new("C.UTF-8"), Keyboard: new("de"),
 		Timezone: new("Asia/Tokyo"), NTP: []string{"n"}, Packages: []string{"p"}, KernelArgs: []string{"a"}, Proxy: new("http://p:1"), Cluster: new("prod"),
-		Purpose: new("kubernetes"), Modules: []string{"m"}, Sysctls: []string{"s.t=1"}, Swap: new("off"), Runtime: new("containerd"), Layout: new("lvm"), Volumes: []string{"/var=9G"}}))
+		Purpose: new("kubernetes"), Modules: []string{"m"}, Sysctls: []string{"s.t=1"}, Swap: new("off"), Runtime: new("containerd"), Layout: new("lvm"), Volumes: []string{"/var=9G"}, Encryption: new("tang"), Tang: []string{"u"}}))
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,9 @@ func inputs() map[string]Input {
 		out["nasty/"+seed], out["layers/"+seed], out["kubernetes/"+seed] = nasty, layered(seed), clustered(seed)
 		if seed == lane.SeedNoCloud || seed == lane.SeedKickstart {
 			out["mirrored/"+seed] = mirrored(seed)
+		}
+		if slices.Contains(encrypting, seed) {
+			out["encrypted/"+seed], out["encrypted by Tang/"+seed] = encrypted(seed), encrypted(seed, "http://a.example.org:7500/tang#"+thumbprint, "http://[fd00::1]#"+thumbprint)
 		}
 		out["wired/"+seed], out["laid/"+seed] = wired(seed), laid(seed)
 		if seed != lane.SeedAutoYaST { // it refuses NICs without a name

@@ -180,6 +180,18 @@ ssh_serves() {
 	echo "it runs"
 }
 {{- end}}
+{{- if .Encrypted}}
+
+{{template "container.sh" .}}
+
+encrypted() {
+	dev=$(container)
+	[ -n "$dev" ] || { echo "it is not encrypted"; return 1; }
+	openers=$(clevis luks list -d "$dev" 2>/dev/null | sed -n 's/^[0-9]*: \([a-z0-9]*\) .*/\1/p' | tr '\n' ' ')
+	echo "$dev, opened by ${openers:-nobody }in $(cryptsetup luksDump "$dev" 2>/dev/null | grep -c '^ *[0-9]*: luks2') key slot(s)"
+	case " $openers" in *" {{.Pin}} "*) ;; *) return 1 ;; esac
+}
+{{- end}}
 {{- if .Site.Volumes}}
 
 want_volumes={{sq (join .Mounts)}}
@@ -313,6 +325,9 @@ of_system() {
 {{- end}}
 {{- if .FromImage}}
 	check ssh 'it runs, if it is enabled' ssh_serves
+{{- end}}
+{{- if .Encrypted}}
+	check encryption {{sq .Opener}} encrypted
 {{- end}}
 {{- if .Site.Volumes}}
 	check volumes "$want_volumes" mounted

@@ -332,3 +332,51 @@ chmod 0600 "{{$.Target}}$home/.ssh/authorized_keys"
 {{- end}}
 {{- end}}
 {{- end}}
+
+{{define "container.sh" -}}
+# container: what is encrypted under the root file system.
+container() {
+	lsblk -n -r -s -p -o NAME,FSTYPE "$(findmnt -n -o SOURCE /)" | awk '$2 == "crypto_LUKS" { print $1 }' | sort -u
+}
+{{- end}}
+
+{{define "key.sh" -}}
+{{- if .Encrypted}}
+
+# The passphrase of the container is this machine's own: it stays in memory, until the late hook has
+# it taken away. Whether the disk could be opened again is asked before it is erased.
+{{- if .TangServers}}
+answers() {
+	if command -v curl >/dev/null 2>&1; then
+		curl -fsS -m 20 -o /dev/null "$1"
+	else
+		once -O /dev/null "$1"
+	fi
+}
+for server in{{range .TangServers}} {{sq .URL}}{{end}}; do
+	answers "$server/adv" || refuse installer 2 "encryption: the Tang server $server does not answer, and nothing else would open the disk"
+done
+{{- else}}
+[ -e /dev/tpmrm0 ] || [ -e /sys/firmware/acpi/tables/TPM2 ] || refuse installer 2 "encryption: the machine shows no TPM 2.0: enable it in the firmware, or have the disk opened by Tang"
+{{- end}}
+key=$(tr -dc a-z0-9 < /dev/urandom | dd bs=1 count=64 2>/dev/null)
+if [ "${#key}" != 64 ] || ! (umask 077 && printf '%s' "$key" > /dev/bootlane-key); then
+	refuse installer 2 "encryption: no passphrase can be made"
+fi
+{{- end}}
+{{- end}}
+
+{{define "bind.sh" -}}
+{{- if .Encrypted}}
+
+# From here on {{.Opener}} opens the disk, and nothing else.
+get encrypt.sh {{.Target}}/root/bootlane-encrypt
+if ! {{.Inside}} sh /root/bootlane-encrypt; then
+	trap - EXIT
+	report disk-written 1 failed "encryption: $(cat /dev/bootlane-why 2>/dev/null || echo 'it cannot be bound')"
+	poweroff -f
+	exit 1
+fi
+rm -f {{.Target}}/root/bootlane-encrypt
+{{- end}}
+{{- end}}

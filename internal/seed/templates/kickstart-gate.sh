@@ -14,6 +14,7 @@
 why=$(identity) || refuse kernel 1 "identity gate:$why"
 report kernel 1 ok "Anaconda installer up, identity agrees: uuid $uuid, macs $macs" || refuse kernel 2 "the server does not answer"
 choose
+{{- template "key.sh" .}}
 {{- if .Mirrored}}
 
 # pair NUMBER SIZE: the members of one array, one on each disk.
@@ -23,12 +24,14 @@ pair() {
 }
 {{- end}}
 
-# No swap partition: the kubelet refuses one. Where the boot loader goes depends on the firmware.
+{{if .Encrypted}}encrypted="--encrypted --luks-version=luks2 --passphrase=$key"
+
+{{end}}# No swap partition: the kubelet refuses one. Where the boot loader goes depends on the firmware.
 {
 	echo "ignoredisk --only-use=$disk{{if .Mirrored}},$mirror{{end}}"
 	echo 'zerombr'
 	echo "clearpart --all --initlabel --disklabel=gpt --drives=$disk{{if .Mirrored}},$mirror{{end}}"
-	echo "bootloader --location=mbr --boot-drive=$disk{{with .Site.KernelArgs}} --append=\"{{join .}}\"{{end}}"
+	echo "bootloader --location=mbr --boot-drive=$disk{{with .BootArgs}} --append=\"{{join .}}\"{{end}}"
 {{- if .Mirrored}}
 	# Firmware reads the one half of the array as it would a partition: Anaconda puts its superblock at
 	# the end, and adds a boot entry for either disk. By BIOS it installs GRUB on both.
@@ -43,7 +46,7 @@ pair() {
 	echo 'raid /boot --device=boot --level=RAID1 --fstype=xfs raid.21 raid.22'
 {{- if .LVM}}
 	pair 3 '--size=4096 --grow'
-	echo 'raid pv.01 --device=pv --level=RAID1 raid.31 raid.32'
+	echo {{if .Encrypted}}"raid pv.01 --device=pv --level=RAID1 $encrypted raid.31 raid.32"{{else}}'raid pv.01 --device=pv --level=RAID1 raid.31 raid.32'{{end}}
 {{- template "kickstart-group" .}}
 {{- else}}
 {{- range $n, $v := .Volumes}}
@@ -59,7 +62,7 @@ pair() {
 	fi
 	echo "part /boot --fstype=xfs --size=1024 --ondisk=$disk"
 {{- if .LVM}}
-	echo "part pv.01 --size=4096 --grow --ondisk=$disk"
+	echo "part pv.01 --size=4096 --grow --ondisk=$disk{{if .Encrypted}} $encrypted{{end}}"
 {{- template "kickstart-group" .}}
 {{- else}}
 {{- range .Volumes}}

@@ -11,6 +11,7 @@ chroot {{.Target}} chcon system_u:object_r:bin_t:s0 /usr/local/lib/bootlane/firs
 {{- if .Host.Network.Interfaces}}
 chroot {{.Target}} restorecon -R /etc/NetworkManager /etc/systemd/network || echo "bootlane: the network's files are not labelled"
 {{- end}}
+{{- template "bind.sh" .}}
 {{- .Section "late"}}
 
 report disk-written 1 ok "{{.Bundle.OS}} {{.Bundle.Release}} installed, first boot in place"

@@ -11,6 +11,7 @@ mkdir -p /target/etc/default/grub.d
 echo 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX {{join .}}"' > /target/etc/default/grub.d/90-bootlane.cfg
 curtin in-target --target=/target -- update-grub
 {{- end}}
+{{- template "bind.sh" .}}
 {{- .Section "late"}}
 
 report disk-written 1 ok "Ubuntu installed, first boot in place"

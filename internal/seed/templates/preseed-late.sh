@@ -10,6 +10,7 @@
 in-target chown -R {{sq (printf "%s:%s" .User .User)}} "$home/.ssh"
 {{- end}}
 {{- end}}
+{{- template "bind.sh" .}}
 {{- .Section "late"}}
 {{- if .Host.Network.Interfaces}}
 

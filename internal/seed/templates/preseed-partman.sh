@@ -14,6 +14,7 @@
 # The first gate may have been passed over: the installer only shows a hook that fails.
 why=$(identity) || refuse installer 1 "identity gate:$why"
 choose
+{{- template "key.sh" .}}
 
 # The partitions. The installer's own recipes make a swap partition, which the
 # kubelet refuses; and where the boot loader goes depends on the firmware.
@@ -43,3 +44,8 @@ END
 for question in partman-auto/disk grub-installer/bootdev; do
 	debconf-set "$question" "/dev/$disk" || refuse installer 2 "the disk cannot be told to the installer"
 done
+{{- if .Encrypted}}
+for question in partman-crypto/passphrase partman-crypto/passphrase-again; do
+	debconf-set "$question" "$key" || refuse installer 2 "the passphrase cannot be told to the installer"
+done
+{{- end}}

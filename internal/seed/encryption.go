@@ -1,0 +1,140 @@
+package seed
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bootlane/internal/lane"
+)
+
+// An encrypted disk is one LUKS2 container that holds the volume group. Its first passphrase is made
+// on the machine, lives in the memory of the installer, and is taken away once Clevis has bound the
+// container: no key stands in a seed, in the inventory, or on the wire.
+
+// Encrypted reports whether the disk is to be encrypted.
+func (v view) Encrypted() bool { return v.Site.Encryption != "" }
+
+// encryption is the document that binds the container, where there is one.
+func (in Input) encryption() []part {
+	if in.Site.Encryption == "" {
+		return nil
+	}
+	return []part{{"encrypt.sh", "encrypt.sh", typeShell}}
+}
+
+// TangServers are the servers that open the disk.
+func (v view) TangServers() (out []lane.Tang) {
+	if v.Site.Encryption != lane.EncryptionTang {
+		return nil
+	}
+	for _, text := range v.Site.Tang {
+		t, _ := lane.ParseTang(text) // it was checked
+		out = append(out, t)
+	}
+	return out
+}
+
+// Pin is what Clevis calls that which opens the disk: of several Tang servers any one does.
+func (v view) Pin() string {
+	switch {
+	case v.Site.Encryption == lane.EncryptionTPM2:
+		return "tpm2"
+	case len(v.Site.Tang) > 1:
+		return "sss"
+	}
+	return "tang"
+}
+
+// PinConfig is the configuration of the pin.
+func (v view) PinConfig() (string, error) {
+	var config any = map[string]string{"pcr_bank": "sha256", "pcr_ids": "7"}
+	if v.Site.Encryption == lane.EncryptionTang {
+		var servers []map[string]string
+		for _, t := range v.TangServers() {
+			servers = append(servers, map[string]string{"url": t.URL, "thp": t.Thumbprint})
+		}
+		if config = servers[0]; len(servers) > 1 {
+			config = map[string]any{"t": 1, "pins": map[string]any{"tang": servers}}
+		}
+	}
+	out, err := json.Marshal(config)
+	return string(out), err
+}
+
+// Opener is the same in words.
+func (v view) Opener() string {
+	if v.Site.Encryption == lane.EncryptionTPM2 {
+		return "the TPM 2.0"
+	}
+	var urls []string
+	for _, t := range v.TangServers() {
+		urls = append(urls, t.URL)
+	}
+	return "Tang, " + strings.Join(urls, " or ")
+}
+
+// Packages are the site's, and what opens an encrypted disk.
+func (v view) Packages() []string {
+	var clevis []string
+	switch {
+	case !v.Encrypted():
+	case v.Bundle.Seed == lane.SeedKickstart:
+		clevis = []string{"clevis", "clevis-dracut", "clevis-luks", "clevis-systemd", "cryptsetup"}
+	default:
+		clevis = []string{"clevis-initramfs", "clevis-luks", "cryptsetup-initramfs"}
+		if v.Site.Encryption == lane.EncryptionTPM2 {
+			clevis = slices.Insert(clevis, 2, "clevis-tpm2")
+		}
+	}
+	return slices.Concat(clevis, v.Site.Packages)
+}
+
+// BootArgs are the kernel arguments of the installed system. Dracut brings the network up for Tang
+// only where it is told to.
+func (v view) BootArgs() []string {
+	if v.Bundle.Seed == lane.SeedKickstart && v.Site.Encryption == lane.EncryptionTang {
+		return append([]string{"rd.neednet=1", "ip=dhcp"}, v.Site.KernelArgs...)
+	}
+	return v.Site.KernelArgs
+}
+
+// Inside is the command by which a late hook runs another within the new system.
+func (v view) Inside() string {
+	switch v.Bundle.Seed {
+	case lane.SeedPreseed:
+		return "in-target"
+	case lane.SeedNoCloud:
+		return "curtin in-target --target=/target --"
+	}
+	return "chroot " + v.Target()
+}
+
+// InitramfsCommand is what writes the initramfs anew, with what opens the container.
+func (v view) InitramfsCommand() string {
+	if v.Bundle.Seed == lane.SeedKickstart {
+		return "dracut --force --regenerate-all"
+	}
+	return "update-initramfs -u -k all"
+}
+
+// checkEncryption refuses what the installer cannot do, or nobody could open.
+func (in Input) checkEncryption() (out []string) {
+	bad := func(field, format string, args ...any) {
+		out = append(out, in.path(field)+": "+fmt.Sprintf(format, args...))
+	}
+	if in.Site.Encryption == "" {
+		return nil
+	}
+	if known := []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart}; !slices.Contains(known, in.Bundle.Seed) {
+		bad("encryption", "a bundle of %s does not encrypt the disk: say `encryption: \"\"` for this host or its role, or use a bundle of %s", in.Bundle.Seed, strings.Join(known, ", "))
+	}
+	if in.Site.Layout == lane.LayoutPlain {
+		bad("layout", "an encrypted disk is one container with a volume group in it: say `layout: %s`, or nothing", lane.LayoutLVM)
+	}
+	if in.Site.Encryption == lane.EncryptionTang && len(in.Site.Tang) == 0 {
+		bad("tang", "is missing: the servers that open the disk, a list of URL#THUMBPRINT")
+	}
+	return out
+}

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Bootlane encryption for node-a, run r-abc123, within the new system: binds the container
+# under the root file system to what opens it at each boot, proves that, and takes the
+# passphrase of the installer away.
+
+# why TEXT: tells the late hook, and ends.
+why() {
+	echo "$1" > /dev/bootlane-why
+	exit 1
+}
+
+# container: what is encrypted under the root file system.
+container() {
+	lsblk -n -r -s -p -o NAME,FSTYPE "$(findmnt -n -o SOURCE /)" | awk '$2 == "crypto_LUKS" { print $1 }' | sort -u
+}
+
+key=/dev/bootlane-key
+[ -s "$key" ] || why "the passphrase that the disk gate made is gone"
+container=$(container)
+[ "$(echo "$container" | wc -w)" = 1 ] || why "the root file system is not in one container: $(echo "${container:-none is below it}" | tr '\n' ' ')"
+
+clevis luks bind -y -f -k "$key" -d "$container" tpm2 '{"pcr_bank":"sha256","pcr_ids":"7"}' || why "clevis cannot bind $container to the TPM 2.0"
+slot=$(clevis luks list -d "$container" | sed -n 's/^\([0-9][0-9]*\): tpm2 .*/\1/p' | head -n 1)
+clevis luks pass -d "$container" -s "${slot:-none}" | cryptsetup open --test-passphrase --key-file - "$container" || why "the TPM 2.0 does not open $container again"
+cryptsetup -q luksRemoveKey "$container" "$key" || why "the passphrase of the installer stays in $container"
+
+# The key was the installer's: the system has none to look for.
+[ ! -e /etc/crypttab ] || sed -i "s#$key#none#" /etc/crypttab
+dracut --force --regenerate-all || why "the initramfs cannot be written"
+rm -f "$key"
