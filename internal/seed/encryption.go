@@ -130,6 +130,9 @@ func (in Input) checkEncryption() (out []string) {
 	if known := []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart}; !slices.Contains(known, in.Bundle.Seed) {
 		bad("encryption", "a bundle of %s does not encrypt the disk: say `encryption: \"\"` for this host or its role, or use a bundle of %s", in.Bundle.Seed, strings.Join(known, ", "))
 	}
+	if in.Bundle.Seed == lane.SeedPreseed && !in.Host.Run.Mirror.IsZero() {
+		bad("encryption", "the Debian installer by itself encrypts one disk: leave the mirror out of the record, or use a bundle of %s or %s", lane.SeedNoCloud, lane.SeedKickstart)
+	}
 	if in.Site.Layout == lane.LayoutPlain {
 		bad("layout", "an encrypted disk is one container with a volume group in it: say `layout: %s`, or nothing", lane.LayoutLVM)
 	}

@@ -33,6 +33,31 @@ func (v view) MountOrder() []lane.Volume {
 	return slices.SortedFunc(slices.Values(v.Volumes()), func(a, b lane.Volume) int { return strings.Compare(a.Mount, b.Mount) })
 }
 
+// diskView is one of the disks of a mirror, or the only one.
+type diskView struct {
+	view
+	Marker string // how the document names it
+	Starts bool   // it has the EFI system partition that is mounted
+}
+
+func diskOf(v view, marker string, starts bool) diskView { return diskView{v, marker, starts} }
+
+// Number is 0 or 1, of a mirror's disks.
+func (d diskView) Number() string {
+	if d.Starts {
+		return "0"
+	}
+	return "1"
+}
+
+// arrayView is an array over both disks. One without a mount has the volume group.
+type arrayView struct {
+	view
+	Name, Mount string
+}
+
+func arrayOf(v view, name, mount string) arrayView { return arrayView{v, name, mount} }
+
 // Mounts are the file systems that were asked for.
 func (v view) Mounts() (out []string) {
 	for _, o := range v.MountOrder() {
@@ -49,8 +74,8 @@ const overhead = 8
 
 // checkLayout refuses what the disk, or an image, has no place for.
 func (in Input) checkLayout() (out []string) {
-	if mirrors := []string{lane.SeedNoCloud, lane.SeedKickstart}; !in.Host.Run.Mirror.IsZero() && !slices.Contains(mirrors, in.Bundle.Seed) {
-		out = append(out, fmt.Sprintf("mirror: a bundle of %s is installed on one disk: leave the mirror out of the record, or use a bundle of %s", in.Bundle.Seed, strings.Join(mirrors, " or ")))
+	if mirrors := []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST, lane.SeedAgama}; !in.Host.Run.Mirror.IsZero() && !slices.Contains(mirrors, in.Bundle.Seed) { // an image is of one disk
+		out = append(out, fmt.Sprintf("mirror: a bundle of %s is installed on one disk: leave the mirror out of the record, or use a bundle of %s", in.Bundle.Seed, strings.Join(mirrors, ", ")))
 	}
 	if in.Bundle.Seed == lane.SeedImage {
 		if in.Site.Layout != "" {

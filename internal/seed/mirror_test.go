@@ -1,6 +1,7 @@
 package seed
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,9 @@ import (
 	"bootlane/internal/lane"
 )
 
+// mirroring are the seeds whose installers mirror two disks.
+var mirroring = []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST, lane.SeedAgama}
+
 // mirrored is a host with a second disk, sdb of the made-up machine.
 func mirrored(seed string) Input {
 	in := full(seed)
@@ -20,16 +24,17 @@ func mirrored(seed string) Input {
 }
 
 func TestMirrorGolden(t *testing.T) {
-	for _, seed := range []string{lane.SeedNoCloud, lane.SeedKickstart} {
+	for _, seed := range mirroring {
 		for _, d := range documents(t, mirrored(seed)) {
 			golden(t, filepath.Join("testdata", "mirror", strings.ReplaceAll(seed, "/", "-"), d.Name), d.Body)
+			linted(t, seed, d)
 		}
 	}
 }
 
 // TestMirrorGate: both selectors name one disk each, and not the same; what only the two share is theirs.
 func TestMirrorGate(t *testing.T) {
-	for _, seed := range []string{lane.SeedNoCloud, lane.SeedKickstart} {
+	for _, seed := range mirroring {
 		for _, c := range []struct {
 			name string
 			edit func(*machine, *Input)
@@ -49,21 +54,36 @@ func TestMirrorGate(t *testing.T) {
 			{"of another size", func(m *machine, _ *Input) { m.write("sys/block/sdb/size", "1937500000\n") }, "disk gate: the disk sdb has the wrong size"},
 			{"read-only", func(m *machine, _ *Input) { m.write("sys/block/sdb/ro", "1\n") }, "disk gate: the disk sdb is read-only"},
 			{"removable", func(m *machine, _ *Input) { m.write("sys/block/sdb/removable", "1\n") }, "disk gate: the disk sdb is removable media"},
-			{"one disk by two names", func(_ *machine, in *Input) { in.Host.Run.Mirror = lane.DiskSelector{Serial: "S1"} }, "disk gate: byID=wwn-0x5002538e00000001"},
+			{"one disk by two names", func(_ *machine, in *Input) {
+				in.Host.Run.Mirror = lane.DiskSelector{Serial: "S1", ByID: "wwn-0x5002538e00000001"}
+			}, "disk gate: byID=wwn-0x5002538e00000001"},
 			{"not the first", func(m *machine, _ *Input) { m.write("udev/sda", "ID_SERIAL_SHORT=S9\n") }, "disk gate: no disk matches byID=wwn-0x5002538e00000001"},
 		} {
 			t.Run(seed+" "+c.name, func(t *testing.T) {
 				m, in := machineFor(t, seed), mirrored(seed)
 				m.write("autoinstall.yaml", map[bool]string{true: "a: \"@DISK0@\"\nb: \"@DISK1@\"\n"}[seed == lane.SeedNoCloud])
+				gate, up := "gate.sh", []string{"kernel 1 ok"}
+				switch seed {
+				case lane.SeedPreseed:
+					gate, up = "partman.sh", nil
+				case lane.SeedAgama: // it finds disks by links alone
+					in.Host.Run.Mirror.ByID = "wwn-0x5002538e00000002"
+				case lane.SeedAutoYaST:
+					m.write("tmp/profile/autoinst.xml", document(t, in, "autoinst.xml"))
+				}
 				c.edit(m, &in)
 				if c.want != "" {
-					m.expect(document(t, in, "gate.sh"), false, "kernel 1 ok", "installer 1 failed: "+c.want)
+					want := strings.ReplaceAll(c.want, "matches wwn=", "matches "+map[bool]string{true: "byID=wwn-0x5002538e00000002 "}[seed == lane.SeedAgama && strings.Contains(c.want, "00002")]+"wwn=")
+					m.expect(document(t, in, gate), false, append(up, "installer 1 failed: "+want)...)
 					if m.told() {
 						t.Error("a disk was told to the installer")
 					}
 					return
 				}
-				m.expect(document(t, in, "gate.sh"), true, "kernel 1 ok", "installer 1 ok: sdb is wwn=0x5002538e00000002 serial=S2")
+				m.expect(document(t, in, gate), true, append(up, "installer 1 ok: sdb is ")...)
+				if got := m.read("dev/bootlane-mirror"); got != map[bool]string{true: "sdb\n"}[seed != lane.SeedNoCloud && seed != lane.SeedKickstart] {
+					t.Errorf("the late hook is told %q", got)
+				}
 				if got := m.read("autoinstall.yaml"); seed == lane.SeedNoCloud && got != "a: \"/dev/sda\"\nb: \"/dev/sdb\"\n" {
 					t.Errorf("the installer is told\n%s", got)
 				}
@@ -146,11 +166,145 @@ func TestMirrorNoCloud(t *testing.T) {
 	}
 }
 
-// TestMirrorRefused: an installer that has no mirror says so before.
+// TestMirrorPreseed: the partitions that pair have the same names in partman's recipe and in the one of the arrays, and
+// both disks are told.
+func TestMirrorPreseed(t *testing.T) {
+	const boot = "1024 1024 1024 raid\n\t$lvmignore{ } method{ raid } raidid{ boot } .\n"
+	for _, c := range []struct{ layout, recipe, arrays string }{
+		{lane.LayoutLVM, boot + "4096 10000 -1 raid\n\t$lvmignore{ } method{ raid } raidid{ pv } .\n" +
+			"21475 21475 21475 ext4\n\t$defaultignore{ } $lvmok{ } method{ format } format{ } use_filesystem{ } filesystem{ ext4 } mountpoint{ /var } lv_name{ var } .\n" +
+			"4096 10000 -1 ext4\n\t$defaultignore{ } $lvmok{ } method{ format } format{ } use_filesystem{ } filesystem{ ext4 } mountpoint{ / } lv_name{ root } .\n", "1 2 0 ext4 /boot raidid=boot . 1 2 0 lvm - raidid=pv ."},
+		{lane.LayoutPlain, boot + "21475 21475 21475 raid\n\t$lvmignore{ } method{ raid } raidid{ var } .\n4096 10000 -1 raid\n\t$lvmignore{ } method{ raid } raidid{ root } .\n",
+			"1 2 0 ext4 /boot raidid=boot . 1 2 0 ext4 /var raidid=var . 1 2 0 ext4 / raidid=root ."},
+	} {
+		m, in := newMachine(t), mirrored(lane.SeedPreseed)
+		in.Site.Layout, in.Site.Volumes = c.layout, []string{"/var=20G"}
+		m.expect(document(t, in, "partman.sh"), true, "installer 1 ok")
+		_, got, _ := strings.Cut(m.read("tmp/bootlane-recipe"), "method{ efi } format{ } .\n")
+		if diff := cmp.Diff(c.recipe, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.layout, diff)
+		}
+		for _, q := range []string{"partman-auto/disk", "grub-installer/bootdev"} {
+			if log := m.read("log"); !strings.Contains(log, "debconf-set "+q+" /dev/sda /dev/sdb\n") {
+				t.Errorf("%s: %s is not told both\n%s", c.layout, q, log)
+			}
+		}
+		cfg := document(t, in, "preseed.cfg")
+		if !strings.Contains(cfg, "d-i partman-auto/method string raid\nd-i partman-auto-raid/recipe string "+c.arrays+"\n") || strings.Contains(cfg, "new_vg_name") != (c.layout == lane.LayoutLVM) {
+			t.Errorf("%s:\n%s", c.layout, cfg)
+		}
+	}
+}
+
+// TestMirrorAutoYaST: each array has a partition of the same size on either disk.
+func TestMirrorAutoYaST(t *testing.T) {
+	for layout, want := range map[string][]string{
+		lane.LayoutPlain: {"/dev/sda: 600M 20G max /boot/efi", "/dev/sdb: 600M 20G max", "/dev/md/var: /var", "/dev/md/root: /"},
+		lane.LayoutLVM:   {"/dev/sda: 600M max /boot/efi", "/dev/sdb: 600M max", "/dev/md/pv:", "/dev/vg-r-abc123: 20G max /var /"},
+	} {
+		m, in := machineFor(t, lane.SeedAutoYaST), mirrored(lane.SeedAutoYaST)
+		in.Site.Layout, in.Site.Volumes = layout, []string{"/var=20G"}
+		m.write("tmp/profile/autoinst.xml", document(t, in, "autoinst.xml"))
+		m.expect(document(t, in, "gate.sh"), true, "kernel 1 ok", "installer 1 ok")
+		text := m.read("tmp/profile/modified.xml")
+		var got []string
+		for _, d := range autoyast(t, text).Drives {
+			got = append(got, strings.TrimSpace(d.Device+": "+strings.Join(append(d.Partitions, d.Mounts...), " ")))
+		}
+		if diff := cmp.Diff(want, got); diff != "" || strings.Contains(text, "BIOS") || strings.Count(text, "<raid_type>raid1</raid_type>") != strings.Count(text, "<device>/dev/md/") {
+			t.Errorf("%s (-want +got):\n%s\n%s", layout, diff, text)
+		}
+	}
+}
+
+// TestMirrorAgama: each array has a member on either drive, and the second has an EFI system partition too.
+func TestMirrorAgama(t *testing.T) {
+	type part struct{ Alias, ID string }
+	for layout, want := range map[string]string{
+		lane.LayoutPlain: "var raid1 [var-0 var-1] /var, root raid1 [root-0 root-1] /, on [[ var-0/raid root-0/raid] [ esp var-1/raid root-1/raid]]",
+		lane.LayoutLVM:   "pv raid1 [pv-0 pv-1] , on [[ pv-0/raid] [ esp pv-1/raid]]",
+	} {
+		in := mirrored(lane.SeedAgama)
+		in.Site.Layout, in.Site.Volumes = layout, []string{"/var=20G"}
+		var doc struct {
+			Storage struct {
+				Drives []struct {
+					Search     struct{ Condition struct{ Name string } }
+					Partitions []part
+				}
+				MdRaids []struct {
+					Name, Level string
+					Devices     []string
+					Filesystem  struct{ Path string }
+				}
+				VolumeGroups []struct{ PhysicalVolumes []string }
+			}
+		}
+		if err := json.Unmarshal([]byte(document(t, in, "profile.json")), &doc); err != nil {
+			t.Fatal(err)
+		}
+		got, on := "", [][]string{}
+		for _, r := range doc.Storage.MdRaids {
+			got += fmt.Sprintf("%s %s %v %s, ", r.Name, r.Level, r.Devices, r.Filesystem.Path)
+		}
+		for _, d := range doc.Storage.Drives {
+			var parts []string
+			for _, p := range d.Partitions {
+				parts = append(parts, strings.Trim(p.Alias+"/"+p.ID, "/"))
+			}
+			on = append(on, parts)
+		}
+		got += fmt.Sprintf("on %v", on)
+		if got != want || len(doc.Storage.Drives) != 2 || doc.Storage.Drives[1].Search.Condition.Name != "/dev/disk/by-id/wwn-0x5002538e00000002" || len(doc.Storage.VolumeGroups) == 1 != (layout == lane.LayoutLVM) {
+			t.Errorf("%s: %s, want %s", layout, got, want)
+		}
+	}
+}
+
+// TestMirrorLate: the second disk gets the first one's boot loaders, and no other disk does; the system
+// does not wait for an EFI system partition that is gone.
+func TestMirrorLate(t *testing.T) {
+	for _, seed := range []string{lane.SeedPreseed, lane.SeedAutoYaST, lane.SeedAgama} {
+		in := mirrored(seed)
+		m := machineFor(t, seed)
+		m.write("dev/bootlane-mirror", "sdb\n")
+		for _, d := range []string{"sda", "sdb", "sdc"} {
+			for n := range 3 {
+				m.write(fmt.Sprintf("sys/block/%s/%s%d/partition", d, d, n+1), fmt.Sprintln(n+1))
+			}
+		}
+		for _, d := range documents(t, in) {
+			m.write("served/"+d.Name, string(d.Body))
+		}
+		target := view{Input: in}.Target()
+		m.write(target+"/etc/fstab", "UUID=A-1 /boot/efi vfat umask=0077 0 1\nUUID=2 / ext4 defaults 0 1\n")
+		m.write(target+"/boot/efi/EFI/BOOT/BOOTX64.EFI", "shim")
+		m.write(target+"/home/admin1/.keep", "")
+		m.write(target+"/root/.keep", "")
+		m.write("world", m.read("world")+"mount() { echo \"mount $*\" >> /log; }\numount() { echo \"umount $*\" >> /log; }\n")
+		m.write("bin/cp", "#!/bin/sh\nexec /bin/busybox cp \"$@\"\n")
+		m.expect(document(t, in, "late.sh"), true, "disk-written 1 ok")
+		if log := m.read("log"); !strings.Contains(log, "mount -t vfat /dev/sdb1 /tmp/bootlane-esp\numount /tmp/bootlane-esp\n") || m.read("tmp/bootlane-esp/EFI/BOOT/BOOTX64.EFI") != "shim" {
+			t.Errorf("%s: the second disk does not start:\n%s", seed, log)
+		}
+		if got := m.read(target + "/etc/fstab"); got != "UUID=A-1 /boot/efi vfat umask=0077,nofail 0 1\nUUID=2 / ext4 defaults 0 1\n" {
+			t.Errorf("%s: fstab is\n%s", seed, got)
+		}
+	}
+}
+
+// TestMirrorRefused: who cannot mirror says so before, and so does who cannot find the second disk.
 func TestMirrorRefused(t *testing.T) {
-	for _, seed := range []string{lane.SeedPreseed, lane.SeedAutoYaST, lane.SeedAgama, lane.SeedImage} {
-		want := "mirror: a bundle of " + seed + " is installed on one disk: leave the mirror out of the record, or use a bundle of nocloud/1 or kickstart/1"
-		if _, err := Documents(mirrored(seed)); lane.CodeOf(err) != lane.Invalid || !strings.Contains(err.Error(), want) {
+	serial := mirrored(lane.SeedAgama)
+	serial.Host.Run.Mirror = lane.DiskSelector{Serial: "S2"}
+	encrypted := mirrored(lane.SeedPreseed)
+	encrypted.Site.Encryption = lane.EncryptionTPM2
+	for want, in := range map[string]Input{
+		"mirror: a bundle of image/1 is installed on one disk: leave the mirror out of the record, or use a bundle of debian-preseed/1, nocloud/1": mirrored(lane.SeedImage),
+		"mirror: Agama finds a disk by a link that udev makes":                           serial,
+		"encryption: the Debian installer by itself encrypts one disk: leave the mirror": encrypted,
+	} {
+		if _, err := Documents(in); lane.CodeOf(err) != lane.Invalid || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}

@@ -25,7 +25,7 @@ var sources embed.FS
 
 // templates are parsed once: machines ask for documents by the thousand.
 var templates = template.Must(template.New("").Option("missingkey=error").
-	Funcs(template.FuncMap{"sq": lane.ShellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "selector": selectorOf, "mb": megabytes, "mul": func(a, b int) int { return a * b }, "add": func(a, b int) int { return a + b }, "lines": func(list []string) string { return strings.Join(list, "\n") },
+	Funcs(template.FuncMap{"sq": lane.ShellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "selector": selectorOf, "disk": diskOf, "array": arrayOf, "mb": megabytes, "mul": func(a, b int) int { return a * b }, "add": func(a, b int) int { return a + b }, "lines": func(list []string) string { return strings.Join(list, "\n") },
 		"xq": xmlQuote, "jq": jsonQuote, "jl": jsonQuote, "commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
 
 // Input is everything a document is made of.

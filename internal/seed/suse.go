@@ -62,8 +62,12 @@ func (v view) Keymap() string { return keymaps()[v.Site.Keyboard] }
 
 // DiskLink is the name by which Agama finds the disk: one that udev makes of what the inventory
 // says. Empty: there is none.
-func (in Input) DiskLink() string {
-	d := in.Host.Run.Disk
+func (in Input) DiskLink() string { return diskLink(in.Host.Run.Disk) }
+
+// MirrorLink is the same of the second disk.
+func (in Input) MirrorLink() string { return diskLink(in.Host.Run.Mirror) }
+
+func diskLink(d lane.DiskSelector) string {
 	switch {
 	case d.ByID != "":
 		return "/dev/disk/by-id/" + d.ByID
@@ -93,6 +97,9 @@ func (in Input) checkSUSE() (out []string) {
 	}
 	if agama && in.DiskLink() == "" {
 		out = append(out, "disk: Agama finds a disk by a link that udev makes, and a serial number alone is none: give byID, wwn or byPath as well")
+	}
+	if agama && !in.Host.Run.Mirror.IsZero() && in.MirrorLink() == "" {
+		out = append(out, "mirror: Agama finds a disk by a link that udev makes, and a serial number alone is none: give byID, wwn or byPath as well")
 	}
 	if agama && in.Site.Proxy != "" {
 		out = append(out, in.path("proxy")+": Agama of release 16.0 takes no proxy: say `proxy: \"\"` for this host or its role, and use a mirror that is reached directly")

@@ -47,7 +47,7 @@ func inputs() map[string]Input {
 		nasty := full(seed)
 		nasty.Host.Identity.Serial, nasty.Host.Run.Disk.Serial, nasty.Site.SSHKeys[0] = `a'"$(x)`+"`y`", `\'"; x`, `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA '"$(x)`+"`y`"
 		out["nasty/"+seed], out["layers/"+seed], out["kubernetes/"+seed] = nasty, layered(seed), clustered(seed)
-		if seed == lane.SeedNoCloud || seed == lane.SeedKickstart {
+		if slices.Contains(mirroring, seed) {
 			out["mirrored/"+seed] = mirrored(seed)
 		}
 		if slices.Contains(encrypting, seed) {

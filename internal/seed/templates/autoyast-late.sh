@@ -19,6 +19,7 @@ sed -i 's#^\(NETCONFIG_DNS_STATIC_SERVERS\)=.*#\1="{{join .NameServers}}"#; s#^\
 for repo in /etc/zypp/repos.d/*.repo; do
 	if grep -qF "$base" "$repo" 2>/dev/null; then rm -f "$repo"; fi
 done
+{{- template "second-esp.sh" .}}
 {{- .Section "late"}}
 
 report disk-written 1 ok "{{.Bundle.OS}} {{.Bundle.Release}} installed, first boot in place"

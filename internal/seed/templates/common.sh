@@ -380,3 +380,33 @@ fi
 rm -f {{.Target}}/root/bootlane-encrypt
 {{- end}}
 {{- end}}
+
+{{define "keep-mirror.sh" -}}
+{{- if .Mirrored}}
+echo "$mirror" > /dev/bootlane-mirror || refuse installer 2 "the late hook cannot be told the second disk"
+{{- end}}
+{{- end}}
+
+{{define "second-esp.sh" -}}
+{{- if .Mirrored}}
+
+# The firmware reads one disk: the other gets the same boot loaders, in its own EFI system partition,
+# which is its first one.
+second_esp() {
+	mirror=$(cat /dev/bootlane-mirror)
+	for part in /sys/block/"$mirror"/"$mirror"*; do
+		if [ "$(cat "$part/partition" 2>/dev/null)" = 1 ]; then echo "${part##*/}"; fi
+	done
+}
+
+if [ -d /sys/firmware/efi ]; then
+	esp=$(second_esp)
+	mkdir -p /tmp/bootlane-esp
+	mount -t vfat "/dev/$esp" /tmp/bootlane-esp
+	cp -r {{.Target}}/boot/efi/. /tmp/bootlane-esp/
+	umount /tmp/bootlane-esp
+	# Without the first disk the system must start, and not wait for it.
+	sed -i 's#^\([^\#][^[:space:]]*[[:space:]]\{1,\}/boot/efi[[:space:]]\{1,\}vfat[[:space:]]\{1,\}\)\([^[:space:]]*\)#\1\2,nofail#' {{.Target}}/etc/fstab
+fi
+{{- end}}
+{{- end}}

@@ -11,6 +11,7 @@ in-target chown -R {{sq (printf "%s:%s" .User .User)}} "$home/.ssh"
 {{- end}}
 {{- end}}
 {{- template "bind.sh" .}}
+{{- template "second-esp.sh" .}}
 {{- .Section "late"}}
 {{- if .Host.Network.Interfaces}}
 
