@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -141,6 +142,9 @@ func (w *world) bundles() {
 			m.OS, m.Release, m.Tree, m.Mirror = "rocky", "9.6", "live.iso", ""
 		case lane.SeedAutoYaST:
 			m.OS, m.Release, m.Tree, m.Mirror = "opensuse-leap", "15.6", "live.iso", ""
+		case lane.SeedIgnition:
+			m.OS, m.Release, m.Config = "flatcar", "4230.2.4", "machine.bu"
+			files["machine.bu"] = "variant: flatcar\nversion: 1.1.0\nstorage:\n  files: [{path: /etc/motd, contents: {inline: {{yaml .Hostname}}}}]\n"
 		case lane.SeedAgama:
 			m.OS, m.Release, m.Args, m.Files = "opensuse-leap", "16.0", "root=live:{file:live.iso}", map[string]string{"live.iso": ""}
 		}
@@ -353,8 +357,8 @@ func TestContract(t *testing.T) {
 var (
 	chainURL = regexp.MustCompile(`(?m)^chain .*?(http://\S+)`)
 	fileURL  = regexp.MustCompile(`(?m)^(?:kernel|initrd) (http://\S+)`)
-	argURL   = regexp.MustCompile(`(?:preseed/url=|;s=|inst\.ks=|autoyast=|inst\.auto=|bootlane\.url=)(http://\S+)`)
-	seedName = regexp.MustCompile(`(?:/seed/|get )([a-z][a-z.-]+\.(?:sh|service|cfg|xml|json))`)
+	argURL   = regexp.MustCompile(`(?:preseed/url=|;s=|inst\.ks=|autoyast=|inst\.auto=|ignition\.config\.url=|bootlane\.url=)(http://\S+)`)
+	seedName = regexp.MustCompile(`(?:/seed/|get )([a-z][a-z.-]+\.(?:sh|service|cfg|xml|json|ign))`)
 )
 
 // scripts follows the entry script to the per-machine script, and that to all it names.
@@ -417,6 +421,8 @@ func (w *world) installer(script []byte) {
 	case strings.HasSuffix(url, "profile.json"):
 		w.follow(script, map[string]string{` root=live:(\S+)`: " CD001"})
 		w.documents(strings.TrimSuffix(url, "profile.json"), "profile.json")
+	case strings.HasSuffix(url, "live.ign"):
+		w.ignites(url)
 	case strings.HasSuffix(url, "/seed/"):
 		w.follow(script, map[string]string{` url=(\S+)`: " CD001"})
 		w.documents(url, "user-data", "meta-data", "vendor-data", "network-config")
@@ -462,6 +468,28 @@ func (w *world) documents(base string, names ...string) {
 	if len(seen) < 3 {
 		w.Errorf("only %v were followed", seen)
 	}
+}
+
+// ignites follows the configuration of Flatcar's installer to the script in it, and that to the rest.
+func (w *world) ignites(url string) {
+	w.Helper()
+	status, body := get(w.T, url)
+	var live struct {
+		Storage struct {
+			Files []struct{ Contents struct{ Source string } }
+		}
+	}
+	if err := json.Unmarshal(body, &live); status != http.StatusOK || err != nil || len(live.Storage.Files) != 1 {
+		w.Fatalf("%s: %d, %v\n%s", url, status, err, body)
+	}
+	script, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(live.Storage.Files[0].Contents.Source, "data:;base64,"))
+	must(w.T, err)
+	w.told = append(w.told, string(body), string(script))
+	var names []string
+	for _, m := range seedName.FindAllSubmatch(script, -1) {
+		names = append(names, string(m[1]))
+	}
+	w.documents(strings.TrimSuffix(url, "live.ign"), names...)
 }
 
 func (w *world) order(base string) {

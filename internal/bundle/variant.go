@@ -94,6 +94,8 @@ func checkView(at string, v lane.Bundle) (out []lane.Problem) {
 		out = append(out, checkKickstart(at, v)...)
 	case lane.SeedAutoYaST, lane.SeedAgama:
 		out = append(out, checkSUSE(at, v)...)
+	case lane.SeedIgnition:
+		out = append(out, checkFlatcar(at, v)...)
 	}
 	return out
 }
@@ -111,6 +113,26 @@ func checkSUSE(at string, v lane.Bundle) (out []lane.Problem) {
 	}
 	if v.Arch == lane.I386 {
 		out = append(out, lane.Problem{Field: at + "arch", Message: "i386 has no release that they install: use x86_64 or arm64"})
+	}
+	return out
+}
+
+// checkFlatcar looks at where flatcar-install finds the image.
+func checkFlatcar(at string, v lane.Bundle) (out []lane.Problem) {
+	bad := func(field, message string) {
+		out = append(out, lane.Problem{Field: at + field, Message: message})
+	}
+	if v.Mirror == "" {
+		bad("mirror", "is missing: flatcar-install takes the image from a pinned mirror, `mirror: http://HOST/DIRECTORY`, below which lie RELEASE/flatcar_production_image.bin.bz2 and its .sig")
+	}
+	if v.Security != "" {
+		bad("security", "is nothing that Flatcar is told: remove it")
+	}
+	if v.Tree != "" {
+		bad("tree", "is nothing that Flatcar's installer reads: remove it")
+	}
+	if v.Arch == lane.I386 {
+		bad("arch", "i386 has no release of Flatcar: use x86_64 or arm64")
 	}
 	return out
 }
@@ -166,6 +188,14 @@ func checkImage(at string, b lane.Bundle) []lane.Problem {
 	}
 	if d := b.Files[i.File].Digest; i.Compression == lane.CompressionNone && d != "" && i.RawDigest != d {
 		bad(".rawDigest", "%s is not the digest of %s, which is not compressed", i.RawDigest, i.File)
+	}
+	switch {
+	case i.Config != "" && i.Config != lane.ConfigIgnition:
+		bad(".config", "%q: use %s, or leave it out", i.Config, lane.ConfigIgnition)
+	case i.Config == "" && i.ConfigLabel != "":
+		bad(".configPartLabel", "is for an image with `config: %s`: remove it", lane.ConfigIgnition)
+	case i.Config == lane.ConfigIgnition && (i.ConfigLabel == "" || i.ConfigLabel != lane.Clean(i.ConfigLabel, 36)):
+		bad(".configPartLabel", "is missing, or longer than 36 characters: the GPT name of the ext4 partition with /ignition/config.ign, in Fedora CoreOS boot")
 	}
 	if i.RootLabel == "" || i.RootLabel != lane.Clean(i.RootLabel, 36) {
 		bad(".rootPartLabel", "is missing, or longer than 36 characters: the GPT name of the root partition")

@@ -100,6 +100,8 @@ func (r *rig) bundle(seed string, changes ...func(*bundle.Manifest)) {
 		m.OS, m.Release = "rocky", "9.6"
 	case lane.SeedAutoYaST:
 		m.OS, m.Release = "sles", "15.6"
+	case lane.SeedIgnition:
+		m.OS, m.Release = "flatcar", "4230.2.4"
 	case lane.SeedAgama:
 		m.OS, m.Release, m.Args = "sles", "16.0", "root=live:http://mirror.example/agama.iso"
 	}

@@ -177,6 +177,9 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 	if err != nil {
 		return lane.Order{}, err
 	}
+	if slices.ContainsFunc(files, func(f lane.File) bool { return f.PartLabel != "" }) && !hw.Parts {
+		return c.noOrder(ctx, h, lane.HardwareMismatch, "the agent of "+b.Ref()+" puts files into the root file system only: build the bundle with this version's bootlane-agent")
+	}
 	img := b.Files[b.Image.File]
 	o := lane.Order{Action: d.Action, Reason: d.Reason, Detail: "write " + b.Ref() + " to " + disk.Name, Host: h.ID, Run: h.Run.ID, Disk: h.Run.Disk, Wipe: h.Run.Wipe, Files: files, UnixTime: c.Now().Unix(),
 		Image: &lane.Image{Path: filePath(h, b, b.Image.File), Digest: img.Digest, SizeBytes: img.SizeBytes, Compression: b.Image.Compression,

@@ -22,6 +22,9 @@ func layered(seed string) Input {
 	if seed == lane.SeedAgama { // which takes no proxy
 		host.Proxy = new("")
 	}
+	if seed == lane.SeedIgnition { // which has none
+		host.Packages = []string{}
+	}
 	if seed == lane.SeedImage { // which brings its own
 		host.Packages, host.KernelArgs = []string{}, []string{}
 	}

@@ -22,7 +22,7 @@ func (v view) NetworkFiles() []lane.File {
 		return nil
 	case v.Bundle.Seed == lane.SeedNoCloud:
 		return v.netplan(all)
-	case v.Bundle.Seed == lane.SeedKickstart, v.Bundle.Seed == lane.SeedAgama:
+	case v.Bundle.Seed == lane.SeedKickstart, v.Bundle.Seed == lane.SeedAgama, v.Bundle.Ignites() && v.Bundle.OS != "flatcar":
 		return v.networkManager(all)
 	case v.Bundle.Seed == lane.SeedAutoYaST:
 		return v.wicked(all)
@@ -569,7 +569,7 @@ func (in Input) checkNetwork() (out []string) {
 		named[i.MAC] = i.Name != ""
 	}
 	wicked := in.Bundle.Seed == lane.SeedAutoYaST
-	manager := in.Bundle.Seed == lane.SeedKickstart || in.Bundle.Seed == lane.SeedAgama
+	manager := in.Bundle.Seed == lane.SeedKickstart || in.Bundle.Seed == lane.SeedAgama || in.Bundle.Ignites() && in.Bundle.OS != "flatcar"
 	for n, i := range in.Host.Network.Interfaces {
 		field := fmt.Sprintf("network.interfaces[%d]", n)
 		if wicked && i.MAC != "" && i.Name == "" {

@@ -39,6 +39,8 @@ type Input struct {
 	Scripts []Script
 	// Sections are the bundle's own parts of the seed's documents.
 	Sections []Section
+	// Config is the configuration that the bundle gives to the system itself; without a File there is none.
+	Config Section
 	// Endpoint is where the cluster that the machine is for answers; none where it is for none.
 	Endpoint Endpoint
 	Base     string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
@@ -81,6 +83,16 @@ func Documents(in Input) ([]Document, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
+	docs, err := in.rendered()
+	if err != nil {
+		return nil, err
+	}
+	more, err := in.view().ignitionDocuments()
+	return append(docs, more...), err
+}
+
+// rendered returns those that are made of templates alone.
+func (in Input) rendered() ([]Document, error) {
 	switch in.Bundle.Seed {
 	case lane.SeedPreseed:
 		return in.render([]part{
@@ -106,6 +118,10 @@ func Documents(in Input) ([]Document, error) {
 	case lane.SeedAgama:
 		return in.render([]part{
 			{"profile.json", "agama.json", typeJSON}, {"gate.sh", "agama-gate.sh", typeShell}, {"late.sh", "agama-late.sh", typeShell},
+			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+	case lane.SeedIgnition:
+		return in.render([]part{
+			{"gate.sh", "ignition-gate.sh", typeShell}, {"install.sh", "ignition-install.sh", typeShell},
 			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
 	case lane.SeedImage:
 		return in.render([]part{{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
@@ -146,6 +162,8 @@ func KernelArgs(in Input, boot lane.MAC) string {
 		if in.Bundle.Mirror != "" {
 			args = "inst.install_url=" + strings.TrimSuffix(in.Bundle.Mirror, "/") + " " + args
 		}
+	case lane.SeedIgnition:
+		args = "flatcar.first_boot=1 ignition.config.url=" + in.Base + "/seed/live.ign" + bootif + " " + own
 	default:
 		args = "bootlane.url=" + in.Base + bootif + " " + own
 		if v := in.Host.Boot.VLAN; v != 0 {
@@ -177,6 +195,8 @@ func Needs(in Input) (out []Need) {
 	case b.Seed == lane.SeedPreseed && b.Release != "":
 		need("mirror", b.Mirror, "/dists/"+b.Release+"/Release")
 		need("security", b.Security, "/dists/"+b.Release+"-security/Release")
+	case b.Seed == lane.SeedIgnition:
+		need("mirror", b.Mirror, "/"+b.Release+"/flatcar_production_image.bin.bz2.sig")
 	case b.Seed == lane.SeedAutoYaST && b.Tree == "", b.Seed == lane.SeedAgama:
 		need("mirror", b.Mirror, "/")
 	case b.Seed == lane.SeedNoCloud: // the image's own release is asked for
@@ -193,6 +213,9 @@ func AgentFiles(in Input) ([]lane.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.Bundle.Ignites() {
+		return in.igniteFile(docs), nil
+	}
 	short, domain := in.names()
 	fqdn := short
 	if domain != "" {
@@ -208,7 +231,7 @@ func AgentFiles(in Input) ([]lane.File, error) {
 	for _, d := range docs {
 		switch d.Name {
 		case "firstboot.sh":
-			files = append(files, lane.File{Path: "/usr/local/lib/bootlane/firstboot", Mode: 0o700, Content: string(d.Body)})
+			files = append(files, lane.File{Path: in.FirstBootPath(), Mode: 0o700, Content: string(d.Body)})
 		case "firstboot.service":
 			files = append(files, lane.File{Path: "/etc/systemd/system/bootlane-firstboot.service", Mode: 0o644, Content: string(d.Body)})
 		}
@@ -295,9 +318,9 @@ func (v view) Direct() string {
 	return "http_proxy= "
 }
 
-// FromImage reports whether the system was written as an image: then first boot
-// does what an installer would have done.
-func (v view) FromImage() bool { return v.Bundle.Seed == lane.SeedImage }
+// FromImage reports whether the system was written as an image, and nothing but us sets it up: then
+// first boot does what an installer would have done.
+func (v view) FromImage() bool { return v.Bundle.Seed == lane.SeedImage && !v.Bundle.Ignites() }
 
 // NeedsAccount reports whether first boot must make the site's administrator.
 func (v view) NeedsAccount() bool { return v.FromImage() && v.Site.Admits() }
@@ -418,7 +441,10 @@ func (in Input) check() error {
 	if in.Host.Boot.VLAN != 0 && in.Bundle.Seed != lane.SeedImage {
 		bad("boot.vlan", "only Bootlane's agent tags its frames, and the bundle's installer does not: deliver the boot VLAN untagged at the switch port, or use a bundle with an image")
 	}
-	problems = slices.Concat(problems, in.checkNetwork(), in.checkLayout(), in.checkBundle(), in.checkSections())
+	problems = slices.Concat(problems, in.checkNetwork(), in.checkLayout(), in.checkBundle(), in.checkIgnition(), in.checkSections())
+	if len(problems) == 0 { // of what else is made
+		problems = in.view().configProblems()
+	}
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
 	}
@@ -452,6 +478,9 @@ func (in Input) checkBundle() []string {
 
 // checkImage refuses what an image has of its own: it is written as it is.
 func (in Input) checkImage() (out []string) {
+	if in.Bundle.Ignites() {
+		return nil
+	}
 	for _, f := range []struct {
 		name string
 		list []string

@@ -54,6 +54,8 @@ func inputs() map[string]Input {
 			out["plain/"+seed], out["aggregated/"+seed] = plain(seed), aggregated(seed)
 		}
 	}
+	ignites := ignited(full(lane.SeedImage))
+	out["ignites/"+lane.SeedImage] = ignites
 	joins := full(lane.SeedImage) // first boot is every seed's
 	joins.Host.Run.Cluster = "prod"
 	out["joins/"+lane.SeedImage] = joins
@@ -238,12 +240,13 @@ func TestUnitFits(t *testing.T) {
 	verify := func(unit string) string {
 		root := t.TempDir()
 		units := filepath.Join(root, "etc/systemd/system")
-		for _, dir := range []string{filepath.Join(units, "multi-user.target.wants"), filepath.Join(root, "usr/local/lib/bootlane"), filepath.Join(root, "lib/systemd")} {
+		for _, dir := range []string{filepath.Join(units, "multi-user.target.wants"), filepath.Join(root, "usr/local/lib/bootlane"), filepath.Join(root, "usr/local/bin"), filepath.Join(root, "opt/bootlane"), filepath.Join(root, "lib/systemd")} {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}
-		err := errors.Join(os.WriteFile(filepath.Join(units, "bootlane-firstboot.service"), []byte(unit), 0o644), os.WriteFile(filepath.Join(root, "usr/local/lib/bootlane/firstboot"), []byte("#!/bin/sh\n"), 0o755))
+		err := errors.Join(os.WriteFile(filepath.Join(units, "bootlane-firstboot.service"), []byte(unit), 0o644), os.WriteFile(filepath.Join(root, "usr/local/lib/bootlane/firstboot"), []byte("#!/bin/sh\n"), 0o755),
+			os.WriteFile(filepath.Join(root, "usr/local/bin/bootlane-firstboot"), []byte("#!/bin/sh\n"), 0o755), os.WriteFile(filepath.Join(root, "opt/bootlane/firstboot"), []byte("#!/bin/sh\n"), 0o755))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -281,7 +284,7 @@ func TestUnitFits(t *testing.T) {
 func TestUnitIsAccepted(t *testing.T) {
 	for name, in := range inputs() {
 		unit := document(t, in, "firstboot.service")
-		for _, want := range []string{"ConditionPathExists=!/var/lib/bootlane/done\n", "ExecStart=/usr/local/lib/bootlane/firstboot\n", "Type=oneshot\n", "WantedBy=multi-user.target\n", "StartLimitIntervalSec=0\n"} {
+		for _, want := range []string{"ConditionPathExists=!/var/lib/bootlane/done\n", "ExecStart=" + in.FirstBootPath() + "\n", "Type=oneshot\n", "WantedBy=multi-user.target\n", "StartLimitIntervalSec=0\n"} {
 			if !strings.Contains(unit, want) {
 				t.Errorf("%s: no %q", name, want)
 			}
