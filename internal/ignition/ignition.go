@@ -93,6 +93,9 @@ func find(text []byte, variants []string) (translator, []Problem) {
 	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
 		return nil, []Problem{{max(more.Line, 1), max(more.Column, 1), "a second YAML document begins here, and nobody reads it"}}
 	}
+	if n := alias(&head); n != nil {
+		return nil, []Problem{{n.Line, n.Column, "an alias stands for a value elsewhere: write it out"}}
+	}
 	var said struct {
 		Variant yaml.Node `yaml:"variant"`
 		Version yaml.Node `yaml:"version"`
@@ -113,6 +116,19 @@ func find(text []byte, variants []string) (translator, []Problem) {
 		at = said.Variant
 	}
 	return nil, []Problem{{max(at.Line, 1), max(at.Column, 1), fmt.Sprintf("variant %q of version %q is not read: use one of %s", said.Variant.Value, said.Version.Value, strings.Join(slices.Sorted(maps.Keys(known)), ", "))}}
+}
+
+// alias returns the first alias in a tree. Butane follows them without end.
+func alias(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n
+	}
+	for _, c := range n.Content {
+		if a := alias(c); a != nil {
+			return a
+		}
+	}
+	return nil
 }
 
 // Check returns what is wrong with a configuration of Ignition.
@@ -146,7 +162,7 @@ func told(rep report.Report, err error) (out []Problem) {
 				if n, err := strconv.Atoi(m[1]); err == nil {
 					p.Line, p.Message = n, m[2]
 				}
-			} else if strings.HasSuffix(p.Message, "unmarshal errors:") {
+			} else if p.Message == "" || strings.HasSuffix(p.Message, "unmarshal errors:") {
 				continue
 			}
 			out = append(out, p)

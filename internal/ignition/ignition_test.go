@@ -23,7 +23,7 @@ func TestTranslate(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"": "1:1: ", "a: b": `1:1: variant "" of version ""`, "variant: flatcar\nversion: 1.1.0\nx: 1\n": "3:1: x: unused key x", "variant: [flatcar]\nversion: 1\n": "is not read",
-		"variant: flatcar\nversion: 1.1.0\nstorage: 5\n": "3:1: ", "variant: openshift\nversion: 4.19.0\n": "is not read", `{"ignition": {"version": "2.3.0"}}`: "1:1: ", "{": "1:", "\tx: 1": "1:1: ",
+		"variant: flatcar\nversion: 1.1.0\nstorage: 5\n": "3:1: ", "variant: openshift\nversion: 4.19.0\n": "is not read", `{"ignition": {"version": "2.3.0"}}`: "1:1: ", "{": "1:", "\tx: 1": "1:1: ", "variant: flatcar\nversion: 1.1.0\nx: &a [*a]\n": "3:8: an alias",
 		"{\"ignition\": {\"version\": \"3.4.0\"},\n\"Storage\": {}}": "2:1: Storage: unused key Storage",
 	} {
 		got, problems := Translate([]byte(text))

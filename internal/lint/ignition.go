@@ -46,15 +46,13 @@ func (r *report) butane(text string) {
 		return
 	}
 	r.known("ignition-unknown-key", root, butaneKeys, "Butane")
-	r.ignitionTree(camelKeys(root, 0))
+	r.ignitionTree(camelKeys(root))
 	r.ignitionReader(text)
 }
 
-// camelKeys returns the tree with Butane's keys as Ignition writes them, at their places.
-func camelKeys(n *yaml.Node, depth int) *yaml.Node {
-	if n = deref(n); n == nil || depth > 100 {
-		return n
-	}
+// camelKeys returns the tree with Butane's keys as Ignition writes them, at their places. It follows
+// no alias: that is refused.
+func camelKeys(n *yaml.Node) *yaml.Node {
 	out := *n
 	out.Content = nil
 	for i, c := range n.Content {
@@ -64,7 +62,7 @@ func camelKeys(n *yaml.Node, depth int) *yaml.Node {
 			out.Content = append(out.Content, &k)
 			continue
 		}
-		out.Content = append(out.Content, camelKeys(c, depth+1))
+		out.Content = append(out.Content, camelKeys(c))
 	}
 	return &out
 }
