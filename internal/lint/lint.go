@@ -39,7 +39,8 @@ const (
 	AutoYaST      Format = "autoyast"
 	Agama         Format = "agama"
 	Ignition      Format = "ignition"
-	Butane        Format = "butane"  // YAML that becomes Ignition
+	Butane        Format = "butane" // YAML that becomes Ignition
+	Talos         Format = "talos"
 	CommandLine   Format = "cmdline" // of a kernel
 	IPXE          Format = "ipxe"    // whose kernel lines are command lines
 	GRUB          Format = "grub"    // whose linux lines are
@@ -51,13 +52,12 @@ const (
 	Jsonnet   Format = "jsonnet"
 	Multipart Format = "multipart" // user-data of several parts, or one that is not cloud-config
 	Jinja     Format = "jinja"     // user-data that is a template
-	Talos     Format = "talos"
 	Kubeadm   Format = "kubeadm"
 )
 
 // Formats lists the formats that are linted.
 func Formats() []Format {
-	return []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, NetworkConfig, AutoYaST, Agama, Ignition, Butane, CommandLine, IPXE, GRUB, Shell}
+	return []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, NetworkConfig, AutoYaST, Agama, Ignition, Butane, Talos, CommandLine, IPXE, GRUB, Shell}
 }
 
 // Options are what a caller wants otherwise.
@@ -118,7 +118,7 @@ func File(name string, data []byte, f Format, o Options) []Finding {
 	text := string(data)
 	judge := map[Format]func(string){
 		Autoinstall: r.userData, CloudConfig: r.userData, MetaData: r.metaData, Kickstart: r.kickstart, Preseed: r.preseed,
-		NetworkConfig: r.networkConfig, AutoYaST: r.autoyast, Agama: r.agama, Ignition: r.ignition, Butane: r.butane, CommandLine: r.commandLine, IPXE: r.ipxe, GRUB: r.grub, Shell: r.shell,
+		NetworkConfig: r.networkConfig, AutoYaST: r.autoyast, Agama: r.agama, Ignition: r.ignition, Butane: r.butane, Talos: r.talos, CommandLine: r.commandLine, IPXE: r.ipxe, GRUB: r.grub, Shell: r.shell,
 	}[f]
 	switch {
 	case judge == nil && f == "":

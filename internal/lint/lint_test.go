@@ -162,6 +162,20 @@ storage:
     - path: /opt/k
       contents: {source: "https://m.example/k", verification: {hash: sha256-` + sha256hex + `}}
 `,
+		Talos: `version: v1alpha1
+machine:
+  type: worker
+  ca: {crt: LS0tLS1CRUdJTg==, key: ""}
+  network:
+    hostname: node-a
+  install:
+    diskSelector: {wwid: naa.5002538e00000001}
+    image: ghcr.io/siderolabs/installer:v1.12.0
+    wipe: true
+cluster:
+  controlPlane: {endpoint: "https://10.0.0.9:6443"}
+  ca: {crt: LS0tLS1CRUdJTg==, key: ""}
+`,
 		CommandLine: "autoinstall iso-url=http://m/u.iso cloud-config-url=/dev/null ds=nocloud-net;s=http://p/h/ hostname=node-a ---\n",
 		IPXE:        "#!ipxe\nkernel http://m/linux autoinstall ds=nocloud-net;s=http://p/${uuid}/ ---\nboot\n",
 		GRUB:        "menuentry 'install' {\n  linux /linux autoinstall 'ds=nocloud-net;s=http://p/h/' hostname=node-a ---\n  initrd /initrd\n}\n",
