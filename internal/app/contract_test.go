@@ -49,6 +49,7 @@ type world struct {
 	conn   net.PacketConn
 	stop   func()   // the server that was started last
 	told   []string // scripts and documents that machines were given
+	gives  bool     // a machine of Talos takes its configuration, and with it the rest of the grant
 }
 
 func newWorld(t *testing.T, extra string, network ...string) *world {
@@ -145,6 +146,9 @@ func (w *world) bundles() {
 		case lane.SeedIgnition:
 			m.OS, m.Release, m.Config = "flatcar", "4230.2.4", "machine.bu"
 			files["machine.bu"] = "variant: flatcar\nversion: 1.1.0\nstorage:\n  files: [{path: /etc/motd, contents: {inline: {{yaml .Hostname}}}}]\n"
+		case lane.SeedTalos:
+			m.OS, m.Release, m.Mirror, m.Config = "talos", "1.12.0", "", "worker.yaml"
+			files["worker.yaml"] = workerYAML
 		case lane.SeedAgama:
 			m.OS, m.Release, m.Args, m.Files = "opensuse-leap", "16.0", "root=live:{file:live.iso}", map[string]string{"live.iso": ""}
 		}
@@ -319,6 +323,7 @@ func TestContract(t *testing.T) {
 		for _, f := range firmwares() {
 			t.Run("install "+name+", "+f.name, func(t *testing.T) {
 				w.T = t
+				w.gives = f.name == "iPXE UEFI" // the last
 				url, body, err := w.loader(w.discover(f))
 				if err != nil || len(body) == 0 {
 					t.Fatalf("%q: %v", url, err)
@@ -337,6 +342,8 @@ func TestContract(t *testing.T) {
 	t.Run("HB-14 what is secret stands in the path", func(t *testing.T) {
 		// shim takes everything up to the last slash of the whole URI, the query included.
 		text, secrets := strings.Join(w.told, "\n"), map[string]int{}
+		// Talos itself asks with its query: no shim is on that way.
+		text = regexp.MustCompile(`(talos\.config=[^\s?]+)\?\S+`).ReplaceAllString(text, "$1")
 		for _, m := range regexp.MustCompile(`/run/([a-z0-9]{20,})`).FindAllStringSubmatch(text, -1) {
 			secrets[m[1]]++
 		}
@@ -357,7 +364,7 @@ func TestContract(t *testing.T) {
 var (
 	chainURL = regexp.MustCompile(`(?m)^chain .*?(http://\S+)`)
 	fileURL  = regexp.MustCompile(`(?m)^(?:kernel|initrd) (http://\S+)`)
-	argURL   = regexp.MustCompile(`(?:preseed/url=|;s=|inst\.ks=|autoyast=|inst\.auto=|ignition\.config\.url=|bootlane\.url=)(http://\S+)`)
+	argURL   = regexp.MustCompile(`(?:preseed/url=|;s=|inst\.ks=|autoyast=|inst\.auto=|ignition\.config\.url=|talos\.config=|bootlane\.url=)(http://\S+)`)
 	seedName = regexp.MustCompile(`(?:/seed/|get )([a-z][a-z.-]+\.(?:sh|service|cfg|xml|json|ign))`)
 )
 
@@ -421,6 +428,8 @@ func (w *world) installer(script []byte) {
 	case strings.HasSuffix(url, "profile.json"):
 		w.follow(script, map[string]string{` root=live:(\S+)`: " CD001"})
 		w.documents(strings.TrimSuffix(url, "profile.json"), "profile.json")
+	case strings.Contains(url, "config.yaml?"):
+		w.talos(url)
 	case strings.HasSuffix(url, "live.ign"):
 		w.ignites(url)
 	case strings.HasSuffix(url, "/seed/"):
@@ -467,6 +476,41 @@ func (w *world) documents(base string, names ...string) {
 	}
 	if len(seen) < 3 {
 		w.Errorf("only %v were followed", seen)
+	}
+}
+
+// workerYAML is a machine configuration as talosctl makes them.
+const workerYAML = `version: v1alpha1
+machine:
+  type: worker
+  token: abcdef.0123456789abcdef
+  ca: {crt: LS0tLS1CRUdJTg==, key: ""}
+  install: {disk: /dev/sda, image: "ghcr.io/siderolabs/installer:v1.12.0", wipe: false}
+cluster:
+  controlPlane: {endpoint: "https://10.0.0.9:6443"}
+  token: abcdef.0123456789abcdef
+  ca: {crt: LS0tLS1CRUdJTg==, key: ""}
+`
+
+// talos asks as Talos does: it puts into the query what its machine says.
+func (w *world) talos(address string) {
+	w.Helper()
+	u, err := url.Parse(address)
+	must(w.T, err)
+	q := u.Query()
+	for name, value := range map[string]string{"uuid": string(uuid), "mac": string(mac), "serial": "S1"} {
+		if q.Get(name) != "${"+name+"}" {
+			w.Errorf("Talos is not asked for its %s: %s", name, address)
+		}
+		q.Set(name, value)
+	}
+	u.RawQuery = q.Encode()
+	w.told = append(w.told, strings.Split(u.String(), "?")[0])
+	if !w.gives {
+		return
+	}
+	if status, body := get(w.T, u.String()); status != http.StatusOK || !bytes.Contains(body, []byte("hostname: node1\n")) {
+		w.Errorf("%s: %d\n%s", u, status, body)
 	}
 }
 

@@ -200,6 +200,11 @@ func check(b lane.Bundle) []lane.Problem {
 		out = append(out, bad...)
 	case lane.SeedIgnition:
 		out = append(out, b.Flatcar()...)
+	case lane.SeedTalos:
+		out = append(out, b.Talos()...)
+		if len(b.FirstBoot) > 0 {
+			bad("firstBoot", "Talos runs no scripts: remove it, and say what is wanted in the machine configuration, `config`")
+		}
 	}
 	return slices.Concat(out, checkArchitectures(b), checkFiles(b), checkScripts(b), checkConfig(b), checkLoaders(b), checkImages(b), checkOrigin(b))
 }
@@ -261,13 +266,20 @@ func checkConfig(b lane.Bundle) (out []lane.Problem) {
 	bad := func(format string, args ...any) {
 		out = append(out, lane.Problem{Field: "config", Message: fmt.Sprintf(format, args...)})
 	}
-	if b.Config == "" {
-		return nil
+	talos, ext := b.Seed == lane.SeedTalos, []string{".bu", ".ign"}
+	if talos {
+		ext = []string{".yaml", ".yml"}
 	}
-	if !slices.ContainsFunc(b.Views(), lane.Bundle.Ignites) {
-		bad("nobody reads it: it is for %s, and for an image with `config: ignition`; use `sections` or `firstBoot`", lane.SeedIgnition)
-	} else if !strings.HasSuffix(b.Config, ".bu") && !strings.HasSuffix(b.Config, ".ign") {
-		bad("%q is called neither FILE.bu, for Butane, nor FILE.ign, for Ignition", b.Config)
+	switch {
+	case b.Config == "" && talos:
+		bad("is missing: the machine configuration that Talos installs itself by, as `talosctl gen config` writes one: `config: worker.yaml`")
+		return out
+	case b.Config == "":
+		return nil
+	case !talos && !slices.ContainsFunc(b.Views(), lane.Bundle.Ignites):
+		bad("nobody reads it: it is for %s and %s, and for an image with `config: ignition`; use `sections` or `firstBoot`", lane.SeedIgnition, lane.SeedTalos)
+	case !slices.ContainsFunc(ext, func(e string) bool { return strings.HasSuffix(b.Config, e) }):
+		bad("%q is called neither FILE%s nor FILE%s, as %s reads them", b.Config, ext[0], ext[1], b.Seed)
 	}
 	if file, ok := b.Files[b.Config]; !ok || file.SizeBytes > maxScript {
 		bad("%q is not one of the bundle's files, or larger than %d bytes", b.Config, maxScript)

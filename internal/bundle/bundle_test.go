@@ -211,7 +211,7 @@ func TestFlatcar(t *testing.T) {
 	for _, c := range []struct{ text, old, new, want string }{
 		{flatcar, "os: flatcar", "os: debian", `os: "debian" is not one that ignition/1 can install`}, {flatcar, "4230.2.4", "stable", `release: "stable" is not a release of Flatcar`},
 		{flatcar, "4230.2.4", "current-2022", "is not a release"}, {flatcar, "mirror: http://m/flatcar\n", "", "mirror: is missing: flatcar-install"}, {flatcar, "x86_64", "i386", "arch: i386 has no release of Flatcar"},
-		{flatcar, "config:", "tree: x.iso\nsecurity: http://m/s\nconfig:", "security: is nothing that Flatcar is told"}, {flatcar, "machine.bu", "machine.yaml", "config: \"machine.yaml\" is called neither FILE.bu"},
+		{flatcar, "config:", "tree: x.iso\nsecurity: http://m/s\nconfig:", "security: is nothing that Flatcar is told"}, {flatcar, "machine.bu", "machine.yaml", "config: \"machine.yaml\" is called neither FILE.bu nor FILE.ign"},
 		{flatcar, "ignition/1", "nocloud/1", "config: nobody reads it"}, {image, ", config: ignition, configPartLabel: boot", "", "config: nobody reads it"}, {image, ", configPartLabel: boot", "", "image.configPartLabel: is missing"},
 		{image, "config: ignition", "config: combustion", `image.config: "combustion": use ignition`}, {image, "config: ignition, ", "", "image.configPartLabel: is for an image"},
 	} {

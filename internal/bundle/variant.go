@@ -96,6 +96,8 @@ func checkView(at string, v lane.Bundle) (out []lane.Problem) {
 		out = append(out, checkSUSE(at, v)...)
 	case lane.SeedIgnition:
 		out = append(out, checkFlatcar(at, v)...)
+	case lane.SeedTalos:
+		out = append(out, checkTalos(at, v)...)
 	}
 	return out
 }
@@ -133,6 +135,19 @@ func checkFlatcar(at string, v lane.Bundle) (out []lane.Problem) {
 	}
 	if v.Arch == lane.I386 {
 		bad("arch", "i386 has no release of Flatcar: use x86_64 or arm64")
+	}
+	return out
+}
+
+// checkTalos refuses what Talos is not told: its installer is an image that its configuration names.
+func checkTalos(at string, v lane.Bundle) (out []lane.Problem) {
+	for _, f := range []struct{ name, value string }{{"mirror", v.Mirror}, {"security", v.Security}, {"tree", v.Tree}} {
+		if f.value != "" {
+			out = append(out, lane.Problem{Field: at + f.name, Message: "is nothing that Talos is told: remove it; machine.install.image of the configuration says where the system comes from"})
+		}
+	}
+	if v.Arch == lane.I386 {
+		out = append(out, lane.Problem{Field: at + "arch", Message: "i386 has no release of Talos: use x86_64 or arm64"})
 	}
 	return out
 }

@@ -18,7 +18,7 @@ type Bundle struct {
 	OS      string `json:"os"`
 	Release string `json:"release,omitempty"`
 	Arch    Arch   `json:"arch,omitempty"` // of a bundle for one architecture
-	Seed    string `json:"seed"`           // seed template and version: debian-preseed/1, nocloud/1, kickstart/1, autoyast/1, agama/1, ignition/1, image/1
+	Seed    string `json:"seed"`           // seed template and version: debian-preseed/1, nocloud/1, kickstart/1, autoyast/1, agama/1, ignition/1, talos/1, image/1
 	// BundleVariant is all that a bundle for one architecture has. One for several has here
 	// the arguments and mirrors of those that have none of their own.
 	BundleVariant
@@ -30,7 +30,7 @@ type Bundle struct {
 	// once it knows that the machine is the right one. Each must bear being repeated.
 	FirstBoot []string `json:"firstBoot,omitempty"`
 	// Config names a file that is a template of the configuration that the system reads itself: for
-	// [SeedIgnition], and for an image with Ignition. Empty: it gets ours alone.
+	// [SeedTalos] and [SeedIgnition], and for an image with Ignition. Empty: it gets ours alone.
 	Config string `json:"config,omitempty"`
 	// Sections names files that are templates, by the place in the seed's documents that they fill.
 	Sections map[string]string `json:"sections,omitempty"`
@@ -65,11 +65,12 @@ const (
 	SeedAutoYaST  = "autoyast/1"       // YaST: SLES and openSUSE Leap 15
 	SeedAgama     = "agama/1"          // Agama: SLES and openSUSE Leap 16
 	SeedIgnition  = "ignition/1"       // flatcar-install: Flatcar, by Ignition
+	SeedTalos     = "talos/1"          // Talos, which installs itself by its machine configuration
 )
 
 // Seeds returns every seed template.
 func Seeds() []string {
-	return []string{SeedImage, SeedPreseed, SeedNoCloud, SeedKickstart, SeedAutoYaST, SeedAgama, SeedIgnition}
+	return []string{SeedImage, SeedPreseed, SeedNoCloud, SeedKickstart, SeedAutoYaST, SeedAgama, SeedIgnition, SeedTalos}
 }
 
 // BundleFile is one file of a bundle.

@@ -18,7 +18,7 @@ import (
 func laid(seed string) Input {
 	in := full(seed)
 	switch seed {
-	case lane.SeedImage, lane.SeedIgnition:
+	case lane.SeedImage, lane.SeedIgnition, lane.SeedTalos:
 		return in
 	case lane.SeedPreseed, lane.SeedNoCloud:
 		in.Site.Layout = lane.LayoutPlain

@@ -70,6 +70,9 @@ func matrix() map[string]Input {
 				in.Site.Packages, in.Site.KernelArgs = nil, nil
 			}
 			change(&in)
+			if seed == lane.SeedTalos { // which runs nothing, and is for Kubernetes anyway
+				in.Scripts, in.Site.Modules, in.Site.Sysctls = nil, nil, nil
+			}
 			out[seed+", "+name] = in
 		}
 	}
@@ -149,6 +152,9 @@ func linted(t *testing.T, name string, d Document) {
 // TestHostileText: what people write arrives as they wrote it, whatever it is wrapped in.
 func TestHostileText(t *testing.T) {
 	for _, seed := range lane.Seeds() {
+		if seed == lane.SeedTalos { // which has no accounts
+			continue
+		}
 		in := matrix()[seed+", hostile text"]
 		var found bool
 		for _, d := range documents(t, in) {

@@ -148,7 +148,7 @@ func TestMirrorNoCloud(t *testing.T) {
 
 // TestMirrorRefused: an installer that has no mirror says so before.
 func TestMirrorRefused(t *testing.T) {
-	for _, seed := range []string{lane.SeedPreseed, lane.SeedAutoYaST, lane.SeedAgama, lane.SeedIgnition, lane.SeedImage} {
+	for _, seed := range []string{lane.SeedPreseed, lane.SeedAutoYaST, lane.SeedAgama, lane.SeedIgnition, lane.SeedTalos, lane.SeedImage} {
 		want := "mirror: a bundle of " + seed + " is installed on one disk: leave the mirror out of the record, or use a bundle of nocloud/1 or kickstart/1"
 		if _, err := Documents(mirrored(seed)); lane.CodeOf(err) != lane.Invalid || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

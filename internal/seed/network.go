@@ -18,7 +18,7 @@ import (
 func (v view) NetworkFiles() []lane.File {
 	all := v.Host.Network.Whole()
 	switch {
-	case len(all) == 0:
+	case len(all) == 0, v.Bundle.Seed == lane.SeedTalos:
 		return nil
 	case v.Bundle.Seed == lane.SeedNoCloud:
 		return v.netplan(all)

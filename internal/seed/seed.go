@@ -87,8 +87,14 @@ func Documents(in Input) ([]Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	more, err := in.view().ignitionDocuments()
-	return append(docs, more...), err
+	for _, more := range []func() ([]Document, error){in.view().ignitionDocuments, in.view().talosDocuments} {
+		own, err := more()
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, own...)
+	}
+	return docs, nil
 }
 
 // rendered returns those that are made of templates alone.
@@ -123,6 +129,8 @@ func (in Input) rendered() ([]Document, error) {
 		return in.render([]part{
 			{"gate.sh", "ignition-gate.sh", typeShell}, {"install.sh", "ignition-install.sh", typeShell},
 			{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+	case lane.SeedTalos: // it reads one document, and runs nothing
+		return nil, nil
 	case lane.SeedImage:
 		return in.render([]part{{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
 	}
@@ -164,6 +172,8 @@ func KernelArgs(in Input, boot lane.MAC) string {
 		}
 	case lane.SeedIgnition:
 		args = "flatcar.first_boot=1 ignition.config.url=" + in.Base + "/seed/live.ign" + bootif + " " + own
+	case lane.SeedTalos:
+		args = in.talosArgs() + " " + own
 	default:
 		args = "bootlane.url=" + in.Base + bootif + " " + own
 		if v := in.Host.Boot.VLAN; v != 0 {
@@ -443,7 +453,7 @@ func (in Input) check() error {
 	}
 	problems = slices.Concat(problems, in.checkNetwork(), in.checkLayout(), in.checkBundle(), in.checkIgnition(), in.checkSections())
 	if len(problems) == 0 { // of what else is made
-		problems = in.view().configProblems()
+		problems = append(in.view().configProblems(), in.view().talosProblems()...)
 	}
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
@@ -459,6 +469,8 @@ func (in Input) checkBundle() []string {
 		}
 	}
 	switch in.Bundle.Seed {
+	case lane.SeedTalos:
+		return append(out, in.checkTalos()...)
 	case lane.SeedKickstart:
 		return append(out, in.checkKickstart()...)
 	case lane.SeedNoCloud:

@@ -80,6 +80,9 @@ func TestShellSyntax(t *testing.T) {
 					}
 				}
 			}
+			if len(scripts) == 0 && in.Bundle.Seed == lane.SeedTalos {
+				return
+			}
 			severity := "style"
 			if strings.HasPrefix(name, "nasty/") {
 				severity = "warning" // it notes, rightly, that dollars and quotes stand within single quotes
@@ -266,6 +269,9 @@ func TestUnitFits(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for name, in := range inputs() {
+		if in.Bundle.Seed == lane.SeedTalos {
+			continue
+		}
 		unit := document(t, in, "firstboot.service")
 		if seen[unit] {
 			continue
@@ -283,6 +289,9 @@ func TestUnitFits(t *testing.T) {
 
 func TestUnitIsAccepted(t *testing.T) {
 	for name, in := range inputs() {
+		if in.Bundle.Seed == lane.SeedTalos {
+			continue
+		}
 		unit := document(t, in, "firstboot.service")
 		for _, want := range []string{"ConditionPathExists=!/var/lib/bootlane/done\n", "ExecStart=" + in.FirstBootPath() + "\n", "Type=oneshot\n", "WantedBy=multi-user.target\n", "StartLimitIntervalSec=0\n"} {
 			if !strings.Contains(unit, want) {
