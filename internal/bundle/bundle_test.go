@@ -221,6 +221,23 @@ func TestFlatcar(t *testing.T) {
 	}
 }
 
+// TestTalos: a machine configuration is there, and nothing that Talos is not told.
+func TestTalos(t *testing.T) {
+	const talos = "name: t\nversion: \"1\"\nos: talos\nrelease: 1.12.0\narch: x86_64\nseed: talos/1\nkernel: linux\ninitrd: initrd\nconfig: worker.yaml\n"
+	if b, err := parseManifest("b", []byte(talos)); err != nil || b.Config != "worker.yaml" {
+		t.Errorf("%v: %+v", err, b)
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{"config: worker.yaml\n", "", "config: is missing: the machine configuration"}, {"worker.yaml", "worker.bu", `"worker.bu" is called neither FILE.yaml nor FILE.yml`}, {"os: talos", "os: debian", "os: \"debian\" is not one"},
+		{"1.12.0", "1.6.4", "release: \"1.6.4\" is not a release"}, {"1.12.0", "latest", "release: \"latest\""}, {"config:", "mirror: http://m/x\nconfig:", "mirror: is nothing that Talos is told"},
+		{"config:", "firstBoot: [a.sh]\nconfig:", "firstBoot: Talos runs no scripts"}, {"x86_64", "i386", "arch: i386 has no release of Talos"},
+	} {
+		if _, err := parseManifest("b", []byte(strings.Replace(talos, c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q for %q: %v, want %s", c.new, c.old, err, c.want)
+		}
+	}
+}
+
 // TestCanonicalRefused: manifest.json is what Build writes, byte by byte, or nothing.
 func TestCanonicalRefused(t *testing.T) {
 	dir := fullFolder(t)
