@@ -277,21 +277,6 @@ func (in Input) checkIgnition() (out []string) {
 	return out
 }
 
-// configProblems returns what is wrong with the configuration of the installed system.
-func (v view) configProblems() []string {
-	if !v.Bundle.Ignites() {
-		return nil
-	}
-	_, err := v.ignitionConfig()
-	if e := new(lane.Error); errors.As(err, &e) && len(e.Problems) > 0 {
-		return e.Problems
-	}
-	if err != nil {
-		return []string{"bundle.config: " + err.Error()}
-	}
-	return nil
-}
-
 // igniteFile is what the agent puts into an image for Ignition.
 func (in Input) igniteFile(docs []Document) []lane.File {
 	i := slices.IndexFunc(docs, func(d Document) bool { return d.Name == "config.ign" })

@@ -452,9 +452,6 @@ func (in Input) check() error {
 		bad("boot.vlan", "only Bootlane's agent tags its frames, and the bundle's installer does not: deliver the boot VLAN untagged at the switch port, or use a bundle with an image")
 	}
 	problems = slices.Concat(problems, in.checkNetwork(), in.checkLayout(), in.checkBundle(), in.checkIgnition(), in.checkSections())
-	if len(problems) == 0 { // of what else is made
-		problems = append(in.view().configProblems(), in.view().talosProblems()...)
-	}
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
 	}

@@ -287,18 +287,3 @@ func (in Input) said(field string) bool {
 	}
 	return true
 }
-
-// talosProblems returns what is wrong with the machine configuration.
-func (v view) talosProblems() []string {
-	if v.Bundle.Seed != lane.SeedTalos {
-		return nil
-	}
-	_, err := v.talosConfig()
-	if e := new(lane.Error); errors.As(err, &e) && len(e.Problems) > 0 {
-		return e.Problems
-	}
-	if err != nil {
-		return []string{"bundle.config: " + err.Error()}
-	}
-	return nil
-}
