@@ -110,6 +110,27 @@ func TestHeldAndLocalBoot(t *testing.T) {
 	}
 }
 
+// TestPartition: a file goes into the partition that it names, and one for which there is no file is not mounted.
+func TestPartition(t *testing.T) {
+	l := newLab(t)
+	l.order.Files = []lane.File{{Path: "/ignition/config.ign", Mode: 0o600, Content: "{}", PartLabel: "esp"}}
+	if end := l.run(); end.Err != nil {
+		t.Fatal(end.Err)
+	}
+	disk := l.machine.disk
+	if want := [2]int64{2048 * 512, 1 << 20}; len(disk.spans) != 1 || disk.spans[0] != want || disk.mounted {
+		t.Errorf("mounted %v, want %v alone", disk.spans, want)
+	}
+	if b, err := os.ReadFile(filepath.Join(disk.root, "ignition/config.ign")); err != nil || string(b) != "{}" {
+		t.Errorf("%q, %v", b, err)
+	}
+	both := newLab(t)
+	both.order.Files = append(both.order.Files, lane.File{Path: "/x", Mode: 0o644, PartLabel: "esp"}, lane.File{Path: "/y", Mode: 0o644})
+	if end := both.run(); end.Err != nil || len(both.machine.disk.spans) != 2 {
+		t.Errorf("%v, mounted %v", end.Err, both.machine.disk.spans)
+	}
+}
+
 // Everything here must stop before the first byte is written.
 func TestNothingIsWritten(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -132,6 +153,7 @@ func TestNothingIsWritten(t *testing.T) {
 		"escaping file":         {func(l *lab) { l.order.Files[0].Path = "/../etc/x" }, "shortest form"},
 		"image missing":         {func(l *lab) { l.order.Image.Path = "/nowhere" }, "404"},
 		"wrong wire size":       {func(l *lab) { l.order.Image.SizeBytes++ }, "where the order says"},
+		"partition missing":     {func(l *lab) { l.order.Files[0].PartLabel = "boot" }, "0 partitions"},
 		"root label missing":    {func(l *lab) { l.order.Image.RootLabel = "rootfs" }, "0 partitions"},
 		"not zstd":              {func(l *lab) { l.serve(bytes.Clone(l.image), "zstd") }, "read the image"},
 		"no partition table":    {func(l *lab) { clear(l.image[:headBytes]); l.serve(compress(l.t, l.image), "zstd") }, "no GUID partition table"},

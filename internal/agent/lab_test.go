@@ -92,6 +92,7 @@ type fakeDisk struct {
 	mountErr error
 	busy     error
 	span     [2]int64
+	spans    [][2]int64 // of every mount
 	mounted  bool
 	lie      int64                                 // a byte offset that reads back wrong; 0: none
 	fail     int64                                 // writes at or above this offset fail; 0: none
@@ -151,6 +152,7 @@ func (d *fakeDisk) Close() error    { return nil }
 
 func (d *fakeDisk) Mount(at, size int64) (string, error) {
 	d.span, d.mounted = [2]int64{at, size}, true
+	d.spans = append(d.spans, d.span)
 	return d.root, d.mountErr
 }
 

@@ -194,7 +194,7 @@ func (m *machine) Hardware() (lane.Hardware, error) {
 	if err := unix.Uname(&uts); err != nil {
 		return hw, fmt.Errorf("ask for the machine's architecture: %w", err)
 	}
-	hw.Wipes = true
+	hw.Wipes, hw.Parts = true, true
 	hw.Machine = unix.ByteSliceToString(uts.Machine[:])
 	return hw, nil
 }

@@ -1,22 +1,51 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 
 	"bootlane/internal/lane"
 )
 
-// placeFiles puts the order's files into the new root file system. The disk has
-// no partition table yet: the root is found by the image's own.
-func (a *agent) placeFiles(t Target, table *gpt, order lane.Order) error {
-	if len(order.Files) == 0 {
-		return nil
+// labels are the GPT names of the partitions that an order speaks of, the root first.
+func labels(order lane.Order) []string {
+	out := []string{order.Image.RootLabel}
+	for _, f := range order.Files {
+		if f.PartLabel != "" && !slices.Contains(out, f.PartLabel) {
+			out = append(out, f.PartLabel)
+		}
 	}
-	p, err := table.byName(order.Image.RootLabel)
+	return out
+}
+
+// placeFiles puts the order's files into the file systems of the new system. The disk has
+// no partition table yet: they are found by the image's own. One for which there is no file is
+// not mounted: it may be of a kind that we cannot read.
+func (a *agent) placeFiles(t Target, table *gpt, order lane.Order) error {
+	for _, label := range labels(order) {
+		var own []lane.File
+		for _, f := range order.Files {
+			if cmp.Or(f.PartLabel, order.Image.RootLabel) == label {
+				own = append(own, f)
+			}
+		}
+		if len(own) == 0 {
+			continue
+		}
+		if err := a.placeIn(t, table, label, own); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *agent) placeIn(t Target, table *gpt, label string, files []lane.File) error {
+	p, err := table.byName(label)
 	if err != nil {
 		return err
 	}
@@ -24,12 +53,12 @@ func (a *agent) placeFiles(t Target, table *gpt, order lane.Order) error {
 	if err != nil {
 		return fmt.Errorf("mount partition %d (%s): %w", p.number, p.name, err)
 	}
-	werr := writeFiles(dir, order.Files)
+	werr := writeFiles(dir, files)
 	if err := t.Unmount(); err != nil {
 		return errors.Join(werr, fmt.Errorf("unmount the new system: %w", err))
 	}
 	if werr == nil {
-		a.log.Step("placed: %d files in partition %d (%s)", len(order.Files), p.number, p.name)
+		a.log.Step("placed: %d files in partition %d (%s)", len(files), p.number, p.name)
 	}
 	return werr
 }

@@ -90,8 +90,10 @@ func (j *job) begin() error {
 	if j.table, err = parseGPT(j.head, j.t.SectorSize(), img.RawBytes); err != nil {
 		return fmt.Errorf("read the image's partition table: %w", err)
 	}
-	if _, err = j.table.byName(img.RootLabel); err != nil {
-		return err
+	for _, label := range labels(j.order) {
+		if _, err = j.table.byName(label); err != nil {
+			return err
+		}
 	}
 	if j.fit, err = j.table.relocate(j.t.Size()); err != nil {
 		return err

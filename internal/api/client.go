@@ -119,7 +119,7 @@ func (c *Client) Provision(ctx context.Context, id string, p lane.Provisioning) 
 	return post[lane.Host](ctx, c, hostPath(id, "/runs"), ProvisionRequest{p, c.By})
 }
 
-// Act does one of cancel, quarantine, release and retire.
+// Act does one of cancel, confirm, quarantine, release and retire.
 func (c *Client) Act(ctx context.Context, id, verb, why string) (lane.Host, error) {
 	return post[lane.Host](ctx, c, hostPath(id, "/"+verb), ActRequest{By: c.By, Why: why})
 }

@@ -216,6 +216,9 @@ func (s *Server) acts() []route {
 		{"POST /v1/hosts/{id}/cancel", act(func(ctx context.Context, id lane.HostID, a ActRequest) (lane.Host, error) {
 			return op.Cancel(ctx, id, a.By, a.Why)
 		})},
+		{"POST /v1/hosts/{id}/confirm", act(func(ctx context.Context, id lane.HostID, a ActRequest) (lane.Host, error) {
+			return op.Confirm(ctx, id, a.By, a.Why)
+		})},
 		{"POST /v1/hosts/{id}/quarantine", act(func(ctx context.Context, id lane.HostID, a ActRequest) (lane.Host, error) {
 			return op.Quarantine(ctx, id, a.By, a.Why)
 		})},

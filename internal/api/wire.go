@@ -185,6 +185,7 @@ type runs interface {
 	Provision(ctx context.Context, id lane.HostID, p lane.Provisioning) (lane.Host, error)
 	Preflight(ctx context.Context, q lane.Inspection) (lane.Preflown, error)
 	Cancel(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
+	Confirm(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
 	Quarantine(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
 	Release(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)
 	Retire(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error)

@@ -72,7 +72,7 @@ func newInstaller(t *testing.T) installer {
 		must(t, os.Symlink("busybox", filepath.Join(m.root, "bin", applet)))
 	}
 	m.write("world", outside)
-	for _, made := range []string{"udevadm", "in-target", "curtin", "debconf-set"} {
+	for _, made := range []string{"udevadm", "in-target", "curtin", "debconf-set", "flatcar-install", "sync"} {
 		m.write("bin/"+made, "#!/bin/sh\necho "+made+" \"$@\" >> /log\n")
 	}
 	for name, text := range map[string]string{
@@ -113,6 +113,7 @@ var hookTexts = map[string]struct{ gates, late []string }{
 	lane.SeedKickstart: {[]string{"gate.sh"}, []string{"late.sh"}},
 	lane.SeedAutoYaST:  {[]string{"gate.sh"}, []string{"late.sh"}},
 	lane.SeedAgama:     {[]string{"gate.sh"}, []string{"late.sh"}},
+	lane.SeedIgnition:  {[]string{"gate.sh"}, []string{"install.sh"}},
 }
 
 // begin grants node1 a run of a seed, and returns the URL of the run.

@@ -47,6 +47,7 @@ type Manifest struct {
 	Loaders            map[string]Loader                `yaml:"loaders,omitempty"` // by platform
 	MinimumSBAT        map[string]int                   `yaml:"minimumSBAT,omitempty"`
 	FirstBoot          []string                         `yaml:"firstBoot,omitempty"` // scripts
+	Config             string                           `yaml:"config,omitempty"`    // a template of the configuration that the system reads itself
 	Sections           map[string]string                `yaml:"sections,omitempty"`  // templates, by their place in the seed's documents
 	Expires            string                           `yaml:"expires,omitempty"`   // YYYY-MM-DD, or RFC 3339
 	Sources            []lane.Source                    `yaml:"sources,omitempty"`
@@ -125,7 +126,7 @@ func parseManifest(path string, data []byte) (lane.Bundle, error) {
 // that something names is among its files, without a digest where bundle.yaml has none.
 func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
 	b = lane.Bundle{Name: m.Name, Version: m.Version, OS: m.OS, Release: m.Release, Seed: m.Seed, BundleVariant: m.BundleVariant, Architectures: m.Architectures, Packages: m.Packages,
-		MinimumSBAT: m.MinimumSBAT, FirstBoot: m.FirstBoot, Sections: m.Sections, Sources: m.Sources, Files: map[string]lane.BundleFile{}}
+		MinimumSBAT: m.MinimumSBAT, FirstBoot: m.FirstBoot, Config: m.Config, Sections: m.Sections, Sources: m.Sources, Files: map[string]lane.BundleFile{}}
 	var err error
 	if b.Arch, err = lane.ParseArch(m.Arch); err != nil {
 		b.Arch = lane.Arch(m.Arch)
@@ -139,7 +140,7 @@ func (m Manifest) bundle() (b lane.Bundle, bad []lane.Problem) {
 			bad = append(bad, lane.Problem{Field: "expires", Message: fmt.Sprintf("%q is not a date such as 2027-05-31", m.Expires)})
 		}
 	}
-	names := slices.Concat(m.FirstBoot, slices.Collect(maps.Values(m.Sections)))
+	names := slices.Concat([]string{m.Config}, m.FirstBoot, slices.Collect(maps.Values(m.Sections)))
 	for _, v := range append(slices.Collect(maps.Values(m.Architectures)), m.BundleVariant) {
 		names = append(names, v.Kernel, v.Initrd, v.Tree)
 		if v.Image != nil {
@@ -197,8 +198,15 @@ func check(b lane.Bundle) []lane.Problem {
 	case lane.SeedAutoYaST, lane.SeedAgama:
 		_, bad := b.SUSE()
 		out = append(out, bad...)
+	case lane.SeedIgnition:
+		out = append(out, b.Flatcar()...)
+	case lane.SeedTalos:
+		out = append(out, b.Talos()...)
+		if len(b.FirstBoot) > 0 {
+			bad("firstBoot", "Talos runs no scripts: remove it, and say what is wanted in the machine configuration, `config`")
+		}
 	}
-	return slices.Concat(out, checkArchitectures(b), checkFiles(b), checkScripts(b), checkLoaders(b), checkImages(b), checkOrigin(b))
+	return slices.Concat(out, checkArchitectures(b), checkFiles(b), checkScripts(b), checkConfig(b), checkLoaders(b), checkImages(b), checkOrigin(b))
 }
 
 func unprintable(at string, texts [][2]string) (out []lane.Problem) {
@@ -249,6 +257,32 @@ func checkScripts(b lane.Bundle) (out []lane.Problem) {
 		if file, ok := b.Files[b.Sections[name]]; !ok || file.SizeBytes > maxScript {
 			out = append(out, lane.Problem{Field: "sections." + name, Message: fmt.Sprintf("%q is not one of the bundle's files, or larger than %d bytes", b.Sections[name], maxScript)})
 		}
+	}
+	return out
+}
+
+// checkConfig looks at the configuration that the bundle gives to the system.
+func checkConfig(b lane.Bundle) (out []lane.Problem) {
+	bad := func(format string, args ...any) {
+		out = append(out, lane.Problem{Field: "config", Message: fmt.Sprintf(format, args...)})
+	}
+	talos, ext := b.Seed == lane.SeedTalos, []string{".bu", ".ign"}
+	if talos {
+		ext = []string{".yaml", ".yml"}
+	}
+	switch {
+	case b.Config == "" && talos:
+		bad("is missing: the machine configuration that Talos installs itself by, as `talosctl gen config` writes one: `config: worker.yaml`")
+		return out
+	case b.Config == "":
+		return nil
+	case !talos && !slices.ContainsFunc(b.Views(), lane.Bundle.Ignites):
+		bad("nobody reads it: it is for %s and %s, and for an image with `config: ignition`; use `sections` or `firstBoot`", lane.SeedIgnition, lane.SeedTalos)
+	case !slices.ContainsFunc(ext, func(e string) bool { return strings.HasSuffix(b.Config, e) }):
+		bad("%q is called neither FILE%s nor FILE%s, as %s reads them", b.Config, ext[0], ext[1], b.Seed)
+	}
+	if file, ok := b.Files[b.Config]; !ok || file.SizeBytes > maxScript {
+		bad("%q is not one of the bundle's files, or larger than %d bytes", b.Config, maxScript)
 	}
 	return out
 }

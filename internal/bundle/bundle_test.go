@@ -195,6 +195,49 @@ files: {bundle.yaml: "", manifest.json.minisig: "", linux: "sha256:12"}
 	}
 }
 
+// TestFlatcar: what Ignition reads is a file of the bundle, and only where it is read.
+func TestFlatcar(t *testing.T) {
+	const flatcar = "name: f\nversion: \"1\"\nos: flatcar\nrelease: 4230.2.4\narch: x86_64\nseed: ignition/1\nkernel: linux\ninitrd: initrd\nmirror: http://m/flatcar\nconfig: machine.bu\n"
+	dir := folder(t, flatcar, map[string]string{"linux": "k", "initrd": "i", "machine.bu": "variant: flatcar\n"})
+	f, err := Build(t.Context(), dir)
+	must(t, err)
+	if f.Bundle.Config != "machine.bu" || f.Bundle.Files["machine.bu"].Digest == "" || !bytes.Contains(f.Manifest, []byte(`"config":"machine.bu"`)) {
+		t.Errorf("%s", f.Manifest)
+	}
+	image := strings.NewReplacer("ignition/1", "image/1", "mirror: http://m/flatcar\n", "image: {file: d, compression: zstd, rawDigest: \""+string(digestOf(nil))+"\", rawBytes: 2097152, rootPartLabel: root, config: ignition, configPartLabel: boot}\n").Replace(flatcar)
+	if b, err := parseManifest("b", []byte(image)); err != nil || !b.Ignites() || b.Image.ConfigLabel != "boot" {
+		t.Errorf("%v: %+v", err, b)
+	}
+	for _, c := range []struct{ text, old, new, want string }{
+		{flatcar, "os: flatcar", "os: debian", `os: "debian" is not one that ignition/1 can install`}, {flatcar, "4230.2.4", "stable", `release: "stable" is not a release of Flatcar`},
+		{flatcar, "4230.2.4", "current-2022", "is not a release"}, {flatcar, "mirror: http://m/flatcar\n", "", "mirror: is missing: flatcar-install"}, {flatcar, "x86_64", "i386", "arch: i386 has no release of Flatcar"},
+		{flatcar, "config:", "tree: x.iso\nsecurity: http://m/s\nconfig:", "security: is nothing that Flatcar is told"}, {flatcar, "machine.bu", "machine.yaml", "config: \"machine.yaml\" is called neither FILE.bu nor FILE.ign"},
+		{flatcar, "ignition/1", "nocloud/1", "config: nobody reads it"}, {image, ", config: ignition, configPartLabel: boot", "", "config: nobody reads it"}, {image, ", configPartLabel: boot", "", "image.configPartLabel: is missing"},
+		{image, "config: ignition", "config: combustion", `image.config: "combustion": use cloud-init or ignition`}, {image, "config: ignition, ", "", "image.configPartLabel: is for an image"},
+	} {
+		if _, err := parseManifest("b", []byte(strings.Replace(c.text, c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q for %q: %v, want %s", c.new, c.old, err, c.want)
+		}
+	}
+}
+
+// TestTalos: a machine configuration is there, and nothing that Talos is not told.
+func TestTalos(t *testing.T) {
+	const talos = "name: t\nversion: \"1\"\nos: talos\nrelease: 1.12.0\narch: x86_64\nseed: talos/1\nkernel: linux\ninitrd: initrd\nconfig: worker.yaml\n"
+	if b, err := parseManifest("b", []byte(talos)); err != nil || b.Config != "worker.yaml" {
+		t.Errorf("%v: %+v", err, b)
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{"config: worker.yaml\n", "", "config: is missing: the machine configuration"}, {"worker.yaml", "worker.bu", `"worker.bu" is called neither FILE.yaml nor FILE.yml`}, {"os: talos", "os: debian", "os: \"debian\" is not one"},
+		{"1.12.0", "1.6.4", "release: \"1.6.4\" is not a release"}, {"1.12.0", "latest", "release: \"latest\""}, {"config:", "mirror: http://m/x\nconfig:", "mirror: is nothing that Talos is told"},
+		{"config:", "firstBoot: [a.sh]\nconfig:", "firstBoot: Talos runs no scripts"}, {"x86_64", "i386", "arch: i386 has no release of Talos"},
+	} {
+		if _, err := parseManifest("b", []byte(strings.Replace(talos, c.old, c.new, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q for %q: %v, want %s", c.new, c.old, err, c.want)
+		}
+	}
+}
+
 // TestCanonicalRefused: manifest.json is what Build writes, byte by byte, or nothing.
 func TestCanonicalRefused(t *testing.T) {
 	dir := fullFolder(t)

@@ -94,6 +94,10 @@ func checkView(at string, v lane.Bundle) (out []lane.Problem) {
 		out = append(out, checkKickstart(at, v)...)
 	case lane.SeedAutoYaST, lane.SeedAgama:
 		out = append(out, checkSUSE(at, v)...)
+	case lane.SeedIgnition:
+		out = append(out, checkFlatcar(at, v)...)
+	case lane.SeedTalos:
+		out = append(out, checkTalos(at, v)...)
 	}
 	return out
 }
@@ -111,6 +115,39 @@ func checkSUSE(at string, v lane.Bundle) (out []lane.Problem) {
 	}
 	if v.Arch == lane.I386 {
 		out = append(out, lane.Problem{Field: at + "arch", Message: "i386 has no release that they install: use x86_64 or arm64"})
+	}
+	return out
+}
+
+// checkFlatcar looks at where flatcar-install finds the image.
+func checkFlatcar(at string, v lane.Bundle) (out []lane.Problem) {
+	bad := func(field, message string) {
+		out = append(out, lane.Problem{Field: at + field, Message: message})
+	}
+	if v.Mirror == "" {
+		bad("mirror", "is missing: flatcar-install takes the image from a pinned mirror, `mirror: http://HOST/DIRECTORY`, below which lie RELEASE/flatcar_production_image.bin.bz2 and its .sig")
+	}
+	if v.Security != "" {
+		bad("security", "is nothing that Flatcar is told: remove it")
+	}
+	if v.Tree != "" {
+		bad("tree", "is nothing that Flatcar's installer reads: remove it")
+	}
+	if v.Arch == lane.I386 {
+		bad("arch", "i386 has no release of Flatcar: use x86_64 or arm64")
+	}
+	return out
+}
+
+// checkTalos refuses what Talos is not told: its installer is an image that its configuration names.
+func checkTalos(at string, v lane.Bundle) (out []lane.Problem) {
+	for _, f := range []struct{ name, value string }{{"mirror", v.Mirror}, {"security", v.Security}, {"tree", v.Tree}} {
+		if f.value != "" {
+			out = append(out, lane.Problem{Field: at + f.name, Message: "is nothing that Talos is told: remove it; machine.install.image of the configuration says where the system comes from"})
+		}
+	}
+	if v.Arch == lane.I386 {
+		out = append(out, lane.Problem{Field: at + "arch", Message: "i386 has no release of Talos: use x86_64 or arm64"})
 	}
 	return out
 }
@@ -167,8 +204,14 @@ func checkImage(at string, b lane.Bundle) []lane.Problem {
 	if d := b.Files[i.File].Digest; i.Compression == lane.CompressionNone && d != "" && i.RawDigest != d {
 		bad(".rawDigest", "%s is not the digest of %s, which is not compressed", i.RawDigest, i.File)
 	}
-	if i.Config != "" && i.Config != lane.ConfigCloudInit {
-		bad(".config", "%q: use %s, or leave it out", i.Config, lane.ConfigCloudInit)
+	configs := []string{lane.ConfigCloudInit, lane.ConfigIgnition}
+	switch {
+	case i.Config != "" && !slices.Contains(configs, i.Config):
+		bad(".config", "%q: use %s, or leave it out", i.Config, strings.Join(configs, " or "))
+	case i.Config != lane.ConfigIgnition && i.ConfigLabel != "":
+		bad(".configPartLabel", "is for an image with `config: %s`: remove it", lane.ConfigIgnition)
+	case i.Config == lane.ConfigIgnition && (i.ConfigLabel == "" || i.ConfigLabel != lane.Clean(i.ConfigLabel, 36)):
+		bad(".configPartLabel", "is missing, or longer than 36 characters: the GPT name of the ext4 partition with /ignition/config.ign, in Fedora CoreOS boot")
 	}
 	if i.RootLabel == "" || i.RootLabel != lane.Clean(i.RootLabel, 36) {
 		bad(".rootPartLabel", "is missing, or longer than 36 characters: the GPT name of the root partition")

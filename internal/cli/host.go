@@ -17,10 +17,10 @@ import (
 )
 
 func (a *app) hostCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "host", Short: "the inventory: import, list, show, accept, inspect, adopt",
+	cmd := &cobra.Command{Use: "host", Short: "the inventory: import, list, show, accept, confirm, inspect, adopt",
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(a.hostImportCmd(), a.hostListCmd(), a.onHost(a.hostShowCmd()), a.onHost(a.hostAcceptCmd()), a.onHost(a.hostInspectCmd()), a.hostDiscoveredCmd(), a.hostAdoptCmd())
+	cmd.AddCommand(a.hostImportCmd(), a.hostListCmd(), a.onHost(a.hostShowCmd()), a.onHost(a.hostAcceptCmd()), a.onHost(a.hostConfirmCmd()), a.onHost(a.hostInspectCmd()), a.hostDiscoveredCmd(), a.hostAdoptCmd())
 	return cmd
 }
 

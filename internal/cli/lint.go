@@ -21,7 +21,7 @@ has its place, its rule and its mend; docs/lint.md says why each rule is one. FI
 - for standard input.
 
 Formats: autoinstall, cloud-config, meta-data, network-config, kickstart, preseed,
-autoyast, agama, ignition, cmdline, ipxe, grub, shell. A format that is not linted is an error.
+autoyast, agama, ignition, butane, talos, cmdline, ipxe, grub, shell. A format that is not linted is an error.
 
 With --external the format's own validators are run too, where they are installed:
 cloud-init, netplan, ksvalidator, debconf-set-selections, xmllint, shellcheck.

@@ -9,6 +9,12 @@ func (a *app) cancelCmd() *cobra.Command {
 state it came from; any other is failed, because its disk may be half written.`)
 }
 
+func (a *app) hostConfirmCmd() *cobra.Command {
+	return a.verb("confirm", "say that a machine of Talos is installed", `End the open run of a machine that was given its configuration of Talos, as installed.
+Talos reports nothing by itself: say so once `+"`talosctl health`"+`, or its Node, shows that it runs.
+A host whose cluster is configured needs no such word: its Node is looked for.`)
+}
+
 func (a *app) quarantineCmd() *cobra.Command {
 	return a.verb("quarantine", "set a machine aside", `Set a machine aside: nothing destructive happens to it until it is released.`)
 }

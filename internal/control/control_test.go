@@ -100,6 +100,10 @@ func (r *rig) bundle(seed string, changes ...func(*bundle.Manifest)) {
 		m.OS, m.Release = "rocky", "9.6"
 	case lane.SeedAutoYaST:
 		m.OS, m.Release = "sles", "15.6"
+	case lane.SeedIgnition:
+		m.OS, m.Release = "flatcar", "4230.2.4"
+	case lane.SeedTalos:
+		m.OS, m.Release, m.Mirror, m.Config = "talos", "1.12.0", "", "worker.yaml"
 	case lane.SeedAgama:
 		m.OS, m.Release, m.Args = "sles", "16.0", "root=live:http://mirror.example/agama.iso"
 	}
@@ -112,6 +116,9 @@ func (r *rig) bundle(seed string, changes ...func(*bundle.Manifest)) {
 	}
 	dir := filepath.Join(r.dir, m.Name)
 	r.must(os.MkdirAll(dir, 0o755))
+	if seed == lane.SeedTalos {
+		r.must(os.WriteFile(filepath.Join(dir, "worker.yaml"), []byte(workerYAML), 0o644))
+	}
 	for _, f := range files {
 		r.must(os.WriteFile(filepath.Join(dir, f), []byte(name+" "+f), 0o644))
 	}

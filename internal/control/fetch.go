@@ -117,7 +117,13 @@ func (c *Control) sound(file lane.BundleFile) error {
 // before it is returned.
 func (c *Control) Seed(ctx context.Context, p lane.RunPath, f lane.Facts) (seed.Document, error) {
 	f.Name = "seed/" + p.Name
+	if h, err := c.Store.ByCapability(ctx, p.Capability); err == nil {
+		f = h.OwnNIC(f)
+	}
 	h, b, d, err := c.redeem(ctx, p.Capability, f)
+	if given, _ := c.runBundle(h); err != nil && d.Disputed() && given.Seed == lane.SeedTalos { // no gate on the machine would tell
+		return seed.Document{}, errors.Join(err, c.alarm(h, d, f, "the configuration of run "+string(h.Run.ID)+" is not given"))
+	}
 	if err != nil {
 		return seed.Document{}, err
 	}
@@ -135,9 +141,41 @@ func (c *Control) Seed(ctx context.Context, p lane.RunPath, f lane.Facts) (seed.
 		}
 		e := c.answered(lane.KindServed, d, f)
 		e.Digest, e.Bytes, e.Message = digest(doc.Body), int64(len(doc.Body)), "installer document"
+		if b.Seed == lane.SeedTalos {
+			if err := c.deliver(ctx, h, e, f); err != nil {
+				return seed.Document{}, err
+			}
+			return doc, nil
+		}
 		return doc, c.Store.Witness(ctx, e)
 	}
 	return seed.Document{}, lane.Errorf(lane.NotFound, "the seed %s has no document %s", b.Seed, p.Name)
+}
+
+// deliver notes that a machine is given the configuration by which it installs itself, and with it
+// the last of its grant. Nothing leaves before that is on record. A machine that does not say all
+// that the record knows of it is not the one that was granted.
+func (c *Control) deliver(ctx context.Context, h lane.Host, served lane.Event, f lane.Facts) error {
+	if lacks := h.Unsaid(f); len(lacks) > 0 {
+		d := lane.Decision{Host: h.ID, Run: h.Run.ID, Reason: lane.IdentityMissing, Detail: "a machine asked for its configuration and did not say its " + strings.Join(lacks, ", ")}
+		return c.alarm(h, d, f, "the configuration of run "+string(h.Run.ID)+" is not given")
+	}
+	_, err := c.change(ctx, h.ID, func(now lane.Host) (lane.Host, lane.Event, error) {
+		if now.Run.ID != h.Run.ID {
+			return now, lane.Event{}, lane.Errorf(lane.Refused, "%s: the run %s is over", lane.NoRun, h.Run.ID)
+		}
+		next, e, news, err := lane.Deliver(now, f, c.Policy, c.Now())
+		if err != nil || !news {
+			return now, lane.Event{}, err
+		}
+		e.Surface, e.Facts = f.Surface, &f
+		return next, e, nil
+	})
+	if err == nil {
+		c.joins.of(h.ID) // its Node is looked for
+		err = c.Store.Witness(ctx, served)
+	}
+	return err
 }
 
 // Order answers the agent: what it told about its machine is cross-checked with
@@ -176,6 +214,9 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 	files, err := seed.AgentFiles(in)
 	if err != nil {
 		return lane.Order{}, err
+	}
+	if slices.ContainsFunc(files, func(f lane.File) bool { return f.PartLabel != "" }) && !hw.Parts {
+		return c.noOrder(ctx, h, lane.HardwareMismatch, "the agent of "+b.Ref()+" puts files into the root file system only: build the bundle with this version's bootlane-agent")
 	}
 	img := b.Files[b.Image.File]
 	o := lane.Order{Action: d.Action, Reason: d.Reason, Detail: "write " + b.Ref() + " to " + disk.Name, Host: h.ID, Run: h.Run.ID, Disk: h.Run.Disk, Wipe: h.Run.Wipe, Files: files, UnixTime: c.Now().Unix(),

@@ -354,7 +354,7 @@ func (c *Control) lookForJoins(ctx context.Context) error {
 		}
 		for _, h := range hosts {
 			after = h.ID
-			if h.Join.Pending() {
+			if h.Join.Pending() || h.AwaitsNode() {
 				c.joins.of(h.ID)
 			}
 		}
@@ -377,16 +377,22 @@ func (c *Control) tend(ctx context.Context, id lane.HostID, came int, silent *sy
 	if err != nil && lane.CodeOf(err) != lane.NotFound {
 		return h, err
 	}
-	if err != nil || !h.Join.Pending() {
+	if err != nil || !h.Join.Pending() && !h.AwaitsNode() {
 		c.joins.rest(id, came)
 		return lane.Host{}, nil
 	}
-	if _, skip := silent.Load(h.Join.Cluster); skip || c.Now().Before(p.next) {
+	cluster := h.Run.Cluster
+	if !h.AwaitsNode() {
+		cluster = h.Join.Cluster
+	}
+	if _, skip := silent.Load(cluster); skip || c.Now().Before(p.next) {
 		return lane.Host{}, nil
 	}
 	call, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
 	switch why := lane.CredentialOver(h, c.Now()); {
+	case h.AwaitsNode():
+		err = c.awaitNode(call, h, p)
 	case !h.Join.Live():
 		err = c.markNode(call, h)
 	case why != "":
@@ -395,16 +401,47 @@ func (c *Control) tend(ctx context.Context, id lane.HostID, came int, silent *sy
 		return h, nil
 	}
 	if lane.CodeOf(err) == lane.Unavailable {
-		silent.Store(h.Join.Cluster, true)
+		silent.Store(cluster, true)
 	}
 	c.tried(h, p, err)
 	return lane.Host{}, nil
 }
 
+// awaitNode ends the run of a machine of Talos, once its Node is Ready in its cluster, and is it. Until
+// then it is looked for every joinRetry. p is held.
+func (c *Control) awaitNode(ctx context.Context, h lane.Host, p *pendingJoin) error {
+	cl, err := c.cluster(h.Run.Cluster)
+	var n lane.ClusterNode
+	if err == nil {
+		n, err = cl.Node(ctx, h.NodeName())
+	}
+	if err != nil && lane.CodeOf(err) != lane.NotFound {
+		return err
+	}
+	if err == nil && h.IsNode(n) {
+		_, err := c.change(ctx, h.ID, func(now lane.Host) (lane.Host, lane.Event, error) {
+			if now.Run.ID != h.Run.ID || !now.AwaitsNode() {
+				return now, lane.Event{}, nil
+			}
+			return lane.Confirm(now, "server", fmt.Sprintf("the Node %s of the cluster %s is Ready, and says the UUID of the record", n.Name, h.Run.Cluster), c.Now())
+		})
+		return err
+	}
+	p.next = c.Now().Add(joinRetry)
+	return errNotYet
+}
+
+// errNotYet is that a Node is looked for again: nothing to put on record.
+var errNotYet = errors.New("the Node is not Ready yet")
+
 // tried puts on record, once, what a cluster did not do. p is held.
 func (c *Control) tried(h lane.Host, p *pendingJoin, err error) {
-	if err == nil {
+	switch {
+	case err == nil:
 		p.next, p.failed = time.Time{}, ""
+		return
+	case errors.Is(err, errNotYet):
+		p.failed = ""
 		return
 	}
 	p.next = c.Now().Add(joinRetry)

@@ -13,6 +13,11 @@ func (c *Control) Cancel(ctx context.Context, id lane.HostID, by, why string) (l
 	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) { return lane.Cancel(h, by, why, c.Now()) })
 }
 
+// Confirm ends the run of a host whose machine does not report by itself: an operator saw it run.
+func (c *Control) Confirm(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error) {
+	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) { return lane.Confirm(h, by, why, c.Now()) })
+}
+
 // Quarantine sets a host aside.
 func (c *Control) Quarantine(ctx context.Context, id lane.HostID, by, why string) (lane.Host, error) {
 	return c.change(ctx, id, func(h lane.Host) (lane.Host, lane.Event, error) {

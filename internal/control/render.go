@@ -43,7 +43,7 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 	} else if err != nil {
 		out = append(out, lane.Problem{Field: "seed", Message: err.Error()})
 	}
-	if b.Seed != lane.SeedImage && !in.Site.Admits() {
+	if b.Seed != lane.SeedImage && b.Seed != lane.SeedTalos && !in.Site.Admits() {
 		out = append(out, lane.Problem{Field: "site", Message: "nobody could log in to the installed system: set site.sshKeys or site.passwordHash in the configuration; `bootlane seed explain` shows what a role or the record says in their place"})
 	}
 	if n := c.home(h.Network.Address); b.Seed == lane.SeedPreseed && len(n.DNS) == 0 && !n.Proxy {

@@ -168,6 +168,13 @@ func (c *Control) documents(h lane.Host, b lane.Bundle, base string) (seed.Input
 		}
 		in.Scripts = append(in.Scripts, seed.Script{Name: name, Body: body})
 	}
+	if b.Config != "" {
+		text, err := c.content(b, b.Config)
+		if err != nil {
+			return in, err
+		}
+		in.Config = seed.Section{Name: "config", File: b.Config, Text: text}
+	}
 	for _, name := range slices.Sorted(maps.Keys(b.Sections)) {
 		text, err := c.content(b, b.Sections[name])
 		if err != nil {

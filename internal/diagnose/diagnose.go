@@ -177,9 +177,9 @@ func failed(v lane.Verdict, h lane.Host, events []lane.Event) lane.Verdict {
 	}
 	// A quarantine since then took the note's place.
 	v.Because = cmp.Or(h.Note, said, "the last run failed at stage "+string(h.Run.Stage))
-	v.Next = strings.ReplaceAll(stalled(h.Run.Stage).next, "CLUSTER", h.Run.Cluster) + "; then `bootlane provision " + string(h.ID) + "`"
+	v.Next = strings.ReplaceAll(stalled(h.Run).next, "CLUSTER", h.Run.Cluster) + "; then `bootlane provision " + string(h.ID) + "`"
 	if v.Rule == string(lane.RunExpired) {
-		v.Because += ": " + stalled(h.Run.Stage).because
+		v.Because += ": " + stalled(h.Run).because
 		if e := joining(h, events); e != nil && h.Run.Stage == lane.StageReady {
 			v.Because += ": " + e.Message
 		}
@@ -214,7 +214,7 @@ func unready(v lane.Verdict, h lane.Host, bad []lane.Check) lane.Verdict {
 
 func underWay(v lane.Verdict, h lane.Host, b lane.BundleStatus, events []lane.Event, now time.Time) lane.Verdict {
 	v.Evidence = progressed(h, events)
-	s := stalled(h.Run.Stage)
+	s := stalled(h.Run)
 	quiet := now.Sub(h.Run.StageAt).Round(time.Second)
 	v.Rule = "waiting-after-" + string(h.Run.Stage)
 	v.Because = fmt.Sprintf("the run is open until %s and has been at stage %s for %s: %s", h.Run.Deadline.UTC().Format("2006-01-02 15:04:05Z"), h.Run.Stage, quiet, s.because)
@@ -324,8 +324,11 @@ func lured(h lane.Host, events []lane.Event) *lane.Event {
 // stall is what it means when nothing follows a stage, and what to look at.
 type stall struct{ because, next string }
 
-func stalled(s lane.Stage) stall {
-	switch s {
+func stalled(r lane.Run) stall {
+	if !r.Delivered.IsZero() && !r.Stage.AtLeast(lane.StageDiskWritten) {
+		return stall{"it was given its configuration of Talos, which reports nothing by itself", "look at its console, and ask it: `talosctl -n ADDRESS dmesg`; where it runs, say so with `bootlane host confirm HOST`"}
+	}
+	switch r.Stage {
 	case lane.StageArmed:
 		return stall{"the machine has not asked for anything yet", "is it powered, set to boot by network, and its link up on the boot VLAN? Look at the BMC's boot order and at `tcpdump -ni IFACE port 67`"}
 	case lane.StageAddress:

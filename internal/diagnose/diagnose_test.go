@@ -53,6 +53,7 @@ func TestHost(t *testing.T) {
 			"identity-mismatch", lane.KindQuarantined, "set aside", "host accept n1 --board"},
 		"armed":                           {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageArmed, true)}, []lane.Event{event(lane.KindArmed, nil), event(lane.KindAsked, nil)}, "waiting-after-armed", lane.KindArmed, "not asked for anything yet", "boot order"},
 		"SB-09 a loader that never asked": {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageLoader, true)}, []lane.Event{event(lane.KindStage, nil)}, "waiting-after-loader", lane.KindStage, "has not asked for its script", "Secure Boot"},
+		"Talos":                           {lane.Host{State: lane.StateProvisioning, Run: given(run(lane.StageInstaller, true))}, []lane.Event{event(lane.KindStage, nil)}, "waiting-after-installer", lane.KindStage, "reports nothing by itself", "host confirm"},
 		"progress":                        {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageInstaller, true)}, []lane.Event{event(lane.KindStage, nil), event(lane.KindProgress, nil)}, "waiting-after-installer", lane.KindProgress, "for 9m0s", "progress"},
 		"reported":                        {lane.Host{State: lane.StateFailed, Note: "at installer: boom", Run: run(lane.StageInstaller, false)}, []lane.Event{event(lane.KindFailed, nil)}, "reported-failure", lane.KindFailed, "boom", "provision n1"},
 		"another address": {lane.Host{State: lane.StateProvisioning, Run: run(lane.StageScript, true)}, []lane.Event{event(lane.KindStage, nil), event(lane.KindAlarm, func(e *lane.Event) {
@@ -254,4 +255,10 @@ func TestConformance(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	})
+}
+
+// given is a run whose machine was given its configuration of Talos.
+func given(r lane.Run) lane.Run {
+	r.Delivered = r.StageAt
+	return r
 }

@@ -281,6 +281,14 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, f lane.Facts) {
 		if !method(w, r, http.MethodGet, http.MethodHead) {
 			return
 		}
+		if r.URL.RawQuery != "" { // Talos says there who it is
+			v, err := once(r.URL.RawQuery)
+			if err != nil {
+				s.refuse(w, r, err)
+				return
+			}
+			f = saidOfItself(v, f)
+		}
 		doc, err := s.cfg.Runs.Seed(r.Context(), p, f)
 		if err != nil {
 			s.refuse(w, r, err)

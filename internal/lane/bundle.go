@@ -18,7 +18,7 @@ type Bundle struct {
 	OS      string `json:"os"`
 	Release string `json:"release,omitempty"`
 	Arch    Arch   `json:"arch,omitempty"` // of a bundle for one architecture
-	Seed    string `json:"seed"`           // seed template and version: debian-preseed/1, nocloud/1, kickstart/1, autoyast/1, agama/1, image/1
+	Seed    string `json:"seed"`           // seed template and version: debian-preseed/1, nocloud/1, kickstart/1, autoyast/1, agama/1, ignition/1, talos/1, image/1
 	// BundleVariant is all that a bundle for one architecture has. One for several has here
 	// the arguments and mirrors of those that have none of their own.
 	BundleVariant
@@ -29,6 +29,9 @@ type Bundle struct {
 	// FirstBoot names files that are scripts: first boot runs them as root, in this order,
 	// once it knows that the machine is the right one. Each must bear being repeated.
 	FirstBoot []string `json:"firstBoot,omitempty"`
+	// Config names a file that is a template of the configuration that the system reads itself: for
+	// [SeedTalos] and [SeedIgnition], and for an image with Ignition. Empty: it gets ours alone.
+	Config string `json:"config,omitempty"`
 	// Sections names files that are templates, by the place in the seed's documents that they fill.
 	Sections map[string]string `json:"sections,omitempty"`
 	Loaders  map[string]Loader `json:"loaders,omitempty"` // by platform name, in place of the site's
@@ -61,11 +64,13 @@ const (
 	SeedKickstart = "kickstart/1"      // Anaconda: RHEL, Rocky, AlmaLinux and Fedora
 	SeedAutoYaST  = "autoyast/1"       // YaST: SLES and openSUSE Leap 15
 	SeedAgama     = "agama/1"          // Agama: SLES and openSUSE Leap 16
+	SeedIgnition  = "ignition/1"       // flatcar-install: Flatcar, by Ignition
+	SeedTalos     = "talos/1"          // Talos, which installs itself by its machine configuration
 )
 
 // Seeds returns every seed template.
 func Seeds() []string {
-	return []string{SeedImage, SeedPreseed, SeedNoCloud, SeedKickstart, SeedAutoYaST, SeedAgama}
+	return []string{SeedImage, SeedPreseed, SeedNoCloud, SeedKickstart, SeedAutoYaST, SeedAgama, SeedIgnition, SeedTalos}
 }
 
 // BundleFile is one file of a bundle.
@@ -94,15 +99,24 @@ type BundleImage struct {
 	RawDigest   Digest `json:"rawDigest" yaml:"rawDigest"`     // of the uncompressed bytes
 	RawBytes    int64  `json:"rawBytes" yaml:"rawBytes"`
 	RootLabel   string `json:"rootPartLabel" yaml:"rootPartLabel"` // GPT partition name of the root file system
-	// Config is what the system in the image reads at its first boot, [ConfigCloudInit]; empty: it
-	// gets files in its root file system.
+	// Config is what the system in the image reads at its first boot, [ConfigCloudInit] or
+	// [ConfigIgnition]; empty: it gets files in its root file system.
 	Config string `json:"config,omitempty" yaml:"config,omitempty"`
+	// ConfigLabel is the GPT partition name of the ext4 file system that an Ignition configuration
+	// is put into, as /ignition/config.ign.
+	ConfigLabel string `json:"configPartLabel,omitempty" yaml:"configPartLabel,omitempty"`
 }
 
 // What a system in an image may read, in the place of files of ours.
 const (
 	ConfigCloudInit = "cloud-init" // NoCloud, from a directory of the image
+	ConfigIgnition  = "ignition"
 )
+
+// Ignites reports whether Ignition sets up the installed system.
+func (b Bundle) Ignites() bool {
+	return b.Seed == SeedIgnition || b.Seed == SeedImage && b.Image != nil && b.Image.Config == ConfigIgnition
+}
 
 // CloudInit reports whether cloud-init sets up the installed system.
 func (b Bundle) CloudInit() bool { return b.Image != nil && b.Image.Config == ConfigCloudInit }

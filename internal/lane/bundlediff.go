@@ -128,14 +128,14 @@ func DiffBundles(a, b Bundle) []BundleChange {
 // fieldRank puts what people look for first in front.
 func fieldRank(field string) int {
 	head, _, _ := strings.Cut(field, ".")
-	order := []string{"name", "version", "os", "release", "arch", "seed", "kernel", "initrd", "args", "image", "tree", "architectures", "loaders", "minimumSBAT", "mirror", "security", "packages", "firstBoot", "sections", "files", "expires", "sources"}
+	order := []string{"name", "version", "os", "release", "arch", "seed", "kernel", "initrd", "args", "image", "tree", "architectures", "loaders", "minimumSBAT", "mirror", "security", "packages", "firstBoot", "config", "sections", "files", "expires", "sources"}
 	return slices.Index(order, head)
 }
 
 // fields returns the manifest as paths and texts; what is empty is left out.
 func (b Bundle) fields() map[string]string {
 	out := map[string]string{"name": b.Name, "version": b.Version, "os": b.OS, "release": b.Release, "arch": string(b.Arch), "seed": b.Seed,
-		"firstBoot": strings.Join(b.FirstBoot, ", ")}
+		"firstBoot": strings.Join(b.FirstBoot, ", "), "config": b.Config}
 	for name, file := range b.Sections {
 		out["sections."+name] = file
 	}
@@ -187,6 +187,6 @@ func (v BundleVariant) fields(at string, out map[string]string) {
 	}
 	if i := v.Image; i != nil {
 		out[at+"image"] = fmt.Sprintf("%s (%s), %d bytes as %s, root partition %s", i.File, i.Compression, i.RawBytes, i.RawDigest, i.RootLabel)
-		out[at+"image.config"] = i.Config
+		out[at+"image.config"] = strings.TrimSpace(i.Config + " " + i.ConfigLabel)
 	}
 }

@@ -71,6 +71,7 @@ const (
 	RunExpired        Reason = "run-expired"
 	ClockBackwards    Reason = "clock-backwards"
 	DiskWritten       Reason = "disk-written"
+	ConfigDelivered   Reason = "config-delivered"
 	BootsSpent        Reason = "boots-spent"
 	BundleMissing     Reason = "bundle-missing"
 	BundleMismatch    Reason = "bundle-mismatch"
@@ -113,6 +114,7 @@ func Reasons() []ReasonDoc {
 		{ClockBackwards, LocalBoot, "the server's clock reads earlier than the run's start", "set the server's clock, then try again"},
 		{RunExpired, LocalBoot, "the run's deadline has passed (hold, where `policy.failed` says so)", "`bootlane provision HOST` again, if need be with a longer --deadline"},
 		{DiskWritten, LocalBoot, "this run has already written the disk", "nothing; first boot follows from the disk"},
+		{ConfigDelivered, LocalBoot, "this run's machine was given its configuration of Talos, and writes the disk by itself", "nothing, while it installs; `bootlane host confirm HOST` when it runs, or `bootlane cancel HOST` and `provision` where its disk holds nothing"},
 		{BootsSpent, LocalBoot, "every network boot of the grant has been used (hold, where `policy.failed` says so)", "`bootlane why HOST`, then `bootlane provision HOST`"},
 		{IdentityMissing, Hold, "the stage must know the machine's UUID, and none was given", "update the boot loader: every iPXE sends its UUID"},
 		{BundleMissing, LocalBoot, "the run's bundle is not in the store, or damaged", "`bootlane bundle list` says whether it is being fetched; else import it again: the open run goes on"},
@@ -226,12 +228,9 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 	case StateQuarantine:
 		d.Mismatch = host.Dispute
 		return answer(Hold, HostQuarantined, "%s", said(string(host.ID)+" is in quarantine", host.Note))
-	case StateRetired:
-		return answer(LocalBoot, HostRetired, "%s is retired", host.ID)
-	case StateNew:
-		return answer(LocalBoot, HostNew, "%s is known, and nobody asked to install it", host.ID)
-	case StateInstalled:
-		return answer(LocalBoot, HostInstalled, "%s is installed", host.ID)
+	case StateRetired, StateNew, StateInstalled:
+		why, text := host.State.rests()
+		return answer(LocalBoot, why, "%s %s", host.ID, text)
 	case StateFailed:
 		return answer(policy.afterFailure(), HostFailed, "the last run of %s failed: %s", host.ID, host.Note)
 	case StateProvisioning:
@@ -251,6 +250,8 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 		return answer(policy.afterFailure(), RunExpired, "the run's deadline was %s", stamp(run.Deadline))
 	case run.Stage.AtLeast(StageDiskWritten):
 		return answer(LocalBoot, DiskWritten, "this run has written the disk")
+	case !run.Delivered.IsZero() && (f.Speaker.countsBoots() || !run.delivered(now, policy)):
+		return answer(LocalBoot, ConfigDelivered, "the machine was given its configuration at %s, and writes the disk by itself", stamp(run.Delivered))
 	case f.Speaker.countsBoots() && !run.bootLeft(now, policy):
 		return answer(policy.afterFailure(), BootsSpent, "all %d network boots of the grant are used", run.Boots)
 	case f.complete() && f.UUID == "":
@@ -267,6 +268,17 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 		return answer(LocalBoot, ArchMismatch, "the machine is %s, its record says %s", f.Arch, host.Arch)
 	}
 	return answer(Install, Granted, "run %s may write the disk %s", run.ID, run.Disks())
+}
+
+// rests says why a host of this state has nothing to get by network.
+func (s State) rests() (Reason, string) {
+	switch s {
+	case StateRetired:
+		return HostRetired, "is retired"
+	case StateNew:
+		return HostNew, "is known, and nobody asked to install it"
+	}
+	return HostInstalled, "is installed"
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }

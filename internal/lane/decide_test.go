@@ -22,7 +22,7 @@ var dimensions = [...][]string{
 	dimRun:       {"open", "closed", "none"},
 	dimClock:     {"inside", "at the start", "before the start", "at the deadline", "after the deadline"},
 	dimStage:     {"armed", "address", "loader", "script", "kernel", "installer", "disk-written", "first-boot", "ready", "a stage of the future"},
-	dimBoots:     {"left", "spent long ago", "spent just now"},
+	dimBoots:     {"left", "spent long ago", "spent just now", "given just now", "given long ago"},
 	dimSpeaker:   {"rom", "loader", "installer", "first-boot"},
 	dimSurface:   {"http", "dhcp", "tftp"},
 	dimUUID:      {"A", "A swapped", "B", "placeholder", "absent"},
@@ -114,8 +114,13 @@ func (q question) ask() ([]Host, Facts, Bundle, time.Time) {
 		if !q.is(dimBoots, "left") {
 			h.Run.BootsUsed = 2
 		}
-		if q.is(dimBoots, "spent just now") {
+		switch dimensions[dimBoots][q[dimBoots]] {
+		case "spent just now":
 			h.Run.LastBoot = now.Add(-10 * time.Second)
+		case "given just now":
+			h.Run.BootsUsed, h.Run.Delivered = 1, now.Add(-10*time.Second)
+		case "given long ago":
+			h.Run.BootsUsed, h.Run.Delivered = 1, now.Add(-10*time.Minute)
 		}
 		return h
 	}
@@ -180,7 +185,7 @@ func (q question) saysAll() bool { return q.is(dimSpeaker, "loader") && q.is(dim
 // mayInstall is the first invariant of the architecture, said a second time.
 func (q question) mayInstall() bool {
 	n, contradicted := q.claims()
-	bootCovered := q.is(dimSpeaker, "installer", "first-boot") || q.is(dimBoots, "left") || q.is(dimBoots, "spent just now") && q.is(dimStage, "script")
+	bootCovered := !q.is(dimBoots, "given long ago") && q.is(dimSpeaker, "installer", "first-boot") || q.is(dimBoots, "left") || q.is(dimBoots, "spent just now") && q.is(dimStage, "script")
 	return n == 1 && !contradicted && !(q.saysAll() && q.is(dimUUID, "absent")) &&
 		q.is(dimState, "provisioning") && q.is(dimRun, "open") && q.is(dimClock, "inside", "at the start") &&
 		q.is(dimStage, "armed", "address", "loader", "script", "kernel", "installer") && bootCovered &&

@@ -216,6 +216,9 @@ type Run struct {
 	Quiet  time.Duration           `json:"quiet,omitempty"`
 	Stages map[Stage]time.Duration `json:"stages,omitempty"`
 	Limit  time.Time               `json:"limit,omitzero"`
+	// Delivered is when the machine was given the configuration by which it installs itself; zero: not, or
+	// its system is another one than Talos.
+	Delivered time.Time `json:"delivered,omitzero"`
 	// Wipe is exactly which further disks are cleared.
 	Wipe []DiskSelector `json:"wipe,omitempty"`
 }

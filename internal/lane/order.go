@@ -53,6 +53,9 @@ type Hardware struct {
 	Disks   []Disk `json:"disks,omitempty"`
 	// Wipes: this agent clears the disks that an order lists. Those of before did not know of any.
 	Wipes bool `json:"wipes,omitempty"`
+	// Parts: this agent puts a file into the partition that an order names for it. Those of before
+	// put all of them into the root file system.
+	Parts bool `json:"parts,omitempty"`
 }
 
 // Order is the server's answer to a posted Hardware.
@@ -89,6 +92,9 @@ type File struct {
 	Mode    uint32 `json:"mode"` // permission bits, 0600 style
 	Content string `json:"content,omitempty"`
 	Link    string `json:"link,omitempty"` // target of a symbolic link
+	// PartLabel is the GPT partition name of another ext4 file system that the file goes into, and
+	// in which Path begins; empty: the root file system.
+	PartLabel string `json:"partLabel,omitempty"`
 }
 
 // Report field names: the body of POST <run>/report is a URL-encoded form, because

@@ -53,7 +53,7 @@ func Transitions() []Transition {
 		{StateFailed, VerbArm, StateProvisioning, "operator", "`provision` grants one install"},
 		{StateInstalled, VerbArm, StateProvisioning, "operator", "`provision --reinstall` grants one install"},
 		{StateProvisioning, VerbAdvance, StateProvisioning, "machine", "the run reaches a stage"},
-		{StateProvisioning, VerbReady, StateInstalled, "machine", "first boot proved itself, and the machine is in its cluster where it has one"},
+		{StateProvisioning, VerbReady, StateInstalled, "machine", "first boot proved itself, and the machine is in its cluster where it has one; of Talos, an operator's `host confirm`, or its Node is Ready"},
 		{StateProvisioning, VerbFail, StateFailed, "machine", "the machine reports a failure, or asks for more boots than granted"},
 		{StateProvisioning, VerbExpire, StateFailed, "server", "the deadline passes"},
 		{StateProvisioning, VerbCancel, "", "operator", "`cancel` before any boot was counted; after one: failed"},
@@ -349,6 +349,8 @@ func CountBoot(h Host, p Policy, now time.Time) (Host, Event, error) {
 		return Host{}, Event{}, Errorf(Refused, "%s has no run that is open now", h.ID)
 	case !h.Run.Stage.Known() || h.Run.Stage.AtLeast(StageDiskWritten):
 		return Host{}, Event{}, Errorf(Refused, "the run of %s is at %s: its disk may be written", h.ID, h.Run.Stage)
+	case !h.Run.Delivered.IsZero():
+		return Host{}, Event{}, Errorf(Refused, "the run of %s has given its configuration: its disk may be written", h.ID)
 	case !h.Run.bootLeft(now, p):
 		return Host{}, Event{}, Errorf(Refused, "%s has no network boot left", h.ID)
 	}

@@ -38,7 +38,7 @@ func fuzz(f *testing.F, format Format) {
 // fuzzer seldom gets so far.
 func TestOtherKinds(t *testing.T) {
 	others := []string{"{}", "[]", `""`, "null", "5", "[[]]", "[{}]", `{"a": 1}`, "&a [*a]", "*a"}
-	for _, f := range []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig, Agama, Ignition, AutoYaST} {
+	for _, f := range []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig, Agama, Ignition, Butane, Talos, AutoYaST} {
 		type part struct {
 			text     string
 			from, to int
@@ -118,6 +118,8 @@ func FuzzNetworkConfig(f *testing.F) { fuzz(f, NetworkConfig) }
 func FuzzAutoYaST(f *testing.F)      { fuzz(f, AutoYaST) }
 func FuzzAgama(f *testing.F)         { fuzz(f, Agama) }
 func FuzzIgnition(f *testing.F)      { fuzz(f, Ignition) }
+func FuzzButane(f *testing.F)        { fuzz(f, Butane) }
+func FuzzTalos(f *testing.F)         { fuzz(f, Talos) }
 func FuzzCommandLine(f *testing.F)   { fuzz(f, CommandLine) }
 func FuzzIPXE(f *testing.F)          { fuzz(f, IPXE) }
 func FuzzGRUB(f *testing.F)          { fuzz(f, GRUB) }

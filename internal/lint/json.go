@@ -2,9 +2,6 @@ package lint
 
 import (
 	"net/netip"
-	"regexp"
-	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -147,80 +144,5 @@ func (r *report) agamaSecrets(n *yaml.Node) {
 	})
 	for _, c := range items(n) {
 		r.agamaSecrets(c)
-	}
-}
-
-var (
-	ignitionKeys    = []string{"ignition", "kernelArguments", "passwd", "storage", "systemd"}
-	ignitionVersion = regexp.MustCompile(`^3\.[0-6]\.0$`)
-	ignitionHash    = regexp.MustCompile(`^(sha512-[0-9a-f]{128}|sha256-[0-9a-f]{64})$`)
-	// File modes that were meant octal: JSON has only decimal numbers.
-	octalLooking = []string{"400", "440", "444", "600", "640", "644", "660", "664", "666", "700", "750", "755", "775", "777"}
-)
-
-// ignition judges the configuration of Fedora CoreOS and Flatcar.
-func (r *report) ignition(text string) {
-	root := r.json(text)
-	if root == nil {
-		return
-	}
-	r.known("ignition-unknown-key", root, ignitionKeys, "the configuration")
-	r.kinds(root, map[string]yaml.Kind{"ignition": yaml.MappingNode, "passwd": yaml.MappingNode, "storage": yaml.MappingNode, "systemd": yaml.MappingNode})
-	if v := get(root, "ignition", "version"); v == nil {
-		r.add("ignition-version", pos(root), "ignition.version is missing")
-	} else if !ignitionVersion.MatchString(v.Value) {
-		r.add("ignition-version", pos(v), "%q is no version from 3.0.0 to 3.6.0", v.Value)
-	}
-	for _, u := range items(get(root, "passwd", "users")) {
-		r.ignitionUser(u)
-	}
-	for _, d := range items(get(root, "storage", "disks")) {
-		if n := get(d, "device"); n != nil {
-			r.disk(pos(n), n.Value)
-		} else {
-			r.add("disk-selector-missing", pos(d), "the disk has no device")
-		}
-	}
-	for _, f := range items(get(root, "storage", "files")) {
-		if m := get(f, "mode"); m != nil && slices.Contains(octalLooking, m.Value) {
-			r.add("ignition-mode", pos(m), "%s is decimal here: it is not the octal mode that it looks like", m.Value)
-		}
-		if p := get(f, "path"); p != nil && p.Value == "/etc/hostname" {
-			if s := get(f, "contents", "source"); s != nil && strings.HasPrefix(s.Value, "data:,") {
-				r.hostname(pos(s), strings.TrimSuffix(strings.TrimPrefix(s.Value, "data:,"), "%0A"))
-			}
-		}
-		r.ignitionResource(get(f, "contents"))
-	}
-	r.ignitionResource(get(root, "ignition", "config", "replace"))
-	for _, m := range items(get(root, "ignition", "config", "merge")) {
-		r.ignitionResource(m)
-	}
-}
-
-func (r *report) ignitionUser(u *yaml.Node) {
-	name := get(u, "name")
-	if v, ok := r.text(name); ok && v != "root" && v != "core" {
-		r.user(pos(name), v)
-	}
-	if v := get(u, "uid"); v != nil {
-		r.uid(pos(v), v.Value)
-	}
-	if v := get(u, "passwordHash"); v != nil {
-		if s, ok := r.text(v); ok {
-			r.hash(pos(v), s)
-		}
-	}
-	r.keys(get(u, "sshAuthorizedKeys"), map[string]bool{})
-}
-
-// ignitionResource judges what is fetched from elsewhere.
-func (r *report) ignitionResource(n *yaml.Node) {
-	src, hash := get(n, "source"), get(n, "verification", "hash")
-	switch {
-	case hash != nil && !ignitionHash.MatchString(hash.Value):
-		r.add("source-checksum-missing", pos(hash), "the hash is not sha512- with 128 hex digits, or sha256- with 64")
-	case src != nil && hash == nil && strings.Contains(src.Value, "://") && !strings.HasPrefix(src.Value, "data:"):
-		r.add("source-checksum-missing", pos(src), "what is fetched has no verification.hash")
 	}
 }

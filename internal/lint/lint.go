@@ -39,6 +39,8 @@ const (
 	AutoYaST      Format = "autoyast"
 	Agama         Format = "agama"
 	Ignition      Format = "ignition"
+	Butane        Format = "butane" // YAML that becomes Ignition
+	Talos         Format = "talos"
 	CommandLine   Format = "cmdline" // of a kernel
 	IPXE          Format = "ipxe"    // whose kernel lines are command lines
 	GRUB          Format = "grub"    // whose linux lines are
@@ -47,17 +49,15 @@ const (
 
 // The formats that are known, and not linted by this version.
 const (
-	Butane    Format = "butane"
 	Jsonnet   Format = "jsonnet"
 	Multipart Format = "multipart" // user-data of several parts, or one that is not cloud-config
 	Jinja     Format = "jinja"     // user-data that is a template
-	Talos     Format = "talos"
 	Kubeadm   Format = "kubeadm"
 )
 
 // Formats lists the formats that are linted.
 func Formats() []Format {
-	return []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, NetworkConfig, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB, Shell}
+	return []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, NetworkConfig, AutoYaST, Agama, Ignition, Butane, Talos, CommandLine, IPXE, GRUB, Shell}
 }
 
 // Options are what a caller wants otherwise.
@@ -95,18 +95,20 @@ type report struct {
 	format Format
 	ignore []string
 	found  []Finding
+	silent []Finding // of the rules that say nothing
 }
 
 // add puts down that a rule is broken. A message never shows a secret: it ends in logs.
 func (r *report) add(rule string, p at, format string, args ...any) {
-	if slices.Contains(r.ignore, rule) {
-		return
-	}
 	i := slices.IndexFunc(rules, func(x Rule) bool { return x.ID == rule })
 	if i < 0 {
 		i = slices.IndexFunc(rules, func(x Rule) bool { return x.ID == "format-not-linted" }) // a test holds the ids against the table
 	}
-	r.found = append(r.found, Finding{Rule: rule, Severity: rules[i].Severity, File: r.file, Line: max(p.line, 1), Column: max(p.column, 1), Message: lane.Clean(fmt.Sprintf(format, args...), 500), Mend: rules[i].Mend})
+	to := &r.found
+	if slices.Contains(r.ignore, rule) {
+		to = &r.silent
+	}
+	*to = append(*to, Finding{Rule: rule, Severity: rules[i].Severity, File: r.file, Line: max(p.line, 1), Column: max(p.column, 1), Message: lane.Clean(fmt.Sprintf(format, args...), 500), Mend: rules[i].Mend})
 }
 
 // File returns what is wrong with a file, in the order of its lines. Whatever the bytes are, it
@@ -116,7 +118,7 @@ func File(name string, data []byte, f Format, o Options) []Finding {
 	text := string(data)
 	judge := map[Format]func(string){
 		Autoinstall: r.userData, CloudConfig: r.userData, MetaData: r.metaData, Kickstart: r.kickstart, Preseed: r.preseed,
-		NetworkConfig: r.networkConfig, AutoYaST: r.autoyast, Agama: r.agama, Ignition: r.ignition, CommandLine: r.commandLine, IPXE: r.ipxe, GRUB: r.grub, Shell: r.shell,
+		NetworkConfig: r.networkConfig, AutoYaST: r.autoyast, Agama: r.agama, Ignition: r.ignition, Butane: r.butane, Talos: r.talos, CommandLine: r.commandLine, IPXE: r.ipxe, GRUB: r.grub, Shell: r.shell,
 	}[f]
 	switch {
 	case judge == nil && f == "":

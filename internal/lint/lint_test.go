@@ -147,6 +147,35 @@ bonds:
   }
 }
 `,
+		Butane: `variant: flatcar
+version: 1.1.0
+passwd:
+  users:
+    - {name: core, uid: 1000, ssh_authorized_keys: ["` + ed25519 + `"]}
+storage:
+  disks:
+    - {device: /dev/disk/by-id/wwn-0x5002538e00000001, wipe_table: true}
+  files:
+    - path: /etc/hostname
+      mode: 0644
+      contents: {inline: node-a}
+    - path: /opt/k
+      contents: {source: "https://m.example/k", verification: {hash: sha256-` + sha256hex + `}}
+`,
+		Talos: `version: v1alpha1
+machine:
+  type: worker
+  ca: {crt: LS0tLS1CRUdJTg==, key: ""}
+  network:
+    hostname: node-a
+  install:
+    diskSelector: {wwid: naa.5002538e00000001}
+    image: ghcr.io/siderolabs/installer:v1.12.0
+    wipe: true
+cluster:
+  controlPlane: {endpoint: "https://10.0.0.9:6443"}
+  ca: {crt: LS0tLS1CRUdJTg==, key: ""}
+`,
 		CommandLine: "autoinstall iso-url=http://m/u.iso cloud-config-url=/dev/null ds=nocloud-net;s=http://p/h/ hostname=node-a ---\n",
 		IPXE:        "#!ipxe\nkernel http://m/linux autoinstall ds=nocloud-net;s=http://p/${uuid}/ ---\nboot\n",
 		GRUB:        "menuentry 'install' {\n  linux /linux autoinstall 'ds=nocloud-net;s=http://p/h/' hostname=node-a ---\n  initrd /initrd\n}\n",
@@ -361,7 +390,7 @@ func TestDetect(t *testing.T) {
 			t.Errorf("%s %q is taken for %q, want %q", c.name, c.text, got, c.want)
 		}
 	}
-	for f, want := range map[Format]string{"": "its format is not known", Butane: "butane is not linted by this version"} {
+	for f, want := range map[Format]string{"": "its format is not known", Jinja: "jinja is not linted by this version"} {
 		found := File("f", []byte("x"), f, Options{})
 		if len(found) != 1 || found[0].Rule != "format-not-linted" || found[0].Severity != Error || !strings.Contains(found[0].Message, want) {
 			t.Errorf("%q: %v", f, found)

@@ -19,10 +19,10 @@ type Rule struct {
 func Rules() []Rule { return slices.Clone(rules) }
 
 var (
-	inYAML      = []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig}
-	inTrees     = []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig, Agama, Ignition}
+	inYAML      = []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig, Butane}
+	inTrees     = []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig, Agama, Ignition, Butane}
 	inSubiquity = []Format{Autoinstall}
-	inUsers     = []Format{Autoinstall, CloudConfig, Kickstart, Preseed, AutoYaST, Agama, Ignition}
+	inUsers     = []Format{Autoinstall, CloudConfig, Kickstart, Preseed, AutoYaST, Agama, Ignition, Butane}
 	inNets      = []Format{Autoinstall, NetworkConfig, Kickstart}
 	inNetplan   = []Format{Autoinstall, NetworkConfig}
 	inCmdlines  = []Format{CommandLine, IPXE, GRUB}
@@ -30,14 +30,14 @@ var (
 
 var rules = []Rule{
 	// Which disk is erased.
-	{"disk-selector-missing", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama, Ignition}, "no disk is named", "Subiquity then takes the largest disk, AutoYaST and Agama the first, Debian's installer the only one, Anaconda whichever it is told to partition: guesses, and wrong on the day a disk is added, or not found.", "name the one disk: serial for Subiquity, ignoredisk --only-use for Anaconda, partman-auto/disk, device, or search with a condition", "run and code"},
-	{"disk-selector-loose", Error, []Format{Autoinstall, AutoYaST, Agama}, "a selector that fits several disks", "Of several disks that fit, the installer takes the first, and says nothing.", "select by what only one disk has: its serial, or a link of /dev/disk/by-id; in Agama with max 1 and ifNotFound error", "code"},
+	{"disk-selector-missing", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama, Ignition, Butane, Talos, Shell}, "no disk is named", "Subiquity then takes the largest disk, AutoYaST and Agama the first, Debian's installer the only one, Anaconda whichever it is told to partition: guesses, and wrong on the day a disk is added, or not found.", "name the one disk: serial for Subiquity, ignoredisk --only-use for Anaconda, partman-auto/disk, device, or search with a condition", "run and code"},
+	{"disk-selector-loose", Error, []Format{Autoinstall, AutoYaST, Agama, Talos}, "a selector that fits several disks", "Of several disks that fit, the installer takes the first, and says nothing.", "select by what only one disk has: its serial, or a link of /dev/disk/by-id; in Agama with max 1 and ifNotFound error", "code"},
 	{"disk-match-unknown-key", Error, inSubiquity, "a match that is not compared", "Subiquity passes over keys that it does not know, wwn and misspelt ones among them; what is left matches every disk, and the first is erased.", "use one of serial, model, vendor, path, id_path, devpath, ssd, size, install-media; serial is udev's ID_SERIAL", "run with Subiquity's own code, whose validator says Success"},
 	{"disk-match-empty", Error, inSubiquity, "an empty match", "An empty match fits every disk, and the first is erased.", "match the disk's serial, or leave storage to a gate that names the one disk", "run with Subiquity's own code"},
 	{"disk-match-glob", Error, []Format{Autoinstall, Kickstart}, "a pattern selects the disk", "The values are patterns, and lists in Anaconda: more disks may match than were meant.", "write the whole name; in Subiquity put [ ] around * ? and [ that are meant", "code"},
 	{"disk-link-literal", Error, inSubiquity, "a link as a path", "Subiquity compares a path with the kernel's name and follows no link: the install stops without a disk.", "match serial, or resolve the link in early-commands into /autoinstall.yaml", "run with Subiquity's own code"},
-	{"disk-kernel-name", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB}, "a disk by its kernel name", "Kernel names are given in the order in which disks answer: with another disk, or another kernel, sda is another one.", "use a link of /dev/disk/by-id, or the disk's serial where the installer follows no link", "use"},
-	{"disk-wwn-illegal", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB}, "a WWN link that does not exist", "udev writes wwn-0x and 16 or 32 lower-case hex digits, and makes no such link for NVMe: another name is never found.", "copy the link's name from ls -l /dev/disk/by-id on the machine; for NVMe it begins with nvme-eui.", "code"},
+	{"disk-kernel-name", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama, Ignition, Butane, Talos, CommandLine, IPXE, GRUB}, "a disk by its kernel name", "Kernel names are given in the order in which disks answer: with another disk, or another kernel, sda is another one.", "use a link of /dev/disk/by-id, or the disk's serial where the installer follows no link", "use"},
+	{"disk-wwn-illegal", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama, Ignition, Butane, Talos, CommandLine, IPXE, GRUB}, "a WWN link that does not exist", "udev writes wwn-0x and 16 or 32 lower-case hex digits, and makes no such link for NVMe: another name is never found.", "copy the link's name from ls -l /dev/disk/by-id on the machine; for NVMe it begins with nvme-eui.", "code"},
 	{"disk-selector-mismatch", Error, []Format{Kickstart}, "commands that speak of different disks", "What is cleared, partitioned and booted from must be what ignoredisk admits; else the installer stops, or uses another disk than was meant.", "name the same disk in ignoredisk, clearpart, part and bootloader", "use"},
 	{"clearpart-unscoped", Error, []Format{Kickstart}, "clearpart erases every disk", "clearpart --all without --drives, and without ignoredisk --only-use, erases every disk that the machine sees, those of the SAN too.", "add ignoredisk --only-use=DISK and clearpart --drives=DISK", "code"},
 	{"disk-layout-and-config", Error, inSubiquity, "layout and config at once", "layout wins, with a warning in a log that nobody reads: the partitions and the disk of config are not what is made.", "remove one of both", "code"},
@@ -63,8 +63,8 @@ var rules = []Rule{
 	{"login-nobody", Warning, []Format{Autoinstall, CloudConfig, Kickstart, Preseed}, "nobody can log in", "Every password is locked, and there is no key: the machine cannot be reached when it fails.", "add an SSH key, or a password's hash", "use"},
 
 	// What the machine is called.
-	{"hostname-illegal", Error, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB}, "a host name that is none", "Names outside of a-z, 0-9 and hyphens do not resolve, are lowered by kubeadm, or are cut; the validators take them.", "use labels of a-z, 0-9 and hyphens inside, at most 63 each and 64 in all", "run with Subiquity's validator and ksvalidator"},
-	{"hostname-default", Warning, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB}, "a host name that everybody has", "Two machines of this name overwrite each other in DNS, monitoring and the cluster.", "name the machine", "use"},
+	{"hostname-illegal", Error, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, AutoYaST, Agama, Ignition, Butane, Talos, CommandLine, IPXE, GRUB}, "a host name that is none", "Names outside of a-z, 0-9 and hyphens do not resolve, are lowered by kubeadm, or are cut; the validators take them.", "use labels of a-z, 0-9 and hyphens inside, at most 63 each and 64 in all", "run with Subiquity's validator and ksvalidator"},
+	{"hostname-default", Warning, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, AutoYaST, Agama, Ignition, Butane, Talos, CommandLine, IPXE, GRUB}, "a host name that everybody has", "Two machines of this name overwrite each other in DNS, monitoring and the cluster.", "name the machine", "use"},
 	{"meta-data-instance", Error, []Format{MetaData}, "no instance-id", "Without one cloud-init does not take the data source.", "add instance-id, another one for each install", "code"},
 
 	// The network.
@@ -97,7 +97,7 @@ var rules = []Rule{
 	// Where things come from.
 	{"source-unpinned", Warning, nil, "a source that moves", "Two machines of one bundle get different packages, and nobody can say which.", "use a snapshot or a mirror of your own, with a date or a version in its path", "use"},
 	{"source-unverified", Error, nil, "what is fetched is not verified", "Whoever sits on the way chooses what is installed.", "import the right key or CA, and drop the option", "use"},
-	{"source-checksum-missing", Error, []Format{Kickstart, Ignition}, "no checksum", "The installer takes whatever comes; ksvalidator does not ask for a checksum, nor look at its value.", "add its SHA-256", "run with ksvalidator"},
+	{"source-checksum-missing", Error, []Format{Kickstart, Ignition, Butane}, "no checksum", "The installer takes whatever comes; ksvalidator does not ask for a checksum, nor look at its value.", "add its SHA-256", "run with ksvalidator"},
 
 	// Hooks.
 	{"hook-failure-ignored", Warning, []Format{Kickstart, Preseed}, "a hook whose failure is passed over", "Only Subiquity stops when a hook fails. Debian's installer shows it and goes on, Anaconda needs --erroronfail: a gate that cannot end the machine is none.", "let the hook itself report and power off: ... || poweroff -f", "code"},
@@ -110,12 +110,12 @@ var rules = []Rule{
 	{"syntax", Error, nil, "the file cannot be read", "The installer asks, or stops.", "correct the line", "use"},
 	{"format-not-linted", Error, nil, "nothing was judged", "Silence would be taken for praise.", "say the format with --format, or use the format's own validator", "use"},
 	{"value-kind", Error, nil, "a value of another kind", "The reader stops, or passes over it.", "correct the indentation, or the kind of the value", "use"},
-	{"key-twice", Error, []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig, Agama, Ignition, Preseed}, "one key twice", "The last one wins, without a word.", "remove one", "run with PyYAML"},
+	{"key-twice", Error, []Format{Autoinstall, CloudConfig, MetaData, NetworkConfig, Agama, Ignition, Butane, Talos, Preseed}, "one key twice", "The last one wins, without a word.", "remove one", "run with PyYAML"},
 	{"yaml-not-text", Error, inTrees, "a word that is not text", "PyYAML reads YAML 1.1, in which no, on, 010, 1.10 and 2026-01-01 are no text. cloud-init then refuses the value, or takes another one.", "put it in double quotes", "run with PyYAML and cloud-init"},
 	{"yaml-sexagesimal", Error, inYAML, "a MAC that is a number", "PyYAML reads 52:54:00:12:34:56 without quotes as 41135085296: no interface matches. With a letter in it, the same line works.", "put it in double quotes", "run with PyYAML"},
 	{"yaml-anchor", Warning, inYAML, "an alias", "Who changes the one place changes the other, and what the installer writes back has neither.", "write the value out", "use"},
 	{"yaml-second-document", Error, inYAML, "a second document", "Nobody reads it.", "remove the line ---, or the file's other half", "use"},
-	{"template-leftover", Error, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, NetworkConfig, AutoYaST, Agama, Ignition, CommandLine, IPXE, GRUB}, "a template that was not filled in", "The marker is taken for the value.", "fill it in", "use"},
+	{"template-leftover", Error, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, NetworkConfig, AutoYaST, Agama, Ignition, Butane, Talos, CommandLine, IPXE, GRUB}, "a template that was not filled in", "The marker is taken for the value.", "fill it in", "use"},
 	{"text-bom", Error, nil, "a byte order mark", "#cloud-config, #_preseed_V1 and #! are then not at the beginning, and not seen.", "save the file as UTF-8 without BOM", "use"},
 	{"text-cr", Error, nil, "line ends of Windows", "The carriage return is a part of the value: of a host name, a URL, a hash.", "save the file with line feeds only", "use"},
 	{"text-control", Error, nil, "a control character", "Readers stop there, or take it for a part of the value.", "remove it", "use"},
@@ -153,9 +153,16 @@ var rules = []Rule{
 	{"autoyast-confirm", Error, []Format{AutoYaST}, "the installer waits", "It shows its proposal, and waits for somebody.", "set general/mode/confirm to false", "code"},
 	{"agama-unknown-key", Error, []Format{Agama}, "a key that Agama does not know", "The profile is refused, and the installer asks.", "correct its spelling", "code"},
 	{"agama-questions", Warning, []Format{Agama}, "questions wait", "Without the policy auto every question that comes up waits for somebody.", "set questions.policy to auto", "code"},
-	{"ignition-version", Error, []Format{Ignition}, "not a version of Ignition", "The machine stops in its initramfs.", "write 3.4.0, or what the system's Ignition reads", "run with ignition-validate"},
-	{"ignition-unknown-key", Error, []Format{Ignition}, "a key that Ignition does not know", "It is passed over; the JSON schema lets it pass.", "correct its spelling", "run"},
-	{"ignition-mode", Error, []Format{Ignition}, "a mode that is decimal", "JSON has no octal numbers: 644 is 01204.", "write 420 for 0644, 384 for 0600, 493 for 0755", "run with butane"},
+	{"ignition-version", Error, []Format{Ignition, Butane}, "not a version of Ignition", "The machine stops in its initramfs.", "write 3.4.0, or what the system's Ignition reads; in Butane variant: flatcar and version: 1.1.0, or variant: fcos and version: 1.5.0", "run with ignition-validate"},
+	{"ignition-unknown-key", Error, []Format{Ignition, Butane}, "a key that Ignition does not know", "It is passed over; the JSON schema lets it pass.", "correct its spelling", "run"},
+	{"ignition-illegal", Error, []Format{Ignition, Butane}, "what Ignition refuses", "The machine stops in its initramfs: the reader's own library says so.", "do as the message says; the specification of the version lists every key", "code: the library itself judges"},
+	{"butane-local", Warning, []Format{Butane}, "a file beside this one", "Bootlane translates what a bundle gives by itself, and reads nothing beside it.", "write the file's text inline", "code"},
+	{"ignition-mode", Error, []Format{Ignition, Butane}, "a mode that is decimal", "JSON has no octal numbers, and those of YAML begin with 0: 644 is 01204.", "write 420 for 0644, 384 for 0600, 493 for 0755; in Butane 0644", "run with butane"},
+
+	{"talos-unknown-key", Error, []Format{Talos}, "a key that Talos does not know", "Talos refuses the whole configuration, and the machine waits for another one.", "correct its spelling and indentation, or its kind", "run with Talos' own reader"},
+	{"talos-illegal", Error, []Format{Talos}, "what Talos refuses", "The machine waits for another configuration: Talos' own library says so, for bare metal, and of warnings too.", "do as the message says", "code: the library itself judges"},
+	{"talos-wipe", Warning, []Format{Talos}, "nothing is said of wipe", "Whether what an older Talos left on the disk stays there depends on the release.", "write wipe: true, or false; Bootlane writes true, for a grant erases the disk", "code"},
+	{"talos-static-token", Warning, []Format{Talos}, "a token that admits to the cluster", "It does not end, and whoever has the file, from a repository, a bundle or a backup, can add a machine.", "keep the file where the cluster's secrets are, and the bundle's store as well", "use"},
 
 	// The kernel's command line.
 	{"cmdline-length", Error, inCmdlines, "a command line that is cut", "x86 kernels keep 2047 bytes; Debian's installer panics beyond 32 arguments.", "make it shorter: answers belong into the seed", "code"},

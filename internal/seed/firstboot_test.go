@@ -144,6 +144,9 @@ esac`)
 
 // kubernetes is what a host with that purpose gets.
 func kubernetes(in Input) Input {
+	if in.Bundle.Seed == lane.SeedTalos { // which is nothing else
+		return in
+	}
 	site, _ := Merge(Defaults(""), Purpose(level("site", lane.InstallOptions{Purpose: new(lane.PurposeKubernetes)})))
 	in.Site.Purpose, in.Site.Modules, in.Site.Sysctls, in.Site.Swap, in.Site.Runtime = lane.PurposeKubernetes, site.Modules, site.Sysctls, site.Swap, site.Runtime
 	return in

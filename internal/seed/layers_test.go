@@ -22,6 +22,12 @@ func layered(seed string) Input {
 	if seed == lane.SeedAgama { // which takes no proxy
 		host.Proxy = new("")
 	}
+	if seed == lane.SeedTalos { // which takes none of these so
+		host.Packages, host.KernelArgs, host.Proxy = []string{}, []string{}, new("")
+	}
+	if seed == lane.SeedIgnition { // which has none
+		host.Packages = []string{}
+	}
 	if seed == lane.SeedImage { // which brings its own
 		host.Packages, host.KernelArgs = []string{}, []string{}
 	}

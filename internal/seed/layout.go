@@ -77,7 +77,7 @@ func (in Input) checkLayout() (out []string) {
 	if mirrors := []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST, lane.SeedAgama}; !in.Host.Run.Mirror.IsZero() && !slices.Contains(mirrors, in.Bundle.Seed) { // an image is of one disk
 		out = append(out, fmt.Sprintf("mirror: a bundle of %s is installed on one disk: leave the mirror out of the record, or use a bundle of %s", in.Bundle.Seed, strings.Join(mirrors, ", ")))
 	}
-	if in.Bundle.Seed == lane.SeedImage {
+	if in.Bundle.Seed == lane.SeedImage || in.Bundle.Seed == lane.SeedIgnition || in.Bundle.Seed == lane.SeedTalos {
 		if in.Site.Layout != "" {
 			out = append(out, in.path("layout")+": an image is written as it is: lay it out when it is built, and say `layout: \"\"` for this host or its role")
 		}

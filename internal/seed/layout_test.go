@@ -18,7 +18,7 @@ import (
 func laid(seed string) Input {
 	in := full(seed)
 	switch seed {
-	case lane.SeedImage:
+	case lane.SeedImage, lane.SeedIgnition, lane.SeedTalos:
 		return in
 	case lane.SeedPreseed, lane.SeedNoCloud:
 		in.Site.Layout = lane.LayoutPlain
@@ -188,6 +188,7 @@ func TestLayoutRefused(t *testing.T) {
 		{lane.SeedImage, lane.InstallOptions{Volumes: []string{"/var=9G"}}, "roles.storage.volumes: an image is written as it is"},
 		{lane.SeedKickstart, lane.InstallOptions{Volumes: []string{"/var=440G"}}, "roles.storage.volumes: they need 448 GiB with what boots them, and the disk has 447"},
 		{lane.SeedKickstart, lane.InstallOptions{Volumes: []string{"/var=439G"}}, ""},
+		{lane.SeedIgnition, lane.InstallOptions{Layout: new(lane.LayoutLVM)}, "roles.storage.layout: an image is written as it is"},
 		{lane.SeedAgama, lane.InstallOptions{Volumes: []string{"/var=9G", "/etc=1G"}}, "roles.storage.volumes[1]: \"/etc\" cannot be a file system of its own"},
 	} {
 		in := full(c.seed)

@@ -130,7 +130,7 @@ func machineFor(t *testing.T, seed string) *machine {
 	switch seed {
 	case lane.SeedNoCloud:
 		m.write("autoinstall.yaml", "a: \"@DISK0@\"\n")
-	case lane.SeedKickstart, lane.SeedAgama:
+	case lane.SeedKickstart, lane.SeedAgama, lane.SeedIgnition:
 		m.write("world", curl+outside)
 	case lane.SeedAutoYaST:
 		m.write("world", curl+outside)
@@ -268,6 +268,7 @@ var gates = []struct{ seed, document, system string }{
 	{lane.SeedKickstart, "gate.sh", "Anaconda"},
 	{lane.SeedAutoYaST, "gate.sh", "AutoYaST"},
 	{lane.SeedAgama, "gate.sh", "Agama"},
+	{lane.SeedIgnition, "gate.sh", "Flatcar"},
 }
 
 func TestIdentityGate(t *testing.T) {
@@ -376,7 +377,7 @@ func TestGateWithoutServer(t *testing.T) {
 
 // TestGateHoldsWithoutPower: even where the power stays on, a gate that refuses does not succeed.
 func TestGateHoldsWithoutPower(t *testing.T) {
-	for _, c := range []struct{ seed, document string }{{lane.SeedPreseed, "early.sh"}, {lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}, {lane.SeedKickstart, "gate.sh"}, {lane.SeedAutoYaST, "gate.sh"}, {lane.SeedAgama, "gate.sh"}} {
+	for _, c := range []struct{ seed, document string }{{lane.SeedPreseed, "early.sh"}, {lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}, {lane.SeedKickstart, "gate.sh"}, {lane.SeedAutoYaST, "gate.sh"}, {lane.SeedAgama, "gate.sh"}, {lane.SeedIgnition, "gate.sh"}} {
 		m := machineFor(t, c.seed)
 		m.write("sticks", "")
 		m.remove("sys/class/dmi")
@@ -454,8 +455,8 @@ func TestDiskGate(t *testing.T) {
 		{"nothing selected", lane.DiskSelector{}, func(m *machine) { m.remove("sys/block/sdb") }, "no disk matches none"},
 		{"only a size", lane.DiskSelector{SizeGB: 480}, func(m *machine) { m.remove("sys/block/sdb") }, "no disk matches sizeGB=480"},
 	} {
-		for _, gate := range []struct{ seed, document string }{{lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}, {lane.SeedKickstart, "gate.sh"}} {
-			if gate.seed == lane.SeedNoCloud && !slices.Contains([]string{"everything", "no such link", "two match", "too small"}, c.name) {
+		for _, gate := range []struct{ seed, document string }{{lane.SeedPreseed, "partman.sh"}, {lane.SeedNoCloud, "gate.sh"}, {lane.SeedKickstart, "gate.sh"}, {lane.SeedIgnition, "gate.sh"}} {
+			if (gate.seed == lane.SeedNoCloud || gate.seed == lane.SeedIgnition) && !slices.Contains([]string{"everything", "no such link", "two match", "too small"}, c.name) {
 				continue // the choice itself is the same text; this is about what becomes of it
 			}
 			t.Run(c.name+"/"+gate.seed, func(t *testing.T) {
@@ -686,6 +687,12 @@ func diskGate(t *testing.T, m *machine, script, want string) {
 			if !strings.Contains(log, set) {
 				t.Errorf("no %q in\n%s", set, log)
 			}
+		}
+		return
+	}
+	if strings.Contains(script, "Flatcar") {
+		if got := m.read("tmp/bootlane-disk"); got != name+"\n" {
+			t.Errorf("the disk is told as %q", got)
 		}
 		return
 	}

@@ -70,6 +70,9 @@ func matrix() map[string]Input {
 				in.Site.Packages, in.Site.KernelArgs = nil, nil
 			}
 			change(&in)
+			if seed == lane.SeedTalos { // which runs nothing, and is for Kubernetes anyway
+				in.Scripts, in.Site.Modules, in.Site.Sysctls = nil, nil, nil
+			}
 			out[seed+", "+name] = in
 			if seed == lane.SeedImage {
 				in.Site.SSHKeys = slices.Clone(in.Site.SSHKeys)
@@ -156,6 +159,9 @@ func linted(t *testing.T, name string, d Document) {
 // TestHostileText: what people write arrives as they wrote it, whatever it is wrapped in.
 func TestHostileText(t *testing.T) {
 	for _, seed := range lane.Seeds() {
+		if seed == lane.SeedTalos { // which has no accounts
+			continue
+		}
 		in := matrix()[seed+", hostile text"]
 		var found bool
 		for _, d := range documents(t, in) {
@@ -195,9 +201,26 @@ func plainTexts(t *testing.T, d Document) (out []string) {
 			out = append(out, u.Keys...)
 		}
 	case typeJSON:
-		if !json.Valid(d.Body) {
-			t.Errorf("%s is no JSON", d.Name)
+		var v any
+		if err := json.Unmarshal(d.Body, &v); err != nil {
+			t.Errorf("%s is no JSON: %v", d.Name, err)
 		}
+		var walk func(any)
+		walk = func(v any) {
+			switch v := v.(type) {
+			case string:
+				out = append(out, v)
+			case []any:
+				for _, c := range v {
+					walk(c)
+				}
+			case map[string]any:
+				for _, c := range v {
+					walk(c)
+				}
+			}
+		}
+		walk(v)
 	case typeShell: // keys stand in here-documents, line by line
 		for line := range strings.Lines(string(d.Body)) {
 			if line == hostileKey+"\n" {

@@ -299,8 +299,11 @@ func TestMirrorRefused(t *testing.T) {
 	serial.Host.Run.Mirror = lane.DiskSelector{Serial: "S2"}
 	encrypted := mirrored(lane.SeedPreseed)
 	encrypted.Site.Encryption = lane.EncryptionTPM2
+	const none = " is installed on one disk: leave the mirror out of the record, or use a bundle of debian-preseed/1, nocloud/1"
 	for want, in := range map[string]Input{
-		"mirror: a bundle of image/1 is installed on one disk: leave the mirror out of the record, or use a bundle of debian-preseed/1, nocloud/1": mirrored(lane.SeedImage),
+		"mirror: a bundle of image/1" + none:                                             mirrored(lane.SeedImage),
+		"mirror: a bundle of ignition/1" + none:                                          mirrored(lane.SeedIgnition),
+		"mirror: a bundle of talos/1" + none:                                             mirrored(lane.SeedTalos),
 		"mirror: Agama finds a disk by a link that udev makes":                           serial,
 		"encryption: the Debian installer by itself encrypts one disk: leave the mirror": encrypted,
 	} {

@@ -18,7 +18,7 @@ import (
 func (v view) NetworkFiles() []lane.File {
 	all := v.Host.Network.Whole()
 	switch {
-	case len(all) == 0:
+	case len(all) == 0, v.Bundle.Seed == lane.SeedTalos:
 		return nil
 	case v.Bundle.CloudInit():
 		return nil // it reads NetworkConfig
@@ -26,7 +26,7 @@ func (v view) NetworkFiles() []lane.File {
 		// The second keeps cloud-init from writing another beside it.
 		return []lane.File{{Path: "/etc/netplan/90-bootlane.yaml", Mode: 0o600, Content: v.netplan("renderer: networkd")},
 			{Path: "/etc/cloud/cloud.cfg.d/99-bootlane-network.cfg", Mode: 0o644, Content: "network: {config: disabled}\n"}}
-	case v.Bundle.Seed == lane.SeedKickstart, v.Bundle.Seed == lane.SeedAgama:
+	case v.Bundle.Seed == lane.SeedKickstart, v.Bundle.Seed == lane.SeedAgama, v.Bundle.Ignites() && v.Bundle.OS != "flatcar":
 		return v.networkManager(all)
 	case v.Bundle.Seed == lane.SeedAutoYaST:
 		return v.wicked(all)
@@ -590,7 +590,7 @@ func (in Input) checkNetwork() (out []string) {
 		named[i.MAC] = i.Name != ""
 	}
 	wicked := in.Bundle.Seed == lane.SeedAutoYaST
-	manager := in.Bundle.Seed == lane.SeedKickstart || in.Bundle.Seed == lane.SeedAgama
+	manager := in.Bundle.Seed == lane.SeedKickstart || in.Bundle.Seed == lane.SeedAgama || in.Bundle.Ignites() && in.Bundle.OS != "flatcar"
 	for n, i := range in.Host.Network.Interfaces {
 		field := fmt.Sprintf("network.interfaces[%d]", n)
 		if wicked && i.MAC != "" && i.Name == "" {

@@ -26,6 +26,9 @@ func wired(seed string) Input {
 		{Name: "storage", VLAN: &lane.VLAN{ID: 20, Link: "bond0"}, Addresses: []string{"10.20.0.21/16"}},
 		{MAC: "52:54:00:00:00:a3", Name: "mgmt0", NoDefaultRoute: true},
 	}
+	if all := in.Host.Network.Interfaces; seed == lane.SeedTalos { // which gives no names, and takes what DHCP gives
+		all[0].Name, all[1].Name, all[4].Name, all[2].Bond.Primary, all[4].NoDefaultRoute, all[4].Addresses = "", "", "", "", false, []string{"192.0.2.31/24"}
+	}
 	return in
 }
 

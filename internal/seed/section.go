@@ -236,18 +236,11 @@ func (v view) Section(name string) (string, error) {
 		if s.Name != name {
 			continue
 		}
-		t, err := parseSection(s.File, s.Text)
+		text, err := v.fill(s)
 		if err != nil {
 			return "", err
 		}
-		out := limited{left: maxSection}
-		if err := t.Execute(&out, v.facts()); err != nil {
-			return "", lane.Errorf(lane.Invalid, "%s", strings.TrimPrefix(err.Error(), "template: "))
-		}
-		text, at := out.b.String(), sections(v.Bundle)[name]
-		if i := strings.IndexFunc(text, unseen); i >= 0 {
-			return "", lane.Errorf(lane.Invalid, "%s: has the character %+q, which some readers take for the end of a line, and people do not see", s.File, []rune(text[i:])[0])
-		}
+		at := sections(v.Bundle)[name]
 		if at.ours != nil {
 			if what := at.ours(text); what != "" {
 				return "", lane.Errorf(lane.Invalid, "%s: writes %s, which is Bootlane's: it says which disk is erased, or keeps the gates in their place", s.File, lane.Clean(what, 200))
@@ -256,6 +249,23 @@ func (v view) Section(name string) (string, error) {
 		return indented(text, at.indent), nil
 	}
 	return "", nil
+}
+
+// fill executes a template of the bundle for the host.
+func (v view) fill(s Section) (string, error) {
+	t, err := parseSection(s.File, s.Text)
+	if err != nil {
+		return "", err
+	}
+	out := limited{left: maxSection}
+	if err := t.Execute(&out, v.facts()); err != nil {
+		return "", lane.Errorf(lane.Invalid, "%s", strings.TrimPrefix(err.Error(), "template: "))
+	}
+	text := out.b.String()
+	if i := strings.IndexFunc(text, unseen); i >= 0 {
+		return "", lane.Errorf(lane.Invalid, "%s: has the character %+q, which some readers take for the end of a line, and people do not see", s.File, []rune(text[i:])[0])
+	}
+	return text, nil
 }
 
 // unseen are control characters, but for line feeds and tabs, and what separates lines elsewhere.

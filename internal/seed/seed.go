@@ -39,6 +39,8 @@ type Input struct {
 	Scripts []Script
 	// Sections are the bundle's own parts of the seed's documents.
 	Sections []Section
+	// Config is the configuration that the bundle gives to the system itself; without a File there is none.
+	Config Section
 	// Endpoint is where the cluster that the machine is for answers; none where it is for none.
 	Endpoint Endpoint
 	Base     string // URL of the run without a trailing slash: http://10.0.0.1:8080/run/CAPABILITY
@@ -81,6 +83,22 @@ func Documents(in Input) ([]Document, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
+	docs, err := in.rendered()
+	if err != nil {
+		return nil, err
+	}
+	for _, more := range []func() ([]Document, error){in.view().ignitionDocuments, in.view().talosDocuments} {
+		own, err := more()
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, own...)
+	}
+	return docs, nil
+}
+
+// rendered returns those that are made of templates alone.
+func (in Input) rendered() ([]Document, error) {
 	switch in.Bundle.Seed {
 	case lane.SeedPreseed:
 		return in.render(slices.Concat([]part{
@@ -102,6 +120,11 @@ func Documents(in Input) ([]Document, error) {
 	case lane.SeedAgama:
 		return in.render(slices.Concat([]part{
 			{"profile.json", "agama.json", typeJSON}, {"gate.sh", "agama-gate.sh", typeShell}, {"late.sh", "agama-late.sh", typeShell}}, firstBoot()))
+	case lane.SeedIgnition:
+		return in.render(slices.Concat([]part{
+			{"gate.sh", "ignition-gate.sh", typeShell}, {"install.sh", "ignition-install.sh", typeShell}}, firstBoot()))
+	case lane.SeedTalos: // it reads one document, and runs nothing
+		return nil, nil
 	case lane.SeedImage:
 		if in.Bundle.CloudInit() {
 			return in.render(slices.Concat([]part{
@@ -145,6 +168,10 @@ func KernelArgs(in Input, boot lane.MAC) string {
 		if in.Bundle.Mirror != "" {
 			args = "inst.install_url=" + strings.TrimSuffix(in.Bundle.Mirror, "/") + " " + args
 		}
+	case lane.SeedIgnition:
+		args = "flatcar.first_boot=1 ignition.config.url=" + in.Base + "/seed/live.ign" + bootif + " " + own
+	case lane.SeedTalos:
+		args = in.talosArgs() + " " + own
 	default:
 		args = "bootlane.url=" + in.Base + bootif + " " + own
 		if v := in.Host.Boot.VLAN; v != 0 {
@@ -176,6 +203,8 @@ func Needs(in Input) (out []Need) {
 	case b.Seed == lane.SeedPreseed && b.Release != "":
 		need("mirror", b.Mirror, "/dists/"+b.Release+"/Release")
 		need("security", b.Security, "/dists/"+b.Release+"-security/Release")
+	case b.Seed == lane.SeedIgnition:
+		need("mirror", b.Mirror, "/"+b.Release+"/flatcar_production_image.bin.bz2.sig")
 	case b.Seed == lane.SeedAutoYaST && b.Tree == "", b.Seed == lane.SeedAgama:
 		need("mirror", b.Mirror, "/")
 	case b.Seed == lane.SeedNoCloud: // the image's own release is asked for
@@ -195,6 +224,9 @@ func AgentFiles(in Input) ([]lane.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.Bundle.Ignites() {
+		return in.igniteFile(docs), nil
+	}
 	short, domain := in.names()
 	fqdn := short
 	if domain != "" {
@@ -213,7 +245,7 @@ func AgentFiles(in Input) ([]lane.File, error) {
 	for _, d := range docs {
 		switch d.Name {
 		case "firstboot.sh":
-			files = append(files, lane.File{Path: "/usr/local/lib/bootlane/firstboot", Mode: 0o700, Content: string(d.Body)})
+			files = append(files, lane.File{Path: in.FirstBootPath(), Mode: 0o700, Content: string(d.Body)})
 		case "firstboot.service":
 			files = append(files, lane.File{Path: "/etc/systemd/system/bootlane-firstboot.service", Mode: 0o644, Content: string(d.Body)})
 		default:
@@ -309,9 +341,9 @@ func (v view) Direct() string {
 	return "http_proxy= "
 }
 
-// FromImage reports whether the system was written as an image: then first boot
-// does what an installer would have done.
-func (v view) FromImage() bool { return v.Bundle.Seed == lane.SeedImage }
+// FromImage reports whether the system was written as an image into whose root files of ours were
+// put: then first boot does what an installer would have done.
+func (v view) FromImage() bool { return v.Bundle.Seed == lane.SeedImage && !v.Bundle.Ignites() }
 
 // NeedsAccount reports whether the system must be given the site's administrator.
 func (v view) NeedsAccount() bool { return v.FromImage() && v.Site.Admits() }
@@ -435,7 +467,7 @@ func (in Input) check() error {
 	if in.Host.Boot.VLAN != 0 && in.Bundle.Seed != lane.SeedImage {
 		bad("boot.vlan", "only Bootlane's agent tags its frames, and the bundle's installer does not: deliver the boot VLAN untagged at the switch port, or use a bundle with an image")
 	}
-	problems = slices.Concat(problems, in.checkNetwork(), in.checkLayout(), in.checkEncryption(), in.checkBundle(), in.checkSections())
+	problems = slices.Concat(problems, in.checkNetwork(), in.checkLayout(), in.checkEncryption(), in.checkBundle(), in.checkIgnition(), in.checkSections())
 	if len(problems) > 0 {
 		return &lane.Error{Code: lane.Invalid, Message: "the seed cannot be written", Problems: problems}
 	}
@@ -450,6 +482,8 @@ func (in Input) checkBundle() []string {
 		}
 	}
 	switch in.Bundle.Seed {
+	case lane.SeedTalos:
+		return append(out, in.checkTalos()...)
 	case lane.SeedKickstart:
 		return append(out, in.checkKickstart()...)
 	case lane.SeedNoCloud:
@@ -473,6 +507,9 @@ func (in Input) checkBundle() []string {
 
 // checkImage refuses what an image has of its own: it is written as it is.
 func (in Input) checkImage() (out []string) {
+	if in.Bundle.Ignites() {
+		return nil
+	}
 	for _, f := range []struct {
 		name string
 		list []string

@@ -37,6 +37,12 @@ func full(seed string) Input {
 		in.Bundle = lane.Bundle{Name: "sles-15", Version: "1", Seed: seed, OS: "sles", Release: "15.6", Arch: lane.X86_64, BundleVariant: lane.BundleVariant{Args: "console=ttyS0,115200", Tree: "full.iso"}}
 	case lane.SeedAgama:
 		in.Bundle = lane.Bundle{Name: "sles-16", Version: "1", Seed: seed, OS: "sles", Release: "16.0", Arch: lane.X86_64, Files: map[string]lane.BundleFile{"full.iso": {Digest: "sha256:0123"}}, BundleVariant: lane.BundleVariant{Args: "root=live:{file:full.iso} console=ttyS0,115200"}}
+	case lane.SeedIgnition:
+		in.Bundle = lane.Bundle{Name: "flatcar", Version: "4230.2.4", Seed: seed, OS: "flatcar", Release: "4230.2.4", Arch: lane.X86_64, BundleVariant: lane.BundleVariant{Args: "console=ttyS0,115200", Mirror: "http://mirror.example.org/flatcar/amd64-usr"}}
+		in.Config = givenButane
+	case lane.SeedTalos:
+		in.Bundle = lane.Bundle{Name: "talos", Version: "1.12.0", Seed: seed, OS: "talos", Release: "1.12.0", Arch: lane.X86_64, BundleVariant: lane.BundleVariant{Args: "console=ttyS0,115200"}}
+		in.Config = givenTalos
 	case lane.SeedKickstart:
 		in.Bundle = lane.Bundle{Name: "rhel-9", Version: "1", Seed: seed, OS: "rhel", Release: "9.6", Arch: lane.X86_64, BundleVariant: lane.BundleVariant{Args: "console=ttyS0,115200", Tree: "dvd.iso"}}
 	}
@@ -58,6 +64,10 @@ func minimal(seed string) Input {
 	case lane.SeedAgama:
 		in.Host.Run.Disk.WWN = "eui.0025388b71b10001"
 		in.Bundle = lane.Bundle{Seed: seed, OS: "opensuse-leap", Release: "16.0", Arch: lane.ARM64, BundleVariant: lane.BundleVariant{Mirror: "http://10.0.0.1/leap/16.0/", Args: "root=live:http://10.0.0.1/agama.iso"}}
+	case lane.SeedIgnition:
+		in.Bundle = lane.Bundle{Seed: seed, OS: "flatcar", Release: "4230.2.4", Arch: lane.ARM64, BundleVariant: lane.BundleVariant{Mirror: "http://10.0.0.1/flatcar"}}
+	case lane.SeedTalos:
+		in.Bundle, in.Config = lane.Bundle{Seed: seed, OS: "talos", Release: "1.12.0", Arch: lane.ARM64}, givenTalos
 	case lane.SeedKickstart:
 		in.Bundle = lane.Bundle{Seed: seed, OS: "rocky", Release: "9.6", Arch: lane.ARM64, BundleVariant: lane.BundleVariant{Mirror: "http://10.0.0.1/rocky/9.6/"}}
 	}
@@ -69,6 +79,9 @@ func clustered(seed string) Input {
 	in := kubernetes(full(seed))
 	in.Host.Network.Address = netip.MustParseAddr("10.0.0.21")
 	in.Endpoint = Endpoint{"[fd00::6]:6443", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"}
+	if seed == lane.SeedTalos { // which runs none
+		return in
+	}
 	in.Scripts = []Script{{"containerd.sh", []byte("#!/bin/sh\nsystemctl restart containerd\n")}}
 	return in
 }
@@ -150,7 +163,7 @@ func TestDeterministic(t *testing.T) {
 
 // TestEveryDocument holds for all of them.
 func TestEveryDocument(t *testing.T) {
-	types := map[string]string{"preseed.cfg": typeText, "ks.cfg": typeText, "autoinst.xml": typeXML, "profile.json": typeJSON, "user-data": typeYAML, "meta-data": typeYAML, "vendor-data": typeYAML, "network-config": typeYAML, "firstboot.service": typeText}
+	types := map[string]string{"preseed.cfg": typeText, "ks.cfg": typeText, "autoinst.xml": typeXML, "profile.json": typeJSON, "live.ign": typeJSON, "config.ign": typeJSON, "config.yaml": typeYAML, "user-data": typeYAML, "meta-data": typeYAML, "vendor-data": typeYAML, "network-config": typeYAML, "firstboot.service": typeText}
 	for _, input := range []func(string) Input{full, minimal} {
 		for _, seed := range lane.Seeds() {
 			for _, d := range documents(t, input(seed)) {
@@ -280,6 +293,12 @@ func TestKernelArgs(t *testing.T) {
 			"inst.auto=" + testBase + "/seed/profile.json inst.finish=reboot inst.self_update=0 ip=dhcp rd.neednet=1 BOOTIF=01-52-54-00-00-00-a2 root=live:" + testBase + "/file/0123/full.iso console=ttyS0,115200"},
 		{"agama, a mirror", minimal(lane.SeedAgama), "",
 			"inst.install_url=http://10.0.0.1/leap/16.0 inst.auto=" + testBase + "/seed/profile.json inst.finish=reboot inst.self_update=0 ip=dhcp rd.neednet=1 root=live:http://10.0.0.1/agama.iso"},
+		{"ignition", full(lane.SeedIgnition), "52:54:00:00:00:a2",
+			"flatcar.first_boot=1 ignition.config.url=" + testBase + "/seed/live.ign BOOTIF=01-52-54-00-00-00-a2 console=ttyS0,115200"},
+		{"talos", full(lane.SeedTalos), "52:54:00:00:00:a2",
+			"init_on_alloc=1 slab_nomerge= pti=on talos.platform=metal talos.config=" + testBase + "/seed/config.yaml?uuid=%24%7Buuid%7D&mac=%24%7Bmac%7D&serial=%24%7Bserial%7D console=ttyS0,115200"},
+		{"talos, a machine of which little is known", minimal(lane.SeedTalos), "",
+			"init_on_alloc=1 slab_nomerge= pti=on talos.platform=metal talos.config=" + testBase + "/seed/config.yaml?mac=%24%7Bmac%7D"},
 		{"image", full(lane.SeedImage), "52:54:00:00:00:a1", "bootlane.url=" + testBase + " BOOTIF=01-52-54-00-00-00-a1 console=ttyS0,115200"},
 		{"image, a tagged boot network", func() Input { in := minimal(lane.SeedImage); in.Host.Boot.VLAN = 120; return in }(), "", "bootlane.vlan=120 bootlane.url=" + testBase},
 		{"image without a boot MAC or arguments", minimal(lane.SeedImage), "", "bootlane.url=" + testBase},

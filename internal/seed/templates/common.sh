@@ -265,10 +265,7 @@ choose() {
 }
 {{- end}}
 
-{{define "late.sh" -}}
-set -e
-trap 'report disk-written 1 failed "the installation is not complete: the late hook failed"; poweroff -f' EXIT
-
+{{define "get.sh" -}}
 # get NAME FILE: a document of this run, into a file.
 get() {
 	if command -v curl >/dev/null 2>&1; then
@@ -277,6 +274,13 @@ get() {
 		wget -q -T 20 -O "$2" "$base/seed/$1"
 	fi
 }
+{{- end}}
+
+{{define "late.sh" -}}
+set -e
+trap 'report disk-written 1 failed "the installation is not complete: the late hook failed"; poweroff -f' EXIT
+
+{{template "get.sh" .}}
 
 # The kubelet refuses to run beside swap.
 if [ -e {{.Target}}/etc/fstab ]; then

@@ -1,0 +1,175 @@
+// Package ignition reads configurations of Ignition, and of Butane, which is translated to it, by
+// the libraries of those who make them. It is stricter than their programs: what they warn of is
+// an error, and nothing is read beside the text. The package is pure.
+package ignition
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/coreos/butane/config/common"
+	fcos13 "github.com/coreos/butane/config/fcos/v1_3"
+	fcos14 "github.com/coreos/butane/config/fcos/v1_4"
+	fcos15 "github.com/coreos/butane/config/fcos/v1_5"
+	fcos16 "github.com/coreos/butane/config/fcos/v1_6"
+	flatcar10 "github.com/coreos/butane/config/flatcar/v1_0"
+	flatcar11 "github.com/coreos/butane/config/flatcar/v1_1"
+	spec "github.com/coreos/ignition/v2/config/v3_5"
+	"github.com/coreos/vcontext/report"
+	"go.yaml.in/yaml/v3"
+)
+
+// The variants of Butane that are read.
+const (
+	Flatcar = "flatcar"
+	FCOS    = "fcos" // Fedora CoreOS
+)
+
+// Problem is one thing that a reader holds against a text. Line and column count from 1.
+type Problem struct {
+	Line, Column int
+	Message      string
+}
+
+// String returns the problem behind its place, as LINE:COLUMN: MESSAGE.
+func (p Problem) String() string { return fmt.Sprintf("%d:%d: %s", p.Line, p.Column, p.Message) }
+
+// IsButane reports whether a text is Butane's YAML: Ignition's JSON begins with a brace.
+func IsButane(text []byte) bool { return !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) }
+
+// translator turns one version of Butane into Ignition.
+type translator func([]byte, common.TranslateBytesOptions) ([]byte, report.Report, error)
+
+// translators are those of all versions that are no experiment, by VARIANT VERSION.
+func translators() map[string]translator {
+	return map[string]translator{
+		Flatcar + " 1.0.0": flatcar10.ToIgn3_3Bytes, Flatcar + " 1.1.0": flatcar11.ToIgn3_4Bytes,
+		FCOS + " 1.3.0": fcos13.ToIgn3_2Bytes, FCOS + " 1.4.0": fcos14.ToIgn3_3Bytes, FCOS + " 1.5.0": fcos15.ToIgn3_4Bytes, FCOS + " 1.6.0": fcos16.ToIgn3_5Bytes,
+	}
+}
+
+// Translate returns a text as a configuration of Ignition, in the version of the specification
+// that it was written for, and everything that is wrong with it. Of a text with problems there is
+// none. Butane is read in the given variants; none: in all that are known.
+func Translate(text []byte, variants ...string) (config []byte, problems []Problem) {
+	// Whatever a library does with a text that nobody foresaw, a server goes on.
+	defer func() {
+		if r := recover(); r != nil {
+			config, problems = nil, []Problem{{1, 1, fmt.Sprintf("its reader fails: %v", r)}}
+		}
+	}()
+	if !IsButane(text) {
+		if problems = Check(text); len(problems) > 0 {
+			return nil, problems
+		}
+		return text, nil
+	}
+	translate, problems := find(text, variants)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	config, rep, err := translate(text, common.TranslateBytesOptions{TranslateOptions: common.TranslateOptions{NoResourceAutoCompression: true}, Raw: true})
+	if problems = told(rep, err); len(problems) > 0 {
+		return nil, problems
+	}
+	return config, nil
+}
+
+// find returns what translates a text of Butane.
+func find(text []byte, variants []string) (translator, []Problem) {
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	var head, more yaml.Node
+	if err := dec.Decode(&head); err != nil {
+		return nil, told(report.Report{}, err)
+	}
+	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, []Problem{{max(more.Line, 1), max(more.Column, 1), "a second YAML document begins here, and nobody reads it"}}
+	}
+	if n := alias(&head); n != nil {
+		return nil, []Problem{{n.Line, n.Column, "an alias stands for a value elsewhere: write it out"}}
+	}
+	var said struct {
+		Variant yaml.Node `yaml:"variant"`
+		Version yaml.Node `yaml:"version"`
+	}
+	if err := head.Decode(&said); err != nil {
+		return nil, told(report.Report{}, err)
+	}
+	known := translators()
+	maps.DeleteFunc(known, func(name string, _ translator) bool {
+		variant, _, _ := strings.Cut(name, " ")
+		return len(variants) > 0 && !slices.Contains(variants, variant)
+	})
+	if t, ok := known[said.Variant.Value+" "+said.Version.Value]; ok {
+		return t, nil
+	}
+	at := said.Version
+	if at.Line == 0 {
+		at = said.Variant
+	}
+	return nil, []Problem{{max(at.Line, 1), max(at.Column, 1), fmt.Sprintf("variant %q of version %q is not read: use one of %s", said.Variant.Value, said.Version.Value, strings.Join(slices.Sorted(maps.Keys(known)), ", "))}}
+}
+
+// alias returns the first alias in a tree. Butane follows them without end.
+func alias(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n
+	}
+	for _, c := range n.Content {
+		if a := alias(c); a != nil {
+			return a
+		}
+	}
+	return nil
+}
+
+// Check returns what is wrong with a configuration of Ignition.
+func Check(text []byte) []Problem {
+	_, rep, err := spec.ParseCompatibleVersion(text)
+	return told(rep, err)
+}
+
+// yamlLine finds the place in an error of the YAML library, which has no columns.
+var yamlLine = regexp.MustCompile(`^(?:yaml: |error unmarshaling yaml: |\s)*(?:unmarshal errors:\s*)?line (\d+): (.*)$`)
+
+// told makes problems of what a library reports, by their places. Its error only sums up a report with entries.
+func told(rep report.Report, err error) (out []Problem) {
+	for _, e := range rep.Entries {
+		if e.Kind == report.Info {
+			continue
+		}
+		p := Problem{1, 1, e.Message}
+		if e.Context.Len() > 0 {
+			p.Message = strings.TrimPrefix(e.Context.String(), "$.") + ": " + e.Message
+		}
+		if s := e.Marker.StartP; s != nil {
+			p.Line, p.Column = max(int(s.Line), 1), max(int(s.Column), 1)
+		}
+		out = append(out, p)
+	}
+	if err != nil && len(out) == 0 {
+		for line := range strings.Lines(err.Error()) {
+			p := Problem{1, 1, strings.TrimSpace(line)}
+			if m := yamlLine.FindStringSubmatch(p.Message); m != nil {
+				if n, err := strconv.Atoi(m[1]); err == nil {
+					p.Line, p.Message = n, m[2]
+				}
+			} else if p.Message == "" || strings.HasSuffix(p.Message, "unmarshal errors:") {
+				continue
+			}
+			out = append(out, p)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Problem) int {
+		return cmp.Or(a.Line-b.Line, a.Column-b.Column, strings.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(out)
+}
