@@ -9,7 +9,7 @@ import (
 
 // What opens an encrypted disk at each boot, by Clevis, without anybody at the console.
 const (
-	EncryptionTPM2 = "tpm2" // the machine's own TPM 2.0, as long as Secure Boot's state is as it was (PCR 7)
+	EncryptionTPM2 = "tpm2" // the machine's own TPM 2.0, whatever the machine starts
 	EncryptionTang = "tang" // a Tang server, as long as the machine reaches it
 )
 

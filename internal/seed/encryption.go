@@ -49,7 +49,7 @@ func (v view) Pin() string {
 
 // PinConfig is the configuration of the pin.
 func (v view) PinConfig() (string, error) {
-	var config any = map[string]string{"pcr_bank": "sha256", "pcr_ids": "7"}
+	var config any = struct{}{} // no PCR: the installer was not started as the system is, and shim measures what iPXE does not
 	if v.Site.Encryption == lane.EncryptionTang {
 		var servers []map[string]string
 		for _, t := range v.TangServers() {
@@ -73,6 +73,14 @@ func (v view) Opener() string {
 		urls = append(urls, t.URL)
 	}
 	return "Tang, " + strings.Join(urls, " or ")
+}
+
+// Mend is what to do where that opens nothing.
+func (v view) Mend() string {
+	if v.Site.Encryption == lane.EncryptionTPM2 {
+		return "clear the TPM in the firmware, or have the disk opened by Tang"
+	}
+	return "compare the thumbprint with what tang-show-keys prints on the server"
 }
 
 // Packages are the site's, and what opens an encrypted disk.
@@ -137,7 +145,10 @@ func (in Input) checkEncryption() (out []string) {
 		bad("layout", "an encrypted disk is one container with a volume group in it: say `layout: %s`, or nothing", lane.LayoutLVM)
 	}
 	if in.Site.Encryption == lane.EncryptionTang && len(in.Site.Tang) == 0 {
-		bad("tang", "is missing: the servers that open the disk, a list of URL#THUMBPRINT")
+		bad("tang", "is missing: the servers that open the disk, a list of URL#THUMBPRINT; tang-show-keys prints the thumbprint on the server")
+	}
+	if in.Site.Encryption == lane.EncryptionTang && len(in.Host.Network.Interfaces) > 0 {
+		bad("encryption", "for Tang the initramfs asks for an address by DHCP, which may stay beside the record's `network.interfaces`: use %s, or reserve the host's address (`network.address`) and leave its interfaces out", lane.EncryptionTPM2)
 	}
 	return out
 }

@@ -55,8 +55,8 @@ func TestEncryptionGate(t *testing.T) {
 			{"a TPM without its driver", encrypted(seed), func(m *machine) { m.write("sys/firmware/acpi/tables/TPM2", "") }, ""},
 			{"no TPM", encrypted(seed), func(*machine) {}, "encryption: the machine shows no TPM 2.0: enable it in the firmware"},
 			{"no randomness", encrypted(seed), func(m *machine) { m.write("dev/tpmrm0", ""); m.write("dev/urandom", "few") }, "encryption: no passphrase can be made"},
-			{"Tang answers", encrypted(seed, servers), func(m *machine) { m.write("served/adv", "") }, ""},
-			{"Tang does not", encrypted(seed, servers), func(m *machine) { m.write("dev/tpmrm0", "") }, "encryption: the Tang server http://tang.example.org does not answer"},
+			{"Tang answers", encrypted(seed, servers), func(m *machine) { m.write("served/"+thumbprint, "") }, ""},
+			{"Tang does not", encrypted(seed, servers), func(m *machine) { m.write("dev/tpmrm0", "") }, "encryption: no Tang server answers at http://tang.example.org, or none that has the key " + thumbprint},
 		} {
 			t.Run(seed+" "+c.name, func(t *testing.T) {
 				m := machineFor(t, seed)
@@ -83,7 +83,7 @@ func TestEncryptionGate(t *testing.T) {
 				}
 				told := m.read("log") + m.read("tmp/bootlane-disk")
 				for _, want := range map[string][]string{
-					lane.SeedPreseed:   {"debconf-set partman-crypto/passphrase " + key + "\n", "debconf-set partman-crypto/passphrase-again " + key + "\n"},
+					lane.SeedPreseed:   {"debconf partman-crypto/passphrase " + key + "\n", "debconf partman-crypto/passphrase-again " + key + "\n"},
 					lane.SeedKickstart: {"part pv.01 --size=4096 --grow --ondisk=sda --encrypted --luks-version=luks2 --passphrase=" + key + "\nvolgroup vg-r-abc123 pv.01\n"},
 				}[seed] {
 					if !strings.Contains(told, want) {
@@ -114,26 +114,26 @@ func TestEncryptionLate(t *testing.T) {
 			for _, d := range documents(t, encrypted(seed)) {
 				m.write("served/"+d.Name, string(d.Body))
 			}
-			m.write("bin/curtin", "#!/bin/sh\necho \"curtin $*\" >> /log\n[ ! -e /no-curtin ]\n")
+			const fail = "case \"$*\" in *bootlane-encrypt) [ ! -e /fails ] ;; esac\n"
+			for _, name := range []string{"in-target", "curtin"} {
+				m.write("bin/"+name, "#!/bin/sh\necho \""+name+" $*\" >> /log\n"+fail)
+			}
+			m.write("world", m.read("world")+"chroot() {\necho \"chroot $*\" >> /log\n"+fail+"}\n")
 			if fails {
 				m.write("dev/bootlane-why", "clevis cannot bind /dev/sda3 to the TPM 2.0\n")
-				m.write("no-in-target", "")
-				m.write("no-curtin", "")
-				m.write("no-chroot", "")
+				m.write("fails", "")
 			}
 			want := []string{"disk-written 1 ok"}
 			if fails {
 				want = []string{"disk-written 1 failed: encryption: clevis cannot bind /dev/sda3 to the TPM 2.0"}
 			}
-			script := document(t, encrypted(seed), "late.sh")
-			if fails { // and not at what comes before it
-				i, j := strings.Index(script, "\n# From here on"), strings.Index(script, "get() {")
-				script = script[:j] + script[j:][:strings.Index(script[j:], "\n}\n")+3] + script[i:]
-			}
-			m.expect(script, !fails, want...)
+			m.expect(document(t, encrypted(seed), "late.sh"), !fails, want...)
 			inside := map[string]string{lane.SeedPreseed: "in-target sh", lane.SeedNoCloud: "curtin in-target --target=/target -- sh", lane.SeedKickstart: "chroot /mnt/sysroot sh"}[seed]
 			if log := m.read("log"); !strings.Contains(log, inside+" /root/bootlane-encrypt\n") {
 				t.Errorf("%s: nothing was bound:\n%s", seed, log)
+			}
+			if target := (view{Input: encrypted(seed)}).Target(); !fails && m.read(target+"/root/bootlane-encrypt") != "" {
+				t.Errorf("%s: the script stays in the new system", seed)
 			}
 		}
 	}
@@ -147,7 +147,7 @@ type container struct {
 
 func newContainer(t *testing.T) *container {
 	t.Helper()
-	for name, deb := range map[string]string{"cryptsetup": "cryptsetup-bin", "clevis": "clevis-luks", "clevis-encrypt-tpm2": "clevis-tpm2", "swtpm": "swtpm"} {
+	for name, deb := range map[string]string{"cryptsetup": "cryptsetup-bin", "clevis": "clevis-luks", "clevis-encrypt-tpm2": "clevis-tpm2", "tpm2_pcrextend": "tpm2-tools", "swtpm": "swtpm"} {
 		tool(t, name, deb)
 	}
 	c := &container{t: t, dir: t.TempDir(), key: strings.Repeat("k3", 32)}
@@ -311,6 +311,9 @@ func TestEncryptionBinds(t *testing.T) {
 		stop := c.startTPM()
 		defer func() { stop() }()
 		bound(t, c, encrypted(lane.SeedPreseed))
+		if out := c.run("tpm2_pcrextend", "7:sha256="+strings.Repeat("5a", 32)); out != "" || !c.unlocks() {
+			t.Errorf("it opens only for a machine that starts as the installer was: %s", out)
+		}
 		stop()
 		if c.unlocks() {
 			t.Error("it opens without its TPM")
@@ -398,7 +401,7 @@ func TestEncryptionRefused(t *testing.T) {
 		{lane.SeedAgama, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of agama/1"},
 		{lane.SeedImage, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of image/1"},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: tpm, Layout: new(lane.LayoutPlain)}, "roles.storage.layout: an encrypted disk is one container"},
-		{lane.SeedKickstart, lane.InstallOptions{Encryption: tang}, "tang: is missing"},
+		{lane.SeedKickstart, lane.InstallOptions{Encryption: tang}, "tang: is missing: the servers that open the disk, a list of URL#THUMBPRINT; tang-show-keys prints"},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: new("luks")}, `roles.storage.encryption: "luks": use tpm2, tang, or nothing`},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: tang, Tang: []string{"http://a#" + thumbprint, "http://b"}}, `roles.storage.tang[1]: "http://b" is not URL#THUMBPRINT`},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: tang, Tang: []string{"http://a'$(x)#" + thumbprint}}, "roles.storage.tang[0]: "},
@@ -410,5 +413,10 @@ func TestEncryptionRefused(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%v, want %q", err, c.want)
 		}
+	}
+	in := wired(lane.SeedNoCloud)
+	in.Site.Encryption, in.Site.Tang = lane.EncryptionTang, []string{"http://a#" + thumbprint}
+	if _, err := Documents(in); err == nil || !strings.Contains(err.Error(), "encryption: for Tang the initramfs asks for an address by DHCP") {
+		t.Error(err)
 	}
 }

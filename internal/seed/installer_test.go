@@ -121,6 +121,12 @@ func TestInDebianInstaller(t *testing.T) {
 		if got := []string{m.answer("partman-crypto/passphrase"), m.answer("partman-crypto/passphrase-again")}; len(key) != 64 || !slices.Equal(got, []string{key, key}) {
 			t.Errorf("the passphrase is %q, and debconf has %q", key, got)
 		}
+		for _, q := range []string{"partman-auto/disk", "grub-installer/bootdev", "partman-crypto/passphrase", "partman-crypto/passphrase-again"} {
+			m.write("tmp/seen", "#!/bin/sh\nexport DEBIAN_FRONTEND=noninteractive\n. /usr/share/debconf/confmodule\ndb_fget \"$1\" seen\necho \"seen $RET\" >&2\n")
+			if status, out := m.run("/tmp/seen " + q); status != 0 || !strings.Contains(out, "seen true") {
+				t.Errorf("%s is asked for: %d %s", q, status, out)
+			}
+		}
 	})
 	t.Run("late", func(t *testing.T) {
 		m := inInstaller(t, root)

@@ -97,7 +97,7 @@ func newMachine(t *testing.T) *machine {
 			t.Fatal(err)
 		}
 	}
-	m.write("bin/debconf-set", "#!/bin/sh\necho \"debconf-set $*\" >> /log\n[ ! -e /no-debconf ]\n")
+	m.write("usr/share/debconf/confmodule", "db_set() { echo \"debconf $*\" >> /log; [ ! -e /no-debconf ]; }\ndb_fset() { echo \"debconf-seen $*\" >> /log; }\n")
 	m.furnish()
 	return m
 }
@@ -142,7 +142,7 @@ func machineFor(t *testing.T, seed string) *machine {
 // told reports whether the installer was told a disk.
 func (m *machine) told() bool {
 	auto := m.read("autoinstall.yaml")
-	return strings.Contains(m.read("log"), "debconf-set partman-auto/disk") || auto != "" && !strings.Contains(auto, "@DISK0@") || m.read("tmp/bootlane-disk") != "" || m.read("tmp/profile/modified.xml") != ""
+	return strings.Contains(m.read("log"), "debconf partman-auto/disk") || auto != "" && !strings.Contains(auto, "@DISK0@") || m.read("tmp/bootlane-disk") != "" || m.read("tmp/profile/modified.xml") != ""
 }
 
 func (m *machine) path(name string) string { return filepath.Join(m.root, name) }
@@ -682,8 +682,8 @@ func diskGate(t *testing.T, m *machine, script, want string) {
 	if status != 0 || m.poweredOff() || said(last) != "installer 1 ok" || !strings.Contains(last.Get(lane.ReportMessage), " "+name+" is ") {
 		t.Errorf("exit %d, report %s: %s\n%s", status, said(last), last.Get(lane.ReportMessage), console)
 	}
-	if strings.Contains(script, "debconf-set") {
-		for _, set := range []string{"debconf-set partman-auto/disk " + want + "\n", "debconf-set grub-installer/bootdev " + want + "\n"} {
+	if strings.Contains(script, "/tmp/bootlane-tell") {
+		for _, set := range []string{"debconf partman-auto/disk " + want + "\n", "debconf grub-installer/bootdev " + want + "\n"} {
 			if !strings.Contains(log, set) {
 				t.Errorf("no %q in\n%s", set, log)
 			}
@@ -714,7 +714,7 @@ func TestDiskGateFailures(t *testing.T) {
 	t.Run("debconf refuses", func(t *testing.T) {
 		m := newMachine(t)
 		m.write("no-debconf", "")
-		m.expect(document(t, full(lane.SeedPreseed), "partman.sh"), false, "installer 1 ok", "installer 2 failed: the disk cannot be told")
+		m.expect(document(t, full(lane.SeedPreseed), "partman.sh"), false, "installer 1 ok", "installer 2 failed: the installer takes no answer to partman-auto/disk")
 	})
 	t.Run("no recipe", func(t *testing.T) {
 		m := newMachine(t)
@@ -860,7 +860,7 @@ func TestHostileValues(t *testing.T) {
 			if got, want := m.read("target/home/admin1/.ssh/authorized_keys"), in.Site.SSHKeys[0]+"\n"; got != want {
 				t.Errorf("the key %q was written as %q", want, got)
 			}
-			if !strings.Contains(m.read("log"), "debconf-set partman-auto/disk /dev/vda\n") {
+			if !strings.Contains(m.read("log"), "debconf partman-auto/disk /dev/vda\n") {
 				t.Error("the disk was not recognised")
 			}
 			if _, err := os.Stat(m.path("pwned")); err == nil {

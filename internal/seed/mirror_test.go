@@ -81,7 +81,7 @@ func TestMirrorGate(t *testing.T) {
 					return
 				}
 				m.expect(document(t, in, gate), true, append(up, "installer 1 ok: sdb is ")...)
-				if got := m.read("dev/bootlane-mirror"); got != map[bool]string{true: "sdb\n"}[seed != lane.SeedNoCloud && seed != lane.SeedKickstart] {
+				if got := m.read("dev/bootlane-disks"); got != map[bool]string{true: "sda sdb\n"}[seed != lane.SeedNoCloud && seed != lane.SeedKickstart] {
 					t.Errorf("the late hook is told %q", got)
 				}
 				if got := m.read("autoinstall.yaml"); seed == lane.SeedNoCloud && got != "a: \"/dev/sda\"\nb: \"/dev/sdb\"\n" {
@@ -185,7 +185,7 @@ func TestMirrorPreseed(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", c.layout, diff)
 		}
 		for _, q := range []string{"partman-auto/disk", "grub-installer/bootdev"} {
-			if log := m.read("log"); !strings.Contains(log, "debconf-set "+q+" /dev/sda /dev/sdb\n") {
+			if log := m.read("log"); !strings.Contains(log, "debconf "+q+" /dev/sda /dev/sdb\n") {
 				t.Errorf("%s: %s is not told both\n%s", c.layout, q, log)
 			}
 		}
@@ -221,8 +221,8 @@ func TestMirrorAutoYaST(t *testing.T) {
 func TestMirrorAgama(t *testing.T) {
 	type part struct{ Alias, ID string }
 	for layout, want := range map[string]string{
-		lane.LayoutPlain: "var raid1 [var-0 var-1] /var, root raid1 [root-0 root-1] /, on [[ var-0/raid root-0/raid] [ esp var-1/raid root-1/raid]]",
-		lane.LayoutLVM:   "pv raid1 [pv-0 pv-1] , on [[ pv-0/raid] [ esp pv-1/raid]]",
+		lane.LayoutPlain: "var raid1 [var-0 var-1] /var, root raid1 [root-0 root-1] /, on [[ var-0/raid root-0/raid] [ esp bios_boot var-1/raid root-1/raid]]",
+		lane.LayoutLVM:   "pv raid1 [pv-0 pv-1] , on [[ pv-0/raid] [ esp bios_boot pv-1/raid]]",
 	} {
 		in := mirrored(lane.SeedAgama)
 		in.Site.Layout, in.Site.Volumes = layout, []string{"/var=20G"}
@@ -261,34 +261,53 @@ func TestMirrorAgama(t *testing.T) {
 	}
 }
 
-// TestMirrorLate: the second disk gets the first one's boot loaders, and no other disk does; the system
-// does not wait for an EFI system partition that is gone.
+// TestMirrorLate: the disk whose EFI system partition is not mounted gets what the other has, and no third disk
+// does; the system does not wait for the one that is mounted. What is not as it should be is told.
 func TestMirrorLate(t *testing.T) {
 	for _, seed := range []string{lane.SeedPreseed, lane.SeedAutoYaST, lane.SeedAgama} {
 		in := mirrored(seed)
-		m := machineFor(t, seed)
-		m.write("dev/bootlane-mirror", "sdb\n")
-		for _, d := range []string{"sda", "sdb", "sdc"} {
-			for n := range 3 {
-				m.write(fmt.Sprintf("sys/block/%s/%s%d/partition", d, d, n+1), fmt.Sprintln(n+1))
-			}
-		}
-		for _, d := range documents(t, in) {
-			m.write("served/"+d.Name, string(d.Body))
-		}
 		target := view{Input: in}.Target()
-		m.write(target+"/etc/fstab", "UUID=A-1 /boot/efi vfat umask=0077 0 1\nUUID=2 / ext4 defaults 0 1\n")
-		m.write(target+"/boot/efi/EFI/BOOT/BOOTX64.EFI", "shim")
-		m.write(target+"/home/admin1/.keep", "")
-		m.write(target+"/root/.keep", "")
-		m.write("world", m.read("world")+"mount() { echo \"mount $*\" >> /log; }\numount() { echo \"umount $*\" >> /log; }\n")
-		m.write("bin/cp", "#!/bin/sh\nexec /bin/busybox cp \"$@\"\n")
-		m.expect(document(t, in, "late.sh"), true, "disk-written 1 ok")
-		if log := m.read("log"); !strings.Contains(log, "mount -t vfat /dev/sdb1 /tmp/bootlane-esp\numount /tmp/bootlane-esp\n") || m.read("tmp/bootlane-esp/EFI/BOOT/BOOTX64.EFI") != "shim" {
-			t.Errorf("%s: the second disk does not start:\n%s", seed, log)
-		}
-		if got := m.read(target + "/etc/fstab"); got != "UUID=A-1 /boot/efi vfat umask=0077,nofail 0 1\nUUID=2 / ext4 defaults 0 1\n" {
-			t.Errorf("%s: fstab is\n%s", seed, got)
+		for _, c := range []struct{ name, mounts, mount, want, why string }{
+			{"the first is mounted", "/dev/sda1 " + target + "/boot/efi vfat rw 0 0\n", "", "sdb1", ""},
+			{"the second is mounted", "/dev/sdb1 " + target + "/boot/efi vfat rw 0 0\n", "", "sda1", ""},
+			{"neither is", "/dev/sdc1 " + target + "/boot/efi vfat rw 0 0\n", "", "", "the EFI system partition that is mounted, and the other another: sda1 sdb1"},
+			{"it is none", "/dev/sda1 " + target + "/boot/efi vfat rw 0 0\n", "return 1", "sdb1", "mirror: /dev/sdb1 is no EFI system partition"},
+		} {
+			m := machineFor(t, seed)
+			m.write("dev/bootlane-disks", "sda sdb\n")
+			m.write("proc/mounts", c.mounts)
+			for _, d := range []string{"sda", "sdb", "sdc"} {
+				for n := range 3 {
+					m.write(fmt.Sprintf("sys/block/%s/%s%d/partition", d, d, n+1), fmt.Sprintln(n+1))
+				}
+			}
+			for _, d := range documents(t, in) {
+				m.write("served/"+d.Name, string(d.Body))
+			}
+			m.write(target+"/etc/fstab", "UUID=A-1 /boot/efi vfat umask=0077 0 1\nUUID=2 / ext4 defaults 0 1\n")
+			m.write(target+"/boot/efi/EFI/BOOT/BOOTX64.EFI", "shim")
+			m.write(target+"/home/admin1/.keep", "")
+			m.write(target+"/root/.keep", "")
+			m.write("world", m.read("world")+"mount() {\necho \"mount $*\" >> /log\n"+c.mount+"\n}\numount() { echo \"umount $*\" >> /log; }\n")
+			for _, applet := range []string{"cp", "wc"} {
+				m.write("bin/"+applet, "#!/bin/sh\nexec /bin/busybox "+applet+" \"$@\"\n")
+			}
+			if c.why != "" {
+				m.write("proc/sysrq-trigger", "")
+				status, console := m.run(document(t, in, "late.sh"))
+				reports := m.reports()
+				if status == 0 || len(reports) != 1 || said(reports[0]) != "disk-written 1 failed" || !strings.Contains(reports[0].Get(lane.ReportMessage), c.why) {
+					t.Errorf("%s, %s: exit %d, %v\n%s", seed, c.name, status, reports, console)
+				}
+				continue
+			}
+			m.expect(document(t, in, "late.sh"), true, "disk-written 1 ok")
+			if log := m.read("log"); !strings.Contains(log, "mount -t vfat /dev/"+c.want+" /tmp/bootlane-esp\numount /tmp/bootlane-esp\n") || m.read("tmp/bootlane-esp/EFI/BOOT/BOOTX64.EFI") != "shim" {
+				t.Errorf("%s, %s: the other disk does not start:\n%s", seed, c.name, log)
+			}
+			if got := m.read(target + "/etc/fstab"); got != "UUID=A-1 /boot/efi vfat umask=0077,nofail 0 1\nUUID=2 / ext4 defaults 0 1\n" {
+				t.Errorf("%s: fstab is\n%s", seed, got)
+			}
 		}
 	}
 }

@@ -278,7 +278,15 @@ get() {
 
 {{define "late.sh" -}}
 set -e
-trap 'report disk-written 1 failed "the installation is not complete: the late hook failed"; poweroff -f' EXIT
+
+# give_up WHY: fails the run, and ends the machine.
+give_up() {
+	trap - EXIT
+	report disk-written 1 failed "$1"
+	poweroff -f
+	exit 1
+}
+trap 'give_up "the installation is not complete: the late hook failed"' EXIT
 
 {{template "get.sh" .}}
 
@@ -357,8 +365,8 @@ answers() {
 		once -O /dev/null "$1"
 	fi
 }
-for server in{{range .TangServers}} {{sq .URL}}{{end}}; do
-	answers "$server/adv" || refuse installer 2 "encryption: the Tang server $server does not answer, and nothing else would open the disk"
+for key in{{range .TangServers}} {{sq (printf "%s/adv/%s" .URL .Thumbprint)}}{{end}}; do
+	answers "$key" || refuse installer 2 "encryption: no Tang server answers at ${key%/adv/*}, or none that has the key ${key##*/} (tang-show-keys prints those that it has): nothing would open the disk"
 done
 {{- else}}
 [ -e /dev/tpmrm0 ] || [ -e /sys/firmware/acpi/tables/TPM2 ] || refuse installer 2 "encryption: the machine shows no TPM 2.0: enable it in the firmware, or have the disk opened by Tang"
@@ -375,19 +383,14 @@ fi
 
 # From here on {{.Opener}} opens the disk, and nothing else.
 get encrypt.sh {{.Target}}/root/bootlane-encrypt
-if ! {{.Inside}} sh /root/bootlane-encrypt; then
-	trap - EXIT
-	report disk-written 1 failed "encryption: $(cat /dev/bootlane-why 2>/dev/null || echo 'it cannot be bound')"
-	poweroff -f
-	exit 1
-fi
+{{.Inside}} sh /root/bootlane-encrypt || give_up "encryption: $(cat /dev/bootlane-why 2>/dev/null || echo 'it cannot be bound')"
 rm -f {{.Target}}/root/bootlane-encrypt
 {{- end}}
 {{- end}}
 
 {{define "keep-mirror.sh" -}}
 {{- if .Mirrored}}
-echo "$mirror" > /dev/bootlane-mirror || refuse installer 2 "the late hook cannot be told the second disk"
+echo "$disk $mirror" > /dev/bootlane-disks || refuse installer 2 "the late hook cannot be told the disks"
 {{- end}}
 {{- end}}
 
@@ -395,18 +398,22 @@ echo "$mirror" > /dev/bootlane-mirror || refuse installer 2 "the late hook canno
 {{- if .Mirrored}}
 
 # The firmware reads one disk: the other gets the same boot loaders, in its own EFI system partition,
-# which is its first one.
-second_esp() {
-	mirror=$(cat /dev/bootlane-mirror)
-	for part in /sys/block/"$mirror"/"$mirror"*; do
-		if [ "$(cat "$part/partition" 2>/dev/null)" = 1 ]; then echo "${part##*/}"; fi
+# which is its first one. Which disk has the one that is mounted was the installer's choice.
+other_esp() {
+	read -r disk mirror < /dev/bootlane-disks
+	for name in "$disk" "$mirror"; do
+		for part in /sys/block/"$name"/"$name"*; do
+			[ "$(cat "$part/partition" 2>/dev/null)" = 1 ] || continue
+			grep -q "^/dev/${part##*/} {{.Target}}/boot/efi " /proc/mounts || echo "${part##*/}"
+		done
 	done
 }
 
 if [ -d /sys/firmware/efi ]; then
-	esp=$(second_esp)
+	esp=$(other_esp)
+	[ "$(echo "$esp" | wc -w)" = 1 ] || give_up "mirror: of the disks $(cat /dev/bootlane-disks) one must have the EFI system partition that is mounted, and the other another: $(echo "${esp:-none is left}" | tr '\n' ' ')"
 	mkdir -p /tmp/bootlane-esp
-	mount -t vfat "/dev/$esp" /tmp/bootlane-esp
+	mount -t vfat "/dev/$esp" /tmp/bootlane-esp || give_up "mirror: /dev/$esp is no EFI system partition"
 	cp -r {{.Target}}/boot/efi/. /tmp/bootlane-esp/
 	umount /tmp/bootlane-esp
 	# Without the first disk the system must start, and not wait for it.

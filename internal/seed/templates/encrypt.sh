@@ -16,9 +16,9 @@ key=/dev/bootlane-key
 container=$(container)
 [ "$(echo "$container" | wc -w)" = 1 ] || why "the root file system is not in one container: $(echo "${container:-none is below it}" | tr '\n' ' ')"
 
-clevis luks bind -y -f -k "$key" -d "$container" {{.Pin}} {{sq .PinConfig}} || why "clevis cannot bind $container to {{.Opener}}"
+said=$(clevis luks bind -y -f -k "$key" -d "$container" {{.Pin}} {{sq .PinConfig}} 2>&1) || why "clevis cannot bind $container to {{.Opener}}: {{.Mend}}. It says: $(echo "$said" | tail -n 1)"
 slot=$(clevis luks list -d "$container" | sed -n 's/^\([0-9][0-9]*\): {{.Pin}} .*/\1/p' | head -n 1)
-clevis luks pass -d "$container" -s "${slot:-none}" | cryptsetup open --test-passphrase --key-file - "$container" || why "{{.Opener}} does not open $container again"
+clevis luks pass -d "$container" -s "${slot:-none}" | cryptsetup open --test-passphrase --key-file - "$container" || why "{{.Opener}} does not open $container again: {{.Mend}}"
 cryptsetup -q luksRemoveKey "$container" "$key" || why "the passphrase of the installer stays in $container"
 
 # The key was the installer's: the system has none to look for.

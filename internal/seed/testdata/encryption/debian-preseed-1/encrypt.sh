@@ -19,9 +19,9 @@ key=/dev/bootlane-key
 container=$(container)
 [ "$(echo "$container" | wc -w)" = 1 ] || why "the root file system is not in one container: $(echo "${container:-none is below it}" | tr '\n' ' ')"
 
-clevis luks bind -y -f -k "$key" -d "$container" tpm2 '{"pcr_bank":"sha256","pcr_ids":"7"}' || why "clevis cannot bind $container to the TPM 2.0"
+said=$(clevis luks bind -y -f -k "$key" -d "$container" tpm2 '{}' 2>&1) || why "clevis cannot bind $container to the TPM 2.0: clear the TPM in the firmware, or have the disk opened by Tang. It says: $(echo "$said" | tail -n 1)"
 slot=$(clevis luks list -d "$container" | sed -n 's/^\([0-9][0-9]*\): tpm2 .*/\1/p' | head -n 1)
-clevis luks pass -d "$container" -s "${slot:-none}" | cryptsetup open --test-passphrase --key-file - "$container" || why "the TPM 2.0 does not open $container again"
+clevis luks pass -d "$container" -s "${slot:-none}" | cryptsetup open --test-passphrase --key-file - "$container" || why "the TPM 2.0 does not open $container again: clear the TPM in the firmware, or have the disk opened by Tang"
 cryptsetup -q luksRemoveKey "$container" "$key" || why "the passphrase of the installer stays in $container"
 
 # The key was the installer's: the system has none to look for.

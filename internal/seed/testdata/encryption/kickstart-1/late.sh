@@ -50,7 +50,15 @@ report() {
 }
 
 set -e
-trap 'report disk-written 1 failed "the installation is not complete: the late hook failed"; poweroff -f' EXIT
+
+# give_up WHY: fails the run, and ends the machine.
+give_up() {
+	trap - EXIT
+	report disk-written 1 failed "$1"
+	poweroff -f
+	exit 1
+}
+trap 'give_up "the installation is not complete: the late hook failed"' EXIT
 
 # get NAME FILE: a document of this run, into a file.
 get() {
@@ -90,12 +98,7 @@ chroot /mnt/sysroot chcon system_u:object_r:bin_t:s0 /usr/local/lib/bootlane/fir
 
 # From here on the TPM 2.0 opens the disk, and nothing else.
 get encrypt.sh /mnt/sysroot/root/bootlane-encrypt
-if ! chroot /mnt/sysroot sh /root/bootlane-encrypt; then
-	trap - EXIT
-	report disk-written 1 failed "encryption: $(cat /dev/bootlane-why 2>/dev/null || echo 'it cannot be bound')"
-	poweroff -f
-	exit 1
-fi
+chroot /mnt/sysroot sh /root/bootlane-encrypt || give_up "encryption: $(cat /dev/bootlane-why 2>/dev/null || echo 'it cannot be bound')"
 rm -f /mnt/sysroot/root/bootlane-encrypt
 
 report disk-written 1 ok "rhel 9.6 installed, first boot in place"

@@ -247,6 +247,18 @@ END
 END
 } > /tmp/bootlane-recipe || refuse installer 2 "the partition recipe cannot be written"
 
-for question in partman-auto/disk grub-installer/bootdev; do
-	debconf-set "$question" "/dev/$disk" || refuse installer 2 "the disk cannot be told to the installer"
-done
+# tell QUESTION ANSWER: it counts as seen. What debconf-set sets is asked for all the same, and what
+# debconf-set-selections sets stands in a log.
+cat > /tmp/bootlane-tell <<'END'
+#!/bin/sh
+set -e
+export DEBIAN_FRONTEND=noninteractive
+. /usr/share/debconf/confmodule
+db_set "$1" "$2"
+db_fset "$1" seen true
+END
+chmod 0700 /tmp/bootlane-tell
+tell() { /tmp/bootlane-tell "$@" || refuse installer 2 "the installer takes no answer to $1"; }
+
+tell partman-auto/disk "/dev/$disk"
+tell grub-installer/bootdev "/dev/$disk"

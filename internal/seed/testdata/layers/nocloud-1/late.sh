@@ -52,7 +52,15 @@ report() {
 }
 
 set -e
-trap 'report disk-written 1 failed "the installation is not complete: the late hook failed"; poweroff -f' EXIT
+
+# give_up WHY: fails the run, and ends the machine.
+give_up() {
+	trap - EXIT
+	report disk-written 1 failed "$1"
+	poweroff -f
+	exit 1
+}
+trap 'give_up "the installation is not complete: the late hook failed"' EXIT
 
 # get NAME FILE: a document of this run, into a file.
 get() {

@@ -247,7 +247,7 @@ choose() {
 why=$(identity) || refuse kernel 1 "identity gate:$why"
 report kernel 1 ok "Agama installer up, identity agrees: uuid $uuid, macs $macs" || refuse kernel 2 "the server does not answer"
 choose
-echo "$mirror" > /dev/bootlane-mirror || refuse installer 2 "the late hook cannot be told the second disk"
+echo "$disk $mirror" > /dev/bootlane-disks || refuse installer 2 "the late hook cannot be told the disks"
 named=$(readlink -f '/dev/disk/by-id/wwn-0x5002538e00000001')
 [ "$named" = "/dev/$disk" ] || refuse installer 2 "disk gate: the profile names /dev/disk/by-id/wwn-0x5002538e00000001, which is $named here, and not /dev/$disk"
 named=$(readlink -f '/dev/disk/by-id/wwn-0x5002538e00000002')

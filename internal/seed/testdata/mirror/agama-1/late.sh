@@ -50,7 +50,15 @@ report() {
 }
 
 set -e
-trap 'report disk-written 1 failed "the installation is not complete: the late hook failed"; poweroff -f' EXIT
+
+# give_up WHY: fails the run, and ends the machine.
+give_up() {
+	trap - EXIT
+	report disk-written 1 failed "$1"
+	poweroff -f
+	exit 1
+}
+trap 'give_up "the installation is not complete: the late hook failed"' EXIT
 
 # get NAME FILE: a document of this run, into a file.
 get() {
@@ -95,18 +103,22 @@ END-OF-SERVERS
 chroot /mnt systemctl enable chronyd sshd
 
 # The firmware reads one disk: the other gets the same boot loaders, in its own EFI system partition,
-# which is its first one.
-second_esp() {
-	mirror=$(cat /dev/bootlane-mirror)
-	for part in /sys/block/"$mirror"/"$mirror"*; do
-		if [ "$(cat "$part/partition" 2>/dev/null)" = 1 ]; then echo "${part##*/}"; fi
+# which is its first one. Which disk has the one that is mounted was the installer's choice.
+other_esp() {
+	read -r disk mirror < /dev/bootlane-disks
+	for name in "$disk" "$mirror"; do
+		for part in /sys/block/"$name"/"$name"*; do
+			[ "$(cat "$part/partition" 2>/dev/null)" = 1 ] || continue
+			grep -q "^/dev/${part##*/} /mnt/boot/efi " /proc/mounts || echo "${part##*/}"
+		done
 	done
 }
 
 if [ -d /sys/firmware/efi ]; then
-	esp=$(second_esp)
+	esp=$(other_esp)
+	[ "$(echo "$esp" | wc -w)" = 1 ] || give_up "mirror: of the disks $(cat /dev/bootlane-disks) one must have the EFI system partition that is mounted, and the other another: $(echo "${esp:-none is left}" | tr '\n' ' ')"
 	mkdir -p /tmp/bootlane-esp
-	mount -t vfat "/dev/$esp" /tmp/bootlane-esp
+	mount -t vfat "/dev/$esp" /tmp/bootlane-esp || give_up "mirror: /dev/$esp is no EFI system partition"
 	cp -r /mnt/boot/efi/. /tmp/bootlane-esp/
 	umount /tmp/bootlane-esp
 	# Without the first disk the system must start, and not wait for it.

@@ -247,7 +247,7 @@ choose() {
 why=$(identity) || refuse kernel 1 "identity gate:$why"
 report kernel 1 ok "AutoYaST installer up, identity agrees: uuid $uuid, macs $macs" || refuse kernel 2 "the server does not answer"
 choose
-echo "$mirror" > /dev/bootlane-mirror || refuse installer 2 "the late hook cannot be told the second disk"
+echo "$disk $mirror" > /dev/bootlane-disks || refuse installer 2 "the late hook cannot be told the disks"
 
 other=UEFI
 [ ! -d /sys/firmware/efi ] || other=BIOS

@@ -247,7 +247,7 @@ choose() {
 # The first gate may have been passed over: the installer only shows a hook that fails.
 why=$(identity) || refuse installer 1 "identity gate:$why"
 choose
-echo "$mirror" > /dev/bootlane-mirror || refuse installer 2 "the late hook cannot be told the second disk"
+echo "$disk $mirror" > /dev/bootlane-disks || refuse installer 2 "the late hook cannot be told the disks"
 
 # The partitions. The installer's own recipes make a swap partition, which the
 # kubelet refuses; and where the boot loader goes depends on the firmware.
@@ -274,6 +274,18 @@ END
 END
 } > /tmp/bootlane-recipe || refuse installer 2 "the partition recipe cannot be written"
 
-for question in partman-auto/disk grub-installer/bootdev; do
-	debconf-set "$question" "/dev/$disk /dev/$mirror" || refuse installer 2 "the disk cannot be told to the installer"
-done
+# tell QUESTION ANSWER: it counts as seen. What debconf-set sets is asked for all the same, and what
+# debconf-set-selections sets stands in a log.
+cat > /tmp/bootlane-tell <<'END'
+#!/bin/sh
+set -e
+export DEBIAN_FRONTEND=noninteractive
+. /usr/share/debconf/confmodule
+db_set "$1" "$2"
+db_fset "$1" seen true
+END
+chmod 0700 /tmp/bootlane-tell
+tell() { /tmp/bootlane-tell "$@" || refuse installer 2 "the installer takes no answer to $1"; }
+
+tell partman-auto/disk "/dev/$disk /dev/$mirror"
+tell grub-installer/bootdev "/dev/$disk /dev/$mirror"
