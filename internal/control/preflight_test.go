@@ -197,6 +197,7 @@ func BenchmarkPreflight(b *testing.B) {
 			hosts := make([]lane.Host, fleet)
 			for n := range hosts {
 				hosts[n] = fleetHost(n, name+"-1")
+				hosts[n].Disk.WWN = fmt.Sprintf("0x5002538e%08x", n) // Agama finds no disk by its serial number alone
 			}
 			r.enrol(hosts...)
 			for b.Loop() {
