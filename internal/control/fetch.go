@@ -157,14 +157,14 @@ func (c *Control) Seed(ctx context.Context, p lane.RunPath, f lane.Facts) (seed.
 // that the record knows of it is not the one that was granted.
 func (c *Control) deliver(ctx context.Context, h lane.Host, served lane.Event, f lane.Facts) error {
 	if lacks := h.Unsaid(f); len(lacks) > 0 {
-		d := lane.Decision{Host: h.ID, Run: h.Run.ID, Reason: lane.IdentityMissing, Detail: "a machine asked for its configuration and did not say its " + strings.Join(lacks, ", ")}
+		d := lane.Decision{Host: h.ID, Run: h.Run.ID, Reason: lane.IdentityMissing, Detail: "a machine asked for its configuration and did not say its " + strings.Join(lacks, ", ") + ": what its firmware does not have must not stand in `identity`"}
 		return c.alarm(h, d, f, "the configuration of run "+string(h.Run.ID)+" is not given")
 	}
 	_, err := c.change(ctx, h.ID, func(now lane.Host) (lane.Host, lane.Event, error) {
 		if now.Run.ID != h.Run.ID {
 			return now, lane.Event{}, lane.Errorf(lane.Refused, "%s: the run %s is over", lane.NoRun, h.Run.ID)
 		}
-		next, e, news, err := lane.Deliver(now, f, c.Policy, c.Now())
+		next, e, news, err := lane.Deliver(now, f, c.Now())
 		if err != nil || !news {
 			return now, lane.Event{}, err
 		}

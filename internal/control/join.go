@@ -382,7 +382,7 @@ func (c *Control) tend(ctx context.Context, id lane.HostID, came int, silent *sy
 		return lane.Host{}, nil
 	}
 	cluster := h.Run.Cluster
-	if !h.AwaitsNode() {
+	if h.Join.Pending() { // an earlier run's credential ends first
 		cluster = h.Join.Cluster
 	}
 	if _, skip := silent.Load(cluster); skip || c.Now().Before(p.next) {
@@ -391,7 +391,7 @@ func (c *Control) tend(ctx context.Context, id lane.HostID, came int, silent *sy
 	call, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
 	switch why := lane.CredentialOver(h, c.Now()); {
-	case h.AwaitsNode():
+	case !h.Join.Pending():
 		err = c.awaitNode(call, h, p)
 	case !h.Join.Live():
 		err = c.markNode(call, h)

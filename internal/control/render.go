@@ -65,7 +65,7 @@ func (c *Control) lintProblems(docs []seed.Document) (out []lane.Problem) {
 		if f == "" { // a unit of systemd
 			continue
 		}
-		for _, x := range lint.File(d.Name, d.Body, f, lint.Options{}) {
+		for _, x := range lint.File(d.Name, d.Body, f, lint.Options{Read: true}) { // package seed had the library judge it
 			if x.Severity != lint.Error && (x.Rule != unpinned || c.Unpinned) {
 				continue
 			}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"bootlane/internal/control"
 	"bootlane/internal/lane"
 )
 
@@ -67,7 +68,12 @@ func TestTalosGives(t *testing.T) {
 		t.Errorf("asked again, after a lost answer: %v", err)
 	}
 	r.script(lane.LocalBoot) // a second network boot is its disk's
-	r.pass(time.Minute)
+	for _, rep := range []lane.Report{{Run: h.Run.ID, Stage: lane.StageDiskWritten, Seq: 1, Status: lane.StatusOK, Facts: asking()}, {Run: h.Run.ID, Stage: lane.StageKernel, Seq: 1, Status: lane.StatusFailed, Facts: asking()}} {
+		if err := r.Report(t.Context(), h.Run.Capability, rep); lane.CodeOf(err) != lane.Refused {
+			t.Errorf("%s is taken, and Talos reports nothing: %v", rep.Stage, err)
+		}
+	}
+	r.pass(6 * time.Minute)
 	if _, err := r.Seed(t.Context(), talosPath(h), asking()); lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), string(lane.ConfigDelivered)) {
 		t.Errorf("long after: %v", err)
 	}
@@ -134,17 +140,30 @@ func TestTalosOtherNIC(t *testing.T) {
 	}
 }
 
-// TestTalosConfirm: an operator's word counts where nothing else can be known, and nowhere else.
+// TestTalosConfirm: an operator's word counts where nothing else can be known, and nowhere else; it mends a run
+// whose deadline passed before anybody gave it, and until then nobody erases the disk by the way.
 func TestTalosConfirm(t *testing.T) {
 	r := newRig(t)
-	r.granted()
-	if _, err := r.Confirm(t.Context(), "node1", "op:t", "x"); lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), "was given a configuration of Talos") {
+	h := r.granted()
+	if _, err := r.Confirm(t.Context(), "node1", "op:t", "x"); lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), "was given no configuration of Talos") {
 		t.Errorf("before it was given: %v", err)
+	}
+	if _, err := r.Seed(t.Context(), talosPath(h), asking()); err != nil {
+		t.Fatal(err)
 	}
 	r.pass(48 * time.Hour)
 	r.must(r.Expire(t.Context()))
 	if h := r.host("node1"); h.State != lane.StateFailed {
 		t.Errorf("the deadline: %s", h.State)
+	}
+	if _, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t"}); err == nil || !strings.Contains(err.Error(), "may run: `bootlane host confirm` it, or give --reinstall") {
+		t.Errorf("provisioned anew: %v", err)
+	}
+	if _, err := r.Confirm(t.Context(), "node1", "op:t", "it runs"); err != nil || r.host("node1").State != lane.StateInstalled {
+		t.Errorf("%v, %s", err, r.host("node1").State)
+	}
+	if _, err := r.Confirm(t.Context(), "node1", "op:t", "again"); lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), "no open run, and none that failed") {
+		t.Errorf("of a run that succeeded: %v", err)
 	}
 }
 
@@ -167,6 +186,7 @@ func TestTalosNode(t *testing.T) {
 	r, s := joinRig(t)
 	h := r.provision("node1", lane.Provisioning{Bundle: "talos-1"})
 	r.script(lane.Install)
+	r.tend() // what was left to do at the start is looked for once
 	if _, err := r.Seed(t.Context(), talosPath(h), asking()); err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +198,7 @@ func TestTalosNode(t *testing.T) {
 		{func() { s.SetNode("node1", string(uuid1), false) }, lane.StateProvisioning},
 		{func() { s.SetNode("node1", "99999999-8888-4777-8666-555555555555", true) }, lane.StateProvisioning},
 		{func() { s.Down(true) }, lane.StateProvisioning},
-		{func() { s.Down(false); s.SetNode("node1", string(uuid1), true) }, lane.StateInstalled},
+		{func() { s.Down(false); s.SetNode("node1", string(uuid1), true); r.Control = control.New(r.Config) }, lane.StateInstalled},
 	} {
 		c.change()
 		r.pass(11 * time.Second)

@@ -281,7 +281,10 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, f lane.Facts) {
 		if !method(w, r, http.MethodGet, http.MethodHead) {
 			return
 		}
-		if r.URL.RawQuery != "" { // Talos says there who it is
+		if r.URL.RawQuery != "" { // Talos says there who it is, and what it asks for is given once
+			if !method(w, r, http.MethodGet) {
+				return
+			}
 			v, err := once(r.URL.RawQuery)
 			if err != nil {
 				s.refuse(w, r, err)

@@ -106,7 +106,9 @@ func parseReport(body string, f lane.Facts) (lane.Report, error) {
 
 // saidOfItself reads what the sender of a report, or who asks to join, says of its identity.
 func saidOfItself(v url.Values, f lane.Facts) lane.Facts {
-	f.Serial = lane.Clean(v.Get(lane.ReportSerial), maxText)
+	if s := v.Get(lane.ReportSerial); !strings.HasPrefix(s, "${") { // Talos' name of a value that it does not have
+		f.Serial = lane.Clean(s, maxText)
+	}
 	// A sender that cannot read its own UUID or MAC says nothing by it: the installer's kernel may lack DMI.
 	if u, err := lane.ParseUUID(v.Get(lane.ReportUUID)); err == nil {
 		f.UUID = u

@@ -6,6 +6,7 @@ package ignition
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,12 @@ import (
 	fcos16 "github.com/coreos/butane/config/fcos/v1_6"
 	flatcar10 "github.com/coreos/butane/config/flatcar/v1_0"
 	flatcar11 "github.com/coreos/butane/config/flatcar/v1_1"
-	spec "github.com/coreos/ignition/v2/config/v3_5"
+	"github.com/coreos/ignition/v2/config/v3_0"
+	"github.com/coreos/ignition/v2/config/v3_1"
+	"github.com/coreos/ignition/v2/config/v3_2"
+	"github.com/coreos/ignition/v2/config/v3_3"
+	"github.com/coreos/ignition/v2/config/v3_4"
+	"github.com/coreos/ignition/v2/config/v3_5"
 	"github.com/coreos/vcontext/report"
 	"go.yaml.in/yaml/v3"
 )
@@ -133,8 +139,28 @@ func alias(n *yaml.Node) *yaml.Node {
 
 // Check returns what is wrong with a configuration of Ignition.
 func Check(text []byte) []Problem {
-	_, rep, err := spec.ParseCompatibleVersion(text)
-	return told(rep, err)
+	var said struct{ Ignition struct{ Version string } }
+	err := json.Unmarshal(text, &said)
+	parse, known := parsers()[said.Ignition.Version]
+	if err != nil || !known { // it says what is wrong with the version, or with the text as such
+		parse = only(v3_5.ParseCompatibleVersion)
+	}
+	return told(parse(text))
+}
+
+// parsers are those of each version of the specification. The last one's would do, and reads a text once more
+// for every version in between.
+func parsers() map[string]func([]byte) (report.Report, error) {
+	return map[string]func([]byte) (report.Report, error){
+		"3.0.0": only(v3_0.Parse), "3.1.0": only(v3_1.Parse), "3.2.0": only(v3_2.Parse), "3.3.0": only(v3_3.Parse), "3.4.0": only(v3_4.Parse), "3.5.0": only(v3_5.Parse)}
+}
+
+// only leaves out what a parser makes of a text.
+func only[C any](parse func([]byte) (C, report.Report, error)) func([]byte) (report.Report, error) {
+	return func(text []byte) (report.Report, error) {
+		_, rep, err := parse(text)
+		return rep, err
+	}
 }
 
 // yamlLine finds the place in an error of the YAML library, which has no columns.

@@ -250,7 +250,7 @@ func Decide(hosts []Host, f Facts, bundle Bundle, policy Policy, now time.Time) 
 		return answer(policy.afterFailure(), RunExpired, "the run's deadline was %s", stamp(run.Deadline))
 	case run.Stage.AtLeast(StageDiskWritten):
 		return answer(LocalBoot, DiskWritten, "this run has written the disk")
-	case !run.Delivered.IsZero() && (f.Speaker.countsBoots() || !run.delivered(now, policy)):
+	case !run.Delivered.IsZero() && (f.Speaker.countsBoots() || !run.delivered(now)):
 		return answer(LocalBoot, ConfigDelivered, "the machine was given its configuration at %s, and writes the disk by itself", stamp(run.Delivered))
 	case f.Speaker.countsBoots() && !run.bootLeft(now, policy):
 		return answer(policy.afterFailure(), BootsSpent, "all %d network boots of the grant are used", run.Boots)

@@ -177,6 +177,8 @@ func Joinable(h Host, f Facts, now time.Time) error {
 		return Errorf(Refused, "%s is %s", h.ID, h.State)
 	case !h.Run.Open || !now.Before(h.Run.Deadline):
 		return Errorf(Refused, "the run %s is over: %s", h.Run.ID, cmp.Or(h.Run.Outcome, "its deadline passed"))
+	case !h.Run.Delivered.IsZero():
+		return Errorf(Refused, "the machine of %s has its credentials in its configuration of Talos", h.ID)
 	case !h.Run.Stage.AtLeast(StageReady):
 		return Errorf(Refused, "the machine has not proven itself: its run is at %s, and the join follows %s", h.Run.Stage, StageReady)
 	case h.Identity.UUID != "" && f.UUID == "", len(h.Identity.MACs) > 0 && len(f.AllMACs()) == 0:

@@ -20,6 +20,7 @@ const (
 	VerbArm        Verb = "provision"
 	VerbAdvance    Verb = "advance"
 	VerbReady      Verb = "ready"
+	VerbConfirm    Verb = "confirm"
 	VerbFail       Verb = "fail"
 	VerbExpire     Verb = "expire"
 	VerbCancel     Verb = "cancel"
@@ -53,7 +54,7 @@ func Transitions() []Transition {
 		{StateFailed, VerbArm, StateProvisioning, "operator", "`provision` grants one install"},
 		{StateInstalled, VerbArm, StateProvisioning, "operator", "`provision --reinstall` grants one install"},
 		{StateProvisioning, VerbAdvance, StateProvisioning, "machine", "the run reaches a stage"},
-		{StateProvisioning, VerbReady, StateInstalled, "machine", "first boot proved itself, and the machine is in its cluster where it has one; of Talos, an operator's `host confirm`, or its Node is Ready"},
+		{StateProvisioning, VerbReady, StateInstalled, "machine", "first boot proved itself, and the machine is in its cluster where it has one"},
 		{StateProvisioning, VerbFail, StateFailed, "machine", "the machine reports a failure, or asks for more boots than granted"},
 		{StateProvisioning, VerbExpire, StateFailed, "server", "the deadline passes"},
 		{StateProvisioning, VerbCancel, "", "operator", "`cancel` before any boot was counted; after one: failed"},
@@ -63,6 +64,8 @@ func Transitions() []Transition {
 		{StateFailed, VerbQuarantine, StateQuarantine, "operator or server", "identity disputed, or set aside"},
 		{StateQuarantine, VerbQuarantine, StateQuarantine, "server", "the disputing machine shows more of itself"},
 		{StateQuarantine, VerbAdvance, StateQuarantine, "machine", "the run that quarantine interrupted reports its end: the disk is written, or it failed"},
+		{StateProvisioning, VerbConfirm, StateInstalled, "operator", "of Talos, which reports nothing: `host confirm`, or its Node is Ready"},
+		{StateFailed, VerbConfirm, StateInstalled, "operator", "`host confirm` of a machine of Talos that was given its configuration, and runs"},
 		{StateQuarantine, VerbReady, StateQuarantine, "machine", "first boot of that run proved itself; installed once the quarantine ends"},
 		{StateQuarantine, VerbExpire, StateQuarantine, "server", "the deadline of a run that quarantine interrupted passes"},
 		{StateQuarantine, VerbCancel, StateQuarantine, "operator", "`cancel` ends the run that quarantine interrupted"},
@@ -282,6 +285,8 @@ func Armable(h Host, reinstall bool) []Problem {
 		return []Problem{{Field: "state", Message: fmt.Sprintf("it is %s: %s", h.State, h.State.hint(VerbArm))}}
 	case h.State == StateInstalled && !reinstall:
 		return []Problem{{Field: "state", Message: "it is installed: give --reinstall to erase its disk"}}
+	case h.State == StateFailed && !h.Run.Delivered.IsZero() && !reinstall:
+		return []Problem{{Field: "state", Message: "its machine was given a configuration of Talos, and may run: `bootlane host confirm` it, or give --reinstall to erase its disk"}}
 	}
 	return nil
 }
@@ -426,6 +431,9 @@ func Apply(h Host, r Report, now time.Time) (Host, Event, bool, error) {
 // reportFits refuses reports that jump over the disk: first boot without a
 // written disk, a written disk without an installer.
 func (h Host) reportFits(r Report) error {
+	if !h.Run.Delivered.IsZero() {
+		return Errorf(Refused, "the machine of %s was given a configuration of Talos, which reports nothing: this is somebody else", h.ID)
+	}
 	need := StageScript
 	switch r.Stage {
 	case StageDiskWritten:

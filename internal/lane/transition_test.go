@@ -108,7 +108,11 @@ func verbs() map[Verb]func(h Host) (Host, Event, error) {
 			}
 			return report(h, StageInstaller, StatusOK)
 		},
-		VerbReady:  func(h Host) (Host, Event, error) { return report(h, StageReady, StatusOK) },
+		VerbReady: func(h Host) (Host, Event, error) { return report(h, StageReady, StatusOK) },
+		VerbConfirm: func(h Host) (Host, Event, error) {
+			h.Run.Delivered = armedAt.Add(time.Minute)
+			return Confirm(h, "op:alice", "it runs", later)
+		},
 		VerbFail:   func(h Host) (Host, Event, error) { return Fail(h, BootsSpent, "no boot left", later) },
 		VerbExpire: func(h Host) (Host, Event, error) { return Expire(h, "", later) },
 		VerbCancel: func(h Host) (Host, Event, error) {

@@ -69,6 +69,9 @@ func camelKeys(n *yaml.Node) *yaml.Node {
 
 // ignitionReader adds what the reader itself says, unless we have said that already.
 func (r *report) ignitionReader(text string) {
+	if r.read {
+		return
+	}
 	own := slices.Concat(r.found, r.silent)
 	_, problems := ignition.Translate([]byte(text))
 	for _, p := range problems {
@@ -114,6 +117,12 @@ func (r *report) ignitionTree(root *yaml.Node) {
 			}
 		}
 		r.ignitionResource(get(f, "contents"))
+		for _, more := range items(get(f, "append")) {
+			r.ignitionResource(more)
+		}
+	}
+	for _, ca := range items(get(root, "ignition", "security", "tls", "certificateAuthorities")) {
+		r.ignitionResource(ca)
 	}
 	r.ignitionResource(get(root, "ignition", "config", "replace"))
 	for _, m := range items(get(root, "ignition", "config", "merge")) {

@@ -63,6 +63,7 @@ func Formats() []Format {
 // Options are what a caller wants otherwise.
 type Options struct {
 	Ignore []string // ids of rules that say nothing
+	Read   bool     // the library that reads the format has judged the text already
 }
 
 // Finding is one place in one file where a rule is broken.
@@ -94,6 +95,7 @@ type report struct {
 	file   string
 	format Format
 	ignore []string
+	read   bool // by its reader's library
 	found  []Finding
 	silent []Finding // of the rules that say nothing
 }
@@ -114,7 +116,7 @@ func (r *report) add(rule string, p at, format string, args ...any) {
 // File returns what is wrong with a file, in the order of its lines. Whatever the bytes are, it
 // answers; a format that is not linted is a finding too, for silence would be taken for praise.
 func File(name string, data []byte, f Format, o Options) []Finding {
-	r := &report{file: name, format: f, ignore: o.Ignore}
+	r := &report{file: name, format: f, ignore: o.Ignore, read: o.Read}
 	text := string(data)
 	judge := map[Format]func(string){
 		Autoinstall: r.userData, CloudConfig: r.userData, MetaData: r.metaData, Kickstart: r.kickstart, Preseed: r.preseed,

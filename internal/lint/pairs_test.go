@@ -291,6 +291,8 @@ func suseAndCorePairs() []pair {
 		{"butane-local", Butane, "contents: {inline: node-a}", "contents: {local: §node-a}", "contents: {inline: node-b}"},
 		{"password-cleartext", Butane, "uid: 1000", "password: §hunter2", "uid: 1001"},
 		{"password-hash-illegal", Butane, "uid: 1000", `password_hash: §"$6$cut"`, "uid: 1001"},
+		{"source-checksum-missing", Ignition, `"path": "/etc/hostname"`, `"append": [{"source": §"https://m.example/k"}], "path": "/etc/hostname"`, `"append": [{"source": "data:,x"}], "path": "/etc/hostname"`},
+		{"source-checksum-missing", Ignition, `"ignition": {`, `"ignition": {"security": {"tls": {"certificateAuthorities": [{"source": §"https://m.example/k"}]}}, `, `"ignition": {"security": {"tls": {"certificateAuthorities": [{"source": "data:,x"}]}}, `},
 		{"source-checksum-missing", Butane, `"https://m.example/k", verification: {hash: sha256-` + sha256hex + `}`, `§"https://m.example/k"`, `"data:,x"`},
 		{"disk-kernel-name", Butane, preDisk, "§/dev/sda", preDisk},
 		{"disk-selector-missing", Shell, "set -e", "§flatcar-install -s -i x.ign", "flatcar-install -d /dev/disk/by-id/x -i x.ign"},

@@ -79,6 +79,9 @@ func (r *report) talosSelector(n *yaml.Node) {
 
 // talosReader adds what Talos' own reader says, unless we have said that already.
 func (r *report) talosReader(text string) {
+	if r.read {
+		return
+	}
 	own := slices.Concat(r.found, r.silent)
 	said := func(line int) bool {
 		return slices.ContainsFunc(own, func(f Finding) bool { return f.Line == line })

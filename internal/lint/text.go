@@ -40,7 +40,8 @@ func (r *report) characters(text string) {
 				once("text-not-utf8", p, "byte %#02x is not UTF-8", line[i])
 			case c < ' ' && c != '\t' && c != '\r', c == 0x7f:
 				once("text-control", p, "the control character %#02x stands here", c)
-			case c == '\u0085' || c == '\u2028' || c == '\u2029', !comment(line) && (unicode.Is(unicode.Cf, c) || c == '\u00a0'):
+			case c < utf8.RuneSelf: // most of them
+			case c == '\u0085' || c == '\u2028' || c == '\u2029', (unicode.Is(unicode.Cf, c) || c == '\u00a0') && !comment(line):
 				once("text-invisible", p, "the invisible character U+%04X stands here", c)
 			}
 		}
@@ -79,15 +80,21 @@ var patternTable = []pattern{
 
 // patterns looks at each line by itself.
 func (r *report) patterns(text string) {
+	hinted := func(p pattern, text string) bool {
+		return slices.ContainsFunc(p.hints, func(h string) bool { return strings.Contains(text, h) })
+	}
+	var here []pattern
+	for _, p := range patternTable {
+		if (len(p.formats) == 0 || slices.Contains(p.formats, r.format)) && !slices.Contains(p.not, r.format) && hinted(p, text) {
+			here = append(here, p)
+		}
+	}
 	for n, line := range strings.Split(text, "\n") {
 		if comment(line) {
 			continue
 		}
-		for _, p := range patternTable {
-			if len(p.formats) > 0 && !slices.Contains(p.formats, r.format) || slices.Contains(p.not, r.format) {
-				continue
-			}
-			if !slices.ContainsFunc(p.hints, func(h string) bool { return strings.Contains(line, h) }) {
+		for _, p := range here {
+			if !hinted(p, line) {
 				continue
 			}
 			if m := p.re.FindStringIndex(line); m != nil {

@@ -204,6 +204,7 @@ func Needs(in Input) (out []Need) {
 		need("mirror", b.Mirror, "/dists/"+b.Release+"/Release")
 		need("security", b.Security, "/dists/"+b.Release+"-security/Release")
 	case b.Seed == lane.SeedIgnition:
+		need("mirror", b.Mirror, "/"+b.Release+"/flatcar_production_image.bin.bz2")
 		need("mirror", b.Mirror, "/"+b.Release+"/flatcar_production_image.bin.bz2.sig")
 	case b.Seed == lane.SeedAutoYaST && b.Tree == "", b.Seed == lane.SeedAgama:
 		need("mirror", b.Mirror, "/")

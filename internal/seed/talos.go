@@ -33,15 +33,16 @@ func (v view) talosDocuments() ([]Document, error) {
 func (in Input) talosArgs() string {
 	var said []string
 	add := func(key string, known bool) {
-		if known { // Talos waits for a value that its machine does not have
+		if known { // of a value that its machine does not have, Talos sends the name
 			said = append(said, key+"=%24%7B"+key+"%7D")
 		}
 	}
 	add("uuid", !in.Host.Identity.UUID.Placeholder())
-	add("mac", len(in.Host.Identity.MACs) > 0)
+	add("mac", in.Host.AsksMAC())
 	add("serial", !lane.PlaceholderText(in.Host.Identity.Serial))
-	// The first three are what Talos' own kernels are started with, and do not start without.
-	return "init_on_alloc=1 slab_nomerge= pti=on talos.platform=metal talos.config=" + in.Base + "/seed/config.yaml?" + strings.Join(said, "&")
+	// The first three are what Talos' own kernels are started with. An older Talos on one of the disks would
+	// start in the place of the new one: it halts, and says so.
+	return "init_on_alloc=1 slab_nomerge= pti=on talos.halt_if_installed=1 talos.platform=metal talos.config=" + in.Base + "/seed/config.yaml?" + strings.Join(said, "&")
 }
 
 // talosConfig returns the given configuration with what the record says. An error has every problem of it.
@@ -94,7 +95,11 @@ func (v view) talosConflicts(c talos.Config) (out []string) {
 			bad(d, "%s takes a disk by itself, and the record's disk alone is granted: leave it out, and apply it with talosctl once the machine runs", kind)
 		}
 	}
-	if n := talos.Get(c.Of("VolumeConfig"), "provisioning", "diskSelector"); n != nil {
+	for _, d := range c.All("VolumeConfig") {
+		n := talos.Get(d, "provisioning", "diskSelector")
+		if n == nil {
+			continue
+		}
 		bad(n, "provisioning.diskSelector can mean another disk, and the record's alone is granted: leave it out")
 	}
 	if len(v.Host.Network.Interfaces) > 0 {
@@ -138,7 +143,7 @@ func (v view) talosFilled(c talos.Config) ([]byte, error) {
 	}
 	value, keys, _ := talosDisk(v.Host.Run.Disk) // it was checked
 	errs = append(errs, set(value, keys...),
-		// The grant says that the disk is erased, whatever an older Talos left there.
+		// The grant says that the disk is erased. An older Talos keeps the new one from starting at all.
 		set(true, "machine", "install", "wipe"))
 	if all := v.talosInterfaces(); len(all) > 0 {
 		errs = append(errs, set(all, "machine", "network", "interfaces"))

@@ -146,6 +146,7 @@ func TestTalosRefuses(t *testing.T) {
 		"a template":           {given("AssetTag", "Nothing"), "worker.yaml:5:29: executing"},
 		"disks":                {given("cluster:", "  disks: [{device: /dev/sdb, partitions: []}]\ncluster:"), "machine.disks takes further disks"},
 		"a volume":             {given("---\n", "---\napiVersion: v1alpha1\nkind: UserVolumeConfig\nname: x\nprovisioning: {diskSelector: {match: \"true\"}, minSize: 1GiB}\n---\n"), "UserVolumeConfig takes a disk by itself"},
+		"the second of two":    {given("---\n", "---\napiVersion: v1alpha1\nkind: VolumeConfig\nname: STATE\n---\napiVersion: v1alpha1\nkind: VolumeConfig\nname: EPHEMERAL\nprovisioning: {diskSelector: {match: \"true\"}}\n---\n"), "provisioning.diskSelector can mean another disk"},
 		"the network, twice": {func(in *Input) {
 			*in = wired(lane.SeedTalos)
 			given("  install:", "  network: {interfaces: []}\n  install:")(in)

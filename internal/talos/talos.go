@@ -32,7 +32,7 @@ func (p Problem) String() string { return fmt.Sprintf("%d:%d: %s", p.Line, p.Col
 // have a kind.
 type Config struct{ docs []*yaml.Node }
 
-// What Talos 1.7 to 1.12 read, of the parts that are judged here.
+// What Talos 1.9 to 1.12 read, of the parts that are judged here.
 var (
 	topKeys     = []string{"version", "debug", "persist", "machine", "cluster"}
 	machineKeys = []string{"type", "token", "ca", "acceptedCAs", "certSANs", "controlPlane", "kubelet", "pods", "network", "disks", "install", "files", "env", "time", "sysctls", "sysfs", "registries",
@@ -186,15 +186,23 @@ func Get(n *yaml.Node, keys ...string) *yaml.Node {
 	return n
 }
 
-// Of returns the document of a kind, or nil; an empty kind is that with `machine`.
+// Of returns the first document of a kind, or nil; an empty kind is that with `machine`.
 func (c Config) Of(kind string) *yaml.Node {
+	for _, d := range c.All(kind) {
+		return d
+	}
+	return nil
+}
+
+// All returns the documents of a kind: those with a name may be several.
+func (c Config) All(kind string) (out []*yaml.Node) {
 	for _, d := range c.docs {
 		k := Get(d, "kind")
 		if k == nil && kind == "" || k != nil && k.Value == kind {
-			return d
+			out = append(out, d)
 		}
 	}
-	return nil
+	return out
 }
 
 // Main returns the value below keys in the document with `machine`, or nil.
