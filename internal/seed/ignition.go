@@ -210,7 +210,7 @@ func (v view) ignitionConflicts(config object) (out []string) {
 
 // addOurs puts into the configuration what every system of ours has.
 func (v view) addOurs(config object) error {
-	parts, err := v.render([]part{{"firstboot.sh", "firstboot.sh", typeShell}, {"firstboot.service", "firstboot.service", typeText}})
+	parts, err := v.render(firstBoot())
 	if err != nil {
 		return err
 	}
