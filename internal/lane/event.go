@@ -88,9 +88,12 @@ func (e Event) sum() string {
 	return sumOf(b)
 }
 
+// SumSize is how many bytes an event's hash has: the first half of a SHA-256.
+const SumSize = sha256.Size / 2
+
 func sumOf(b []byte) string {
 	h := sha256.Sum256(b)
-	return hex.EncodeToString(h[:16])
+	return hex.EncodeToString(h[:SumSize])
 }
 
 // Seal numbers the event after prev and chains it to it by hash. It returns the

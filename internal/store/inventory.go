@@ -16,19 +16,22 @@ import (
 // about, again and again, needs no database for it. It is of use only to the one process
 // that writes the database.
 //
-// Records are kept encoded and claims as hashes. That is half the size, a hundred thousand
-// records take about 80 MB, and leaves the garbage collector nothing to walk through; and
-// each caller gets a copy of its own.
+// Records are kept encoded and claims as hashes. That is a third of the size, a hundred
+// thousand records take about 50 MB, and leaves the garbage collector nothing to walk
+// through; and each caller gets a copy of its own. Of half a million claims some thirty
+// pairs share a hash of 32 bits: whoever asks compares the claims themselves.
 type inventory struct {
 	seed maphash.Seed
 
 	mu      sync.RWMutex
 	records []record
-	byID    map[lane.HostID]int
-	claims  map[uint64]int      // to a record that makes the claim
-	shared  map[uint64][]int    // and to the others that make the same one
-	heard   map[uint64]struct{} // unknown machines that left evidence
+	byID    map[lane.HostID]int32
+	claims  map[claimHash]int32   // to a record that makes the claim
+	shared  map[claimHash][]int32 // and to the others that make the same one
+	heard   map[uint64]struct{}   // unknown machines that left evidence
 }
+
+type claimHash uint32
 
 // record is one host's, as the database has it.
 type record struct {
@@ -41,7 +44,7 @@ const strangers = "mac:"
 
 // newInventory reads every record, and the name of every unknown machine that left evidence.
 func newInventory(ctx context.Context, db *sql.DB) (*inventory, error) {
-	inv := &inventory{seed: maphash.MakeSeed(), byID: map[lane.HostID]int{}, claims: map[uint64]int{}, shared: map[uint64][]int{}, heard: map[uint64]struct{}{}}
+	inv := &inventory{seed: maphash.MakeSeed(), byID: map[lane.HostID]int32{}, claims: map[claimHash]int32{}, shared: map[claimHash][]int32{}, heard: map[uint64]struct{}{}}
 	rows, err := db.QueryContext(ctx, `SELECT id, doc FROM hosts ORDER BY id`)
 	if err != nil {
 		return nil, broken("read the inventory", err)
@@ -81,10 +84,10 @@ func readHeads(ctx context.Context, db *sql.DB) (map[string]head, error) {
 	}
 	heads := map[string]head{}
 	_, err = collect(rows, func(r *sql.Rows) (_ struct{}, err error) {
-		var subject string
-		var last head
-		err = r.Scan(&subject, &last.seq, &last.hash)
-		heads[subject] = last
+		var subject, hash string
+		var seq int64
+		err = r.Scan(&subject, &seq, &hash)
+		heads[subject] = headOf(seq, hash)
 		return struct{}{}, err
 	})
 	return heads, err
@@ -99,7 +102,7 @@ func (inv *inventory) put(records []record) {
 	}
 }
 
-func (inv *inventory) set(r record, claims []uint64) {
+func (inv *inventory) set(r record, claims []claimHash) {
 	n, known := inv.byID[r.id]
 	if known {
 		for _, c := range inv.claimsOf(inv.records[n]) {
@@ -107,7 +110,7 @@ func (inv *inventory) set(r record, claims []uint64) {
 		}
 		inv.records[n] = r
 	} else {
-		n = len(inv.records)
+		n = int32(len(inv.records))
 		inv.byID[r.id] = n
 		inv.records = append(inv.records, r)
 	}
@@ -118,7 +121,7 @@ func (inv *inventory) set(r record, claims []uint64) {
 
 // claimsOf reads a record's claims anew: to keep them for all takes more memory than it
 // saves time. That it can be read was seen before.
-func (inv *inventory) claimsOf(r record) []uint64 {
+func (inv *inventory) claimsOf(r record) []claimHash {
 	h, err := r.host()
 	if err != nil {
 		return nil
@@ -126,7 +129,7 @@ func (inv *inventory) claimsOf(r record) []uint64 {
 	return inv.hashes(h.Claims())
 }
 
-func (inv *inventory) claim(c uint64, n int) {
+func (inv *inventory) claim(c claimHash, n int32) {
 	switch first, ok := inv.claims[c]; {
 	case !ok:
 		inv.claims[c] = n
@@ -135,8 +138,8 @@ func (inv *inventory) claim(c uint64, n int) {
 	}
 }
 
-func (inv *inventory) disclaim(c uint64, n int) {
-	others := slices.DeleteFunc(inv.shared[c], func(o int) bool { return o == n })
+func (inv *inventory) disclaim(c claimHash, n int32) {
+	others := slices.DeleteFunc(inv.shared[c], func(o int32) bool { return o == n })
 	if first, ok := inv.claims[c]; ok && first == n {
 		delete(inv.claims, c)
 		if len(others) > 0 {
@@ -167,14 +170,14 @@ func (inv *inventory) claimants(claims []string) ([]lane.Host, error) {
 func (inv *inventory) candidates(claims []string) (out []record) {
 	inv.mu.RLock()
 	defer inv.mu.RUnlock()
-	var found []int
+	var found []int32
 	for _, c := range claims {
-		h := inv.hash(c)
+		h := claimHash(inv.hash(c))
 		n, ok := inv.claims[h]
 		if !ok {
 			continue
 		}
-		for _, n := range append([]int{n}, inv.shared[h]...) {
+		for _, n := range append([]int32{n}, inv.shared[h]...) {
 			if !slices.Contains(found, n) {
 				found = append(found, n)
 				out = append(out, inv.records[n])
@@ -208,10 +211,10 @@ func (inv *inventory) unheard(subject string) bool {
 
 func (inv *inventory) hash(s string) uint64 { return maphash.String(inv.seed, s) }
 
-func (inv *inventory) hashes(claims []string) []uint64 {
-	out := make([]uint64, len(claims))
+func (inv *inventory) hashes(claims []string) []claimHash {
+	out := make([]claimHash, len(claims))
 	for i, c := range claims {
-		out[i] = inv.hash(c)
+		out[i] = claimHash(inv.hash(c))
 	}
 	return out
 }

@@ -10,6 +10,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,10 +56,29 @@ type Store struct {
 	budget  budget                 // of new lines of evidence; the writer's own
 }
 
-// head is the end of a subject's chain of evidence: where the next event is tied to it.
+// head is the end of a subject's chain of evidence: where the next event is tied to it. One of each host is kept, and as
+// text a hash takes three times as much.
 type head struct {
-	seq  int64
-	hash string
+	seq int64
+	sum [lane.SumSize]byte
+}
+
+// headOf returns the head behind an event. A text that is no hash was tampered with, which that event shows; the next
+// one is then tied to zeros.
+func headOf(seq int64, hash string) head {
+	h := head{seq: seq}
+	if b, err := hex.DecodeString(hash); err == nil {
+		copy(h.sum[:], b)
+	}
+	return h
+}
+
+// event returns as much of the chain's last event as the next one is tied to.
+func (h head) event() lane.Event {
+	if h.seq == 0 {
+		return lane.Event{}
+	}
+	return lane.Event{Seq: h.seq, Hash: hex.EncodeToString(h.sum[:])}
 }
 
 // Limits that keep a hostile segment from filling memory, or the disk. A machine

@@ -465,16 +465,18 @@ func (s *Store) lastOf(ctx context.Context, tx *transaction, subject string) (la
 	if s.inventory != nil && strings.HasPrefix(subject, strangers) && s.inventory.unheard(subject) {
 		return head{}, nil
 	}
-	err = tx.row(ctx, lastEvent, subject).Scan(&last.seq, &last.hash)
+	var seq int64
+	var hash string
+	err = tx.row(ctx, lastEvent, subject).Scan(&seq, &hash)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return last, broken("read the last event", err)
 	}
-	return last, nil
+	return headOf(seq, hash), nil
 }
 
 // seal writes the event behind the last one.
 func (s *Store) seal(ctx context.Context, tx *transaction, prev head, e lane.Event) (lane.Event, error) {
-	e, doc, err := lane.Seal(lane.Event{Seq: prev.seq, Hash: prev.hash}, e)
+	e, doc, err := lane.Seal(prev.event(), e)
 	if err != nil {
 		return e, err
 	}
@@ -490,7 +492,7 @@ func (s *Store) seal(ctx context.Context, tx *transaction, prev head, e lane.Eve
 		return e, broken("write an event", err)
 	}
 	tx.staged.recent[e.CoalesceKey()] = &e
-	tx.staged.heads[e.Subject] = head{e.Seq, e.Hash}
+	tx.staged.heads[e.Subject] = headOf(e.Seq, e.Hash)
 	return e, nil
 }
 

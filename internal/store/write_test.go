@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -242,5 +243,29 @@ func TestMemoryIsBounded(t *testing.T) {
 		if events := r.evidence(subject); len(events) != 2 {
 			t.Errorf("%s has %d events, want 2", subject, len(events))
 		}
+	}
+}
+
+// TestClaimsThatShareAHash: a hash of 32 bits may be that of another host's claim, which is no claim of this one.
+func TestClaimsThatShareAHash(t *testing.T) {
+	r := newRig(t)
+	host := func(id lane.HostID) lane.Host {
+		return lane.Host{ID: id, Identity: lane.Identity{Serial: "SN-" + string(id)}}
+	}
+	r.must(errors.Join(r.together(r.appending(host("a")), r.appending(host("b")))...))
+	claim := host("a").Claims()[0]
+	shared := r.inventory.hashes([]string{claim})[0]
+	r.inventory.claim(shared, r.inventory.byID["b"])
+	if got := len(r.inventory.candidates([]string{claim})); got != 2 {
+		t.Fatalf("%d records under the hash", got)
+	}
+	hosts, err := r.Claimants(t.Context(), []string{claim})
+	r.must(err)
+	if len(hosts) != 1 || hosts[0].ID != "a" {
+		t.Errorf("%v", hosts)
+	}
+	r.inventory.disclaim(shared, r.inventory.byID["a"])
+	if got := r.inventory.candidates([]string{claim}); len(got) != 1 || got[0].id != "b" {
+		t.Errorf("left under the hash: %v", got)
 	}
 }
