@@ -11,9 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/coreos/butane/config/common"
@@ -31,6 +29,8 @@ import (
 	"github.com/coreos/ignition/v2/config/v3_5"
 	"github.com/coreos/vcontext/report"
 	"go.yaml.in/yaml/v3"
+
+	"bootlane/internal/strictyaml"
 )
 
 // The variants of Butane that are read.
@@ -38,15 +38,6 @@ const (
 	Flatcar = "flatcar"
 	FCOS    = "fcos" // Fedora CoreOS
 )
-
-// Problem is one thing that a reader holds against a text. Line and column count from 1.
-type Problem struct {
-	Line, Column int
-	Message      string
-}
-
-// String returns the problem behind its place, as LINE:COLUMN: MESSAGE.
-func (p Problem) String() string { return fmt.Sprintf("%d:%d: %s", p.Line, p.Column, p.Message) }
 
 // IsButane reports whether a text is Butane's YAML: Ignition's JSON begins with a brace.
 func IsButane(text []byte) bool { return !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) }
@@ -65,11 +56,11 @@ func translators() map[string]translator {
 // Translate returns a text as a configuration of Ignition, in the version of the specification
 // that it was written for, and everything that is wrong with it. Of a text with problems there is
 // none. Butane is read in the given variants; none: in all that are known.
-func Translate(text []byte, variants ...string) (config []byte, problems []Problem) {
+func Translate(text []byte, variants ...string) (config []byte, problems []strictyaml.Fault) {
 	// Whatever a library does with a text that nobody foresaw, a server goes on.
 	defer func() {
 		if r := recover(); r != nil {
-			config, problems = nil, []Problem{{1, 1, fmt.Sprintf("its reader fails: %v", r)}}
+			config, problems = nil, []strictyaml.Fault{{Line: 1, Column: 1, Message: fmt.Sprintf("its reader fails: %v", r)}}
 		}
 	}()
 	if !IsButane(text) {
@@ -90,17 +81,17 @@ func Translate(text []byte, variants ...string) (config []byte, problems []Probl
 }
 
 // find returns what translates a text of Butane.
-func find(text []byte, variants []string) (translator, []Problem) {
+func find(text []byte, variants []string) (translator, []strictyaml.Fault) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var head, more yaml.Node
 	if err := dec.Decode(&head); err != nil {
 		return nil, told(report.Report{}, err)
 	}
 	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
-		return nil, []Problem{{max(more.Line, 1), max(more.Column, 1), "a second YAML document begins here, and nobody reads it"}}
+		return nil, []strictyaml.Fault{{Line: max(more.Line, 1), Column: max(more.Column, 1), Message: "a second YAML document begins here, and nobody reads it"}}
 	}
 	if n := alias(&head); n != nil {
-		return nil, []Problem{{n.Line, n.Column, "an alias stands for a value elsewhere: write it out"}}
+		return nil, []strictyaml.Fault{{Line: n.Line, Column: n.Column, Message: "an alias stands for a value elsewhere: write it out"}}
 	}
 	var said struct {
 		Variant yaml.Node `yaml:"variant"`
@@ -121,7 +112,7 @@ func find(text []byte, variants []string) (translator, []Problem) {
 	if at.Line == 0 {
 		at = said.Variant
 	}
-	return nil, []Problem{{max(at.Line, 1), max(at.Column, 1), fmt.Sprintf("variant %q of version %q is not read: use one of %s", said.Variant.Value, said.Version.Value, strings.Join(slices.Sorted(maps.Keys(known)), ", "))}}
+	return nil, []strictyaml.Fault{{Line: max(at.Line, 1), Column: max(at.Column, 1), Message: fmt.Sprintf("variant %q of version %q is not read: use one of %s", said.Variant.Value, said.Version.Value, strings.Join(slices.Sorted(maps.Keys(known)), ", "))}}
 }
 
 // alias returns the first alias in a tree. Butane follows them without end.
@@ -138,7 +129,7 @@ func alias(n *yaml.Node) *yaml.Node {
 }
 
 // Check returns what is wrong with a configuration of Ignition.
-func Check(text []byte) []Problem {
+func Check(text []byte) []strictyaml.Fault {
 	var said struct{ Ignition struct{ Version string } }
 	err := json.Unmarshal(text, &said)
 	parse, known := parsers()[said.Ignition.Version]
@@ -163,16 +154,13 @@ func only[C any](parse func([]byte) (C, report.Report, error)) func([]byte) (rep
 	}
 }
 
-// yamlLine finds the place in an error of the YAML library, which has no columns.
-var yamlLine = regexp.MustCompile(`^(?:yaml: |error unmarshaling yaml: |\s)*(?:unmarshal errors:\s*)?line (\d+): (.*)$`)
-
 // told makes problems of what a library reports, by their places. Its error only sums up a report with entries.
-func told(rep report.Report, err error) (out []Problem) {
+func told(rep report.Report, err error) (out []strictyaml.Fault) {
 	for _, e := range rep.Entries {
 		if e.Kind == report.Info {
 			continue
 		}
-		p := Problem{1, 1, e.Message}
+		p := strictyaml.Fault{Line: 1, Column: 1, Message: e.Message}
 		if e.Context.Len() > 0 {
 			p.Message = strings.TrimPrefix(e.Context.String(), "$.") + ": " + e.Message
 		}
@@ -183,18 +171,12 @@ func told(rep report.Report, err error) (out []Problem) {
 	}
 	if err != nil && len(out) == 0 {
 		for line := range strings.Lines(err.Error()) {
-			p := Problem{1, 1, strings.TrimSpace(line)}
-			if m := yamlLine.FindStringSubmatch(p.Message); m != nil {
-				if n, err := strconv.Atoi(m[1]); err == nil {
-					p.Line, p.Message = n, m[2]
-				}
-			} else if p.Message == "" || strings.HasSuffix(p.Message, "unmarshal errors:") {
-				continue
+			if line = strings.TrimSpace(line); line != "" && !strings.HasSuffix(line, "unmarshal errors:") {
+				out = append(out, strictyaml.FaultOf(line))
 			}
-			out = append(out, p)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Problem) int {
+	slices.SortStableFunc(out, func(a, b strictyaml.Fault) int {
 		return cmp.Or(a.Line-b.Line, a.Column-b.Column, strings.Compare(a.Message, b.Message))
 	})
 	return slices.Compact(out)

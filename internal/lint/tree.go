@@ -7,14 +7,14 @@ import (
 	"io"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+
+	"bootlane/internal/strictyaml"
 
 	"go.yaml.in/yaml/v3"
 )
 
 var (
-	yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?((?:.|\n)*)$`)
 	// What PyYAML, which cloud-init and Subiquity read with, makes of a word without quotes:
 	// YAML 1.1, not 1.2.
 	pyInt   = regexp.MustCompile(`^[-+]?(0b[01_]+|0[0-7_]*|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$`)
@@ -76,17 +76,11 @@ func (r *report) yaml(text string) *yaml.Node {
 }
 
 func (r *report) notYAML(err error) {
-	p, message := at{1, 1}, err.Error()
-	if m := yamlLine.FindStringSubmatch(message); m != nil {
-		message = m[2]
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			p.line = n
-		}
+	f := strictyaml.FaultOf(err.Error())
+	if strings.Contains(f.Message, "character that cannot start any token") {
+		f.Message += ": a tab? YAML is indented by blanks"
 	}
-	if strings.Contains(message, "character that cannot start any token") {
-		message += ": a tab? YAML is indented by blanks"
-	}
-	r.add("syntax", p, "this is no YAML: %s", message)
+	r.add("syntax", at{f.Line, f.Column}, "this is no YAML: %s", f.Message)
 }
 
 // keysOnce finds keys that come twice: the readers take the last, and say nothing.

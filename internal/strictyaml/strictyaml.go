@@ -43,7 +43,26 @@ type Document struct {
 	root *yaml.Node
 }
 
-var atLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+// Fault is one thing that a reader holds against a text. Line and column count from 1.
+type Fault struct {
+	Line, Column int
+	Message      string
+}
+
+// String returns the fault behind its place, as LINE:COLUMN: MESSAGE.
+func (f Fault) String() string { return fmt.Sprintf("%d:%d: %s", f.Line, f.Column, f.Message) }
+
+// FaultOf places a message of the YAML library, which knows no columns; without a line it stands at the beginning.
+func FaultOf(message string) Fault {
+	if m := atLine.FindStringSubmatch(message); m != nil {
+		if n, err := strconv.Atoi(m[1]); err == nil {
+			return Fault{n, 1, m[2]}
+		}
+	}
+	return Fault{1, 1, strings.TrimPrefix(message, "yaml: ")}
+}
+
+var atLine = regexp.MustCompile(`^(?:yaml: |error unmarshaling yaml: |\s)*(?:unmarshal errors:\s*)?line (\d+): ((?s:.*))$`)
 
 // Decode reads data, called file in messages, into out, a pointer to a struct
 // with yaml tags. The document is usable even when there are problems, as far

@@ -8,25 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
 	"github.com/siderolabs/talos/pkg/machinery/config/validation"
 	"go.yaml.in/yaml/v3"
+
+	"bootlane/internal/strictyaml"
 )
-
-// Problem is one thing that is wrong with a text. Line and column count from 1.
-type Problem struct {
-	Line, Column int
-	Message      string
-}
-
-// String returns the problem behind its place, as LINE:COLUMN: MESSAGE.
-func (p Problem) String() string { return fmt.Sprintf("%d:%d: %s", p.Line, p.Column, p.Message) }
 
 // Config is a machine configuration: the document with `machine` and `cluster`, and further ones that
 // have a kind.
@@ -49,13 +40,12 @@ var (
 		"HostnameConfig", "KmsgLogConfig", "KubeSpanEndpointsConfig", "Layer2VIPConfig", "LinkAliasConfig", "LinkConfig", "NetworkDefaultActionConfig", "NetworkRuleConfig", "OOMConfig", "PCIDriverRebindConfig",
 		"RawVolumeConfig", "RegistryAuthConfig", "RegistryMirrorConfig", "RegistryTLSConfig", "ResolverConfig", "SideroLinkConfig", "StaticHostConfig", "SwapVolumeConfig", "TimeSyncConfig", "TrustedRootsConfig",
 		"UserVolumeConfig", "VLANConfig", "VolumeConfig", "WatchdogTimerConfig", "WireguardConfig", "ZswapConfig"}
-	yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
 )
 
 // Read reads a configuration, with everything that is wrong with it. Of one with problems there is none.
-func Read(text []byte) (c Config, problems []Problem) {
+func Read(text []byte) (c Config, problems []strictyaml.Fault) {
 	bad := func(n *yaml.Node, format string, args ...any) {
-		problems = append(problems, Problem{max(n.Line, 1), max(n.Column, 1), fmt.Sprintf(format, args...)})
+		problems = append(problems, strictyaml.Fault{Line: max(n.Line, 1), Column: max(n.Column, 1), Message: fmt.Sprintf(format, args...)})
 	}
 	dec, main := yaml.NewDecoder(bytes.NewReader(text)), 0
 	for {
@@ -65,7 +55,7 @@ func Read(text []byte) (c Config, problems []Problem) {
 			break
 		}
 		if err != nil {
-			return Config{}, append(problems, syntax(err))
+			return Config{}, append(problems, notYAML(err))
 		}
 		root := doc.Content[0]
 		sound(root, bad)
@@ -83,7 +73,7 @@ func Read(text []byte) (c Config, problems []Problem) {
 		c.docs = append(c.docs, root)
 	}
 	if main == 0 && len(problems) == 0 {
-		problems = append(problems, Problem{1, 1, "there is no document with `machine`: a configuration such as `talosctl gen config` writes is wanted"})
+		problems = append(problems, strictyaml.Fault{Line: 1, Column: 1, Message: "there is no document with `machine`: a configuration such as `talosctl gen config` writes is wanted"})
 	}
 	if len(problems) == 0 {
 		if _, err := load(text); err != nil {
@@ -96,14 +86,10 @@ func Read(text []byte) (c Config, problems []Problem) {
 	return c, nil
 }
 
-// syntax places an error of the YAML library, which has no columns.
-func syntax(err error) Problem {
-	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			return Problem{n, 1, "this is no YAML: " + m[2]}
-		}
-	}
-	return Problem{1, 1, "this is no YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
+func notYAML(err error) strictyaml.Fault {
+	f := strictyaml.FaultOf(err.Error())
+	f.Message = "this is no YAML: " + f.Message
+	return f
 }
 
 // sound finds what YAML allows, and what two readers could take for different things.
@@ -301,23 +287,23 @@ func Validate(text []byte) (out []string) {
 }
 
 // unknown makes problems of the error by which the library refuses keys: they stand in it as a document.
-func unknown(docs []*yaml.Node, err error) (out []Problem) {
+func unknown(docs []*yaml.Node, err error) (out []strictyaml.Fault) {
 	_, text, ok := strings.Cut(err.Error(), "unknown keys found during decoding:\n")
 	var tree yaml.Node
 	if !ok || yaml.Unmarshal([]byte(text), &tree) != nil || len(tree.Content) == 0 {
-		return []Problem{{1, 1, strings.Join(strings.Fields(err.Error()), " ")}}
+		return []strictyaml.Fault{{Line: 1, Column: 1, Message: strings.Join(strings.Fields(err.Error()), " ")}}
 	}
 	for _, d := range docs {
 		out = append(out, lost(d, tree.Content[0], "")...)
 	}
 	if len(out) == 0 {
-		out = []Problem{{1, 1, "keys that Talos does not know: " + strings.Join(strings.Fields(text), " ")}}
+		out = []strictyaml.Fault{{Line: 1, Column: 1, Message: "keys that Talos does not know: " + strings.Join(strings.Fields(text), " ")}}
 	}
 	return out
 }
 
 // lost finds the deepest keys of a tree in a document.
-func lost(doc, tree *yaml.Node, at string) (out []Problem) {
+func lost(doc, tree *yaml.Node, at string) (out []strictyaml.Fault) {
 	switch {
 	case doc.Kind == yaml.MappingNode && tree.Kind == yaml.MappingNode:
 		for i := 0; i+1 < len(tree.Content); i += 2 {
@@ -328,7 +314,7 @@ func lost(doc, tree *yaml.Node, at string) (out []Problem) {
 				}
 				below := lost(doc.Content[j+1], tree.Content[i+1], path)
 				if len(below) == 0 {
-					below = []Problem{{k.Line, k.Column, path + ": Talos knows no such key"}}
+					below = []strictyaml.Fault{{Line: k.Line, Column: k.Column, Message: path + ": Talos knows no such key"}}
 				}
 				out = append(out, below...)
 			}
