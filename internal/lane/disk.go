@@ -52,6 +52,8 @@ func (s DiskSelector) String() string {
 var (
 	diskLink   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:+@=-]{0,254}$`)
 	kernelName = regexp.MustCompile(`^(sd[a-z]+|vd[a-z]+|xvd[a-z]+|hd[a-z]+|nvme[0-9]+n[0-9]+|mmcblk[0-9]+)$`)
+	// How udev writes a World Wide Name: of NAA, EUI-64, NGUID or UUID, or what NVMe makes of a serial number.
+	wwnForm = regexp.MustCompile(`^(0x[0-9a-f]{16}([0-9a-f]{16})?|eui\.[0-9a-f]{16,32}|uuid\.[0-9a-f-]{36}|nvme\.[0-9a-f-]+)$`)
 )
 
 // Validate returns every problem of the selector, each naming its field and the mend.
@@ -73,7 +75,7 @@ func (s DiskSelector) validate(name string) []string {
 			bad(f.name, "%q is not a link name under /dev/disk", f.v)
 		}
 	}
-	if s.WWN != "" && !regexp.MustCompile(`^(0x[0-9a-f]{16}([0-9a-f]{16})?|eui\.[0-9a-f]{16,32}|uuid\.[0-9a-f-]{36}|nvme\.[0-9a-f-]+)$`).MatchString(s.WWN) {
+	if s.WWN != "" && !wwnForm.MatchString(s.WWN) {
 		bad("wwn", "%q: write it as sysfs does, but naa. as 0x: 0x5002538e00000001, eui.0025385a71b03a5b, uuid.… or nvme.…", s.WWN)
 	}
 	if s.Serial != strings.TrimSpace(s.Serial) || strings.ContainsFunc(s.Serial, unprintable) {

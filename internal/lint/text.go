@@ -70,11 +70,14 @@ var patternTable = []pattern{
 	{"secret-join-token", regexp.MustCompile(`\bK10[0-9a-f]{64}::|(?i:token)\S{0,20}?[\s:=]+["']?[a-z0-9]{6}\.[a-z0-9]{16}\b|\b(?:K3S|K0S|RKE2)_TOKEN=["']?[^\s"'$]|\bH4sIA[A-Za-z0-9+/=]{60,}`), nil, []Format{Talos}, []string{"::", "oken", "OKEN", "H4sIA"}, "a token that admits to a cluster stands here"},
 	{"join-ca-unpinned", regexp.MustCompile(`unsafeSkipCAVerification["']?\s*:\s*true|--discovery-token-unsafe-skip-ca-verification|insecure-skip-tls-verify["']?\s*[:=]\s*true`), nil, nil, []string{"CAVerification", "ca-verification", "skip-tls-verify"}, "the cluster's certificate is not checked"},
 	{"secret-in-url", regexp.MustCompile(`\b[a-z][a-z0-9+.-]*://[^\s/@:"'<>]+:[^\s/@"'<>]+@`), nil, nil, []string{"://"}, "a URL holds a user and a password"},
-	{"source-unverified", regexp.MustCompile(`--noverifyssl\b|\binst\.noverifyssl\b|\bgpgcheck["']?\s*[=:]\s*["']?(?:0|false|no)\b|\btrusted=yes\b|\ballow_unauthenticated(?:_ssl)?\s+boolean\s+true|--allow-unauthenticated\b|--no-gpg-check(?:s)?\b|\bcoreos\.inst\.insecure\b|\bflatcar-install\b.*\s-f\b|\bcurl\b[^|;&]*\s(?:-[a-zA-Z]*k[a-zA-Z]*|--insecure)\b|--no-check-certificate\b|\binst\.auto_insecure=1`), nil, nil, []string{"noverifyssl", "gpgcheck", "trusted=yes", "allow_unauth", "allow-unauth", "no-gpg-check", "insecure", "flatcar-install", "curl", "no-check-cert"}, "what is fetched is not verified"},
+	{"source-unverified", regexp.MustCompile(`--noverifyssl\b|\binst\.noverifyssl\b|\bgpgcheck["']?\s*[=:]\s*["']?(?:0|false|no)\b|\btrusted=yes\b|\ballow_unauthenticated(?:_ssl)?\s+boolean\s+true|--allow-unauthenticated\b|--no-gpg-check(?:s)?\b|\bcoreos\.inst\.insecure\b|\bflatcar-install\b.*\s-f\b|--no-check-certificate\b|\binst\.auto_insecure=1`), nil, nil, []string{"noverifyssl", "gpgcheck", "trusted=yes", "allow_unauth", "allow-unauth", "no-gpg-check", "insecure", "flatcar-install", "no-check-cert"}, "what is fetched is not verified"},
+	{"source-unverified", regexp.MustCompile(`\bcurl\b[^|;&]*\s(?:-[a-zA-Z]*k[a-zA-Z]*|--insecure)\b`), nil, nil, []string{"curl"}, "what is fetched is not verified"},
 	{"disk-selector-missing", regexp.MustCompile(`\bflatcar-install\b.*\s-s\b`), []Format{Shell, Ignition, Butane, CloudConfig}, nil, []string{"flatcar-install"}, "flatcar-install -s takes the smallest disk that it finds"},
 	{"source-unverified", regexp.MustCompile(`"allowUnsigned"\s*:\s*true`), []Format{Agama}, nil, []string{"allowUnsigned"}, "packages without a signature are taken"},
 	{"source-unverified", regexp.MustCompile(`<accept_[a-z_]+\b[^>]*>\s*true\s*<`), []Format{AutoYaST}, nil, []string{"<accept_"}, "what is not signed, or by nobody known, is taken"},
-	{"source-unpinned", regexp.MustCompile(`(?i)--(?:mirrorlist|metalink)\b|^\s*-\s*["']?country-mirror\b|\bhttps?://(?:` + movingHosts + `)\b|\bhttps?://\S*/(?:latest|current|stable)/|\bhttps?://\S*/(?:rocky|alma|almalinux|centos|centos-stream|rhel)/\d+(?:-stream)?/`), nil, nil, []string{"://", "--", "country-mirror"}, "what this names changes from day to day"},
+	{"source-unpinned", regexp.MustCompile(`(?i)--(?:mirrorlist|metalink)\b|^\s*-\s*["']?country-mirror\b`), nil, nil, []string{"--mirrorlist", "--metalink", "country-mirror"}, "what this names changes from day to day"},
+	// The expression begins with letters that are there as they stand: those are looked for first, and fast.
+	{"source-unpinned", regexp.MustCompile(`https?://(?i:(?:` + movingHosts + `)\b|\S*/(?:latest|current|stable)/|\S*/(?:rocky|alma|almalinux|centos|centos-stream|rhel)/\d+(?:-stream)?/)`), nil, nil, []string{"http://", "https://"}, "what this names changes from day to day"},
 	{"hook-pipe-to-shell", regexp.MustCompile(`\b(?:curl|wget)\b[^|;]*\|\s*(?:sudo\s+)?(?:/bin/)?(?:ba|da)?sh\b|\b(?:ba|da)?sh\s+(?:-c\s+)?["']?(?:<\(|\$\()\s*(?:curl|wget)\b`), nil, nil, []string{"curl", "wget"}, "what comes from the network is run before it has all come"},
 }
 
@@ -89,12 +92,13 @@ func (r *report) patterns(text string) {
 			here = append(here, p)
 		}
 	}
-	for n, line := range strings.Split(text, "\n") {
+	lines := strings.Split(text, "\n")
+	for n, line := range lines {
 		if comment(line) {
 			continue
 		}
 		for _, p := range here {
-			if !hinted(p, line) {
+			if len(lines) > 1 && !hinted(p, line) {
 				continue
 			}
 			if m := p.re.FindStringIndex(line); m != nil {
