@@ -18,14 +18,32 @@ func TestExpiredHolderAnswers(t *testing.T) {
 	if is, _ := p.answered(a, nth(1), noon.Add(time.Minute)); is != expected {
 		t.Error("a client with a lease is news")
 	}
-	if is, _ := p.answered(a, nth(1), later); is != putAside {
-		t.Error("a client whose lease has expired is none")
+	if is, _ := p.answered(a, nth(1), later); is != expected {
+		t.Error("a client whose lease has expired is news")
 	}
 	if got := p.take(t, applicant{mac: nth(2)}, later); got != "" {
 		t.Errorf("another client is given %s", got)
 	}
-	if got := p.take(t, applicant{mac: nth(1), wish: a}, later); got != a.String() {
+	if got := p.take(t, applicant{mac: nth(1)}, later); got != a.String() {
 		t.Errorf("its user is given %q", got)
+	}
+}
+
+// TestExpiredLeaseIsReplaced: somebody else answers at an address whose lease has expired. Its holder then gets another
+// one, and what is stored of the first must go: after a restart it would be taken for the holder's.
+func TestExpiredLeaseIsReplaced(t *testing.T) {
+	p := newPool(ranged("10.0.0.10", "10.0.0.11"), nil)
+	first, later := netip.MustParseAddr("10.0.0.10"), noon.Add(2*time.Hour)
+	p.set(lane.Lease{MAC: nth(1), Address: first, State: lane.LeaseActive, Granted: noon, Expires: noon.Add(time.Hour)})
+	if is, _ := p.answered(first, nth(2), later); is != putAside {
+		t.Error("a stranger is no news")
+	}
+	second, ok, err := p.choose(applicant{mac: nth(1)}, anything, later)
+	if err != nil || !ok || second == first {
+		t.Fatalf("the holder is given %s, %v, %v", second, ok, err)
+	}
+	if got := p.replaces(nth(1), second); got != first {
+		t.Errorf("its new lease takes the place of %v", got)
 	}
 }
 

@@ -694,7 +694,7 @@ func (p *pool) answered(a netip.Addr, by lane.MAC, now time.Time) (is outcome, h
 	l, leased := p.byAddr[n]
 	leased = leased && l.live(now)
 	if leased && l.mac == m || p.offered[n] == m && m != (hw{}) {
-		return expected, "" // a client whose lease has expired still answers there: it never renews
+		return expected, ""
 	}
 	s, known := p.aside[n]
 	known = known && now.Before(s.until)
@@ -707,10 +707,21 @@ func (p *pool) answered(a netip.Addr, by lane.MAC, now time.Time) (is outcome, h
 		return disputed, l.mac.mac() // it stays its holder's: the other one has no right to it
 	case !known && p.asideOf(n, now):
 		return tooMany, ""
+	case !known && !leased && m != (hw{}) && p.byAddr[n].mac == m:
+		p.putAside(n, m, now) // it never renewed, as firmware and installers do not: nobody else gets it meanwhile
+		return expected, ""
 	}
 	if o, ok := p.offered[n]; ok {
 		p.forget(o) // its REQUEST will find the address gone
 	}
-	p.setAside(n, aside{until: now.Add(declineHold), user: m})
+	p.putAside(n, m, now)
 	return putAside, ""
+}
+
+// putAside keeps an address from all but its user. Whose lease of it has expired keeps that on record: its row
+// is stored still, and the next lease of that client takes its place.
+func (p *pool) putAside(a ip4, user hw, now time.Time) {
+	s := aside{until: now.Add(declineHold), user: user}
+	p.aside[a] = s
+	p.retire(a, s.until.UnixMicro())
 }

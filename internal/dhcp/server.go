@@ -108,6 +108,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		for _, p := range s.ports {
 			err = errors.Join(err, p.Close())
 		}
+		for _, p := range s.probers {
+			err = errors.Join(err, p.wire.Close())
+		}
 		return nil, err
 	}
 	return s, nil

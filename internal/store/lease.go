@@ -38,9 +38,9 @@ func (s *Store) DropLease(ctx context.Context, a netip.Addr) error {
 	})
 }
 
-// Leases returns every lease, active or not, by address as text.
+// Leases returns every lease, active or not, the newest of a client last: of two that are stored of one client it holds.
 func (s *Store) Leases(ctx context.Context) ([]lane.Lease, error) {
-	rows, err := s.reads.query(ctx, `SELECT mac, address, state, granted, expires FROM leases ORDER BY address`)
+	rows, err := s.reads.query(ctx, `SELECT mac, address, state, granted, expires FROM leases ORDER BY granted, address`)
 	if err != nil {
 		return nil, broken("read leases", err)
 	}

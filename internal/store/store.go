@@ -63,8 +63,8 @@ type head struct {
 	sum [lane.SumSize]byte
 }
 
-// headOf returns the head behind an event. A text that is no hash was tampered with, which that event shows; the next
-// one is then tied to zeros.
+// headOf returns the head behind an event. A text that is no hash was tampered with: the next event is then tied to what
+// is no event's hash, and the chain shows as broken there.
 func headOf(seq int64, hash string) head {
 	h := head{seq: seq}
 	if b, err := hex.DecodeString(hash); err == nil {

@@ -389,6 +389,7 @@ func leases(t *testing.T, open Open) {
 	third := lease("52:54:00:00:00:02", "10.0.0.11", lane.LeaseReleased)
 	declined := lease("52:54:00:00:00:02", "10.0.0.9", lane.LeaseDeclined)
 	elsewhere := lease("52:54:00:00:00:02", "172.16.0.9", lane.LeaseActive) // of another network
+	elsewhere.Granted = at().Add(-time.Minute)
 	for _, l := range []lane.Lease{elsewhere, first, second, declined} {
 		if err := s.PutLease(t.Context(), l, netip.Addr{}); err != nil {
 			t.Fatal(err)
@@ -403,8 +404,8 @@ func leases(t *testing.T, open Open) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]lane.Lease{third, declined, elsewhere}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
-		t.Errorf("an address has one holder, a client what it did not give up for another, and what it declined (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]lane.Lease{elsewhere, third, declined}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("an address has one holder, a client what it did not give up for another, and what it declined, by when it was granted (-want +got):\n%s", diff)
 	}
 	six := lane.Lease6{Client: "duid:0001", Address: netip.MustParseAddr("fd77::5"), State: lane.LeaseActive, Granted: at(), Expires: at().Add(time.Hour)}
 	if err := s.PutLease6(t.Context(), six); err != nil {
@@ -428,7 +429,7 @@ func leases(t *testing.T, open Open) {
 	if got, err := s.LeaseAt(t.Context(), declined.Address); lane.CodeOf(err) != lane.NotFound {
 		t.Errorf("a lease that was dropped: %v, %v", got, err)
 	}
-	if got, err = s.Leases(t.Context()); err != nil || len(got) != 2 || got[0].Address != third.Address {
+	if got, err = s.Leases(t.Context()); err != nil || len(got) != 2 || got[1].Address != third.Address {
 		t.Errorf("after one was dropped: %v, %v", got, err)
 	}
 }
