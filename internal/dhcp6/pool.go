@@ -58,7 +58,11 @@ type offer struct {
 type pledge struct {
 	client lane.Client
 	addr   netip.Addr
+	since  time.Time
 }
+
+// of reports whether the pledge is that of an offer, and not of an earlier one of the same.
+func (h pledge) of(o offer) bool { return o.client == h.client && o.since.Equal(h.since) }
 
 // holding is what a client has or had, in the order in which it got it.
 type holding struct{ leased, offered []netip.Addr }
@@ -261,8 +265,8 @@ func (p *pool) preempt(c applicant, now time.Time) (netip.Addr, bool) {
 		oldest := p.held[0]
 		o, ok := p.offers[oldest.addr]
 		switch {
-		case !ok || o.client != oldest.client || !p.covers(oldest.addr) || p.leases[oldest.addr].live(now) || p.writing[oldest.addr] != "":
-			// taken up, withdrawn, about to be taken up; or its client asks anew while its lease runs
+		case !ok || !oldest.of(o) || !p.covers(oldest.addr) || p.leases[oldest.addr].live(now) || p.writing[oldest.addr] != "":
+			// taken up, withdrawn, made anew, about to be taken up; or its client asks anew while its lease runs
 			p.held = p.held[1:]
 			continue
 		case slices.Contains(c.except, oldest.addr): // its own, of this very message
@@ -285,7 +289,7 @@ func (p *pool) heldBy(c lane.Client, now time.Time) (n int) {
 		return 0
 	}
 	for _, a := range h.offered {
-		if now.Before(p.offers[a].until) {
+		if now.Before(p.offers[a].until) && !p.leases[a].live(now) { // else it asks anew for what it has
 			n++
 		}
 	}
@@ -318,9 +322,9 @@ func (p *pool) hold(c lane.Client, a netip.Addr, now time.Time) {
 		o.since = old.since // asking again does not make it firm anew
 	} else {
 		if len(p.held) > 2*len(p.offers)+1024 {
-			p.held = slices.DeleteFunc(p.held, func(h pledge) bool { return p.offers[h.addr].client != h.client })
+			p.held = slices.DeleteFunc(p.held, func(h pledge) bool { return !h.of(p.offers[h.addr]) })
 		}
-		p.held = append(p.held, pledge{c, a})
+		p.held = append(p.held, pledge{c, a, now})
 	}
 	p.forget(a)
 	p.offers[a] = o

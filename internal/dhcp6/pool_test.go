@@ -41,6 +41,30 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// TestAsksAgain: firmware that asks for ever and takes nothing leaves one offer, and no list of those that are over.
+func TestAsksAgain(t *testing.T) {
+	p := newPool(netip.MustParseAddr("fd77::100"), netip.MustParseAddr("fd77::100"), nil)
+	for i := range 10_000 {
+		if _, ok, _ := p.choose(applicant{client: nobody(1)}, anything, noon.Add(time.Duration(i)*2*offerHold)); !ok {
+			t.Fatalf("nothing is free at try %d", i)
+		}
+	}
+	if len(p.held) > 1100 {
+		t.Errorf("%d pledges of one client", len(p.held))
+	}
+}
+
+// TestAsksForMore: what a client asks for anew while it has it counts once.
+func TestAsksForMore(t *testing.T) {
+	p := newPool(netip.MustParseAddr("fd77::100"), netip.MustParseAddr("fd77::1ff"), nil)
+	a, _, _ := p.choose(applicant{client: nobody(1)}, anything, noon)
+	p.set(lane.Lease6{Client: nobody(1), Address: a, State: lane.LeaseActive, Granted: noon, Expires: noon.Add(time.Hour)})
+	p.choose(applicant{client: nobody(1)}, anything, noon)
+	if got := p.heldBy(nobody(1), noon); got != 1 {
+		t.Errorf("one address counts as %d", got)
+	}
+}
+
 // TestPoolModel plays random clients and compares with what must always hold: no address
 // has two users, no association is given what another one of its message names, and nobody is refused while an address
 // is free.
