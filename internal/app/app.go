@@ -253,10 +253,17 @@ func (c Config) observed() []observe.Interface {
 		i := slices.IndexFunc(out, func(o observe.Interface) bool { return o.Name == n.Interface })
 		switch {
 		case n.Interface == "":
+			continue
 		case i < 0:
+			i = len(out)
 			out = append(out, observe.Interface{Name: n.Interface, Owned: n.Mode == modeOwn})
 		default:
 			out[i].Owned = out[i].Owned && n.Mode == modeOwn
+		}
+		for _, s := range append([]string{n.Server}, n.Relays...) {
+			if a, err := netip.ParseAddr(s); err == nil { // checked with the rest
+				out[i].Servers = append(out[i].Servers, a)
+			}
 		}
 	}
 	return out

@@ -40,6 +40,9 @@ type Interface struct {
 	// Owned says that addresses are given there by us alone: a machine that takes
 	// another server's is lost to us. Beside a site's own server it is not.
 	Owned bool
+	// Servers are further addresses by which we are named there: ours on other interfaces, and
+	// those that relay agents put in our place (RFC 5107).
+	Servers []netip.Addr
 }
 
 // Config is what an Observer is made of.
@@ -338,7 +341,7 @@ func (l *link) took(m pcap.Message) bool {
 		return false
 	}
 	server, err := netip.ParseAddr(m.Server)
-	if err != nil || slices.Contains(l.own, server) {
+	if err != nil || server == m.Relay || slices.Contains(l.own, server) || slices.Contains(l.Servers, server) {
 		delete(l.lost, m.Client) // it is ours again: the next loss is news
 		return false
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,7 +167,7 @@ func start(t *testing.T, cfg Config) (*Observer, *witness) {
 	t.Helper()
 	w := &witness{}
 	if cfg.Interfaces == nil {
-		cfg.Interfaces = []Interface{{"obs0", true}}
+		cfg.Interfaces = []Interface{{Name: "obs0", Owned: true}}
 	}
 	cfg.Evidence, cfg.Rand, cfg.Log = w, rand.Reader, slog.New(slog.NewTextHandler(io.Discard, nil))
 	if cfg.Now == nil {
@@ -271,7 +272,7 @@ func TestTimer(t *testing.T) {
 // TestLost: a machine takes another server's offer.
 func TestLost(t *testing.T) {
 	s := newSegment(t)
-	o, w := start(t, Config{Interfaces: []Interface{{"obs0", true}}})
+	o, w := start(t, Config{Interfaces: []Interface{{Name: "obs0", Owned: true, Servers: []netip.Addr{netip.MustParseAddr("192.168.78.9")}}}})
 	frame := request(t, "192.168.78.2")
 	s.send(t, frame)
 	s.send(t, frame)
@@ -288,14 +289,21 @@ func TestLost(t *testing.T) {
 	if _, lost := w.told(); len(lost) != 1 || lost[0] != "52:54:00:12:34:56 obs0 192.168.78.2" {
 		t.Errorf("%q", lost)
 	}
-	s.send(t, frame) // it was ours in between
-	nettest.Eventually(t, "it is news again", func() bool { _, lost := w.told(); return len(lost) == 2 })
+	relayed := request(t, "192.168.78.8")
+	copy(relayed[14+20+8+24:], []byte{192, 168, 78, 8}) // giaddr: its agent stands in our place
+	for i, ours := range [][]byte{nil, request(t, "192.168.78.9"), relayed} {
+		if ours != nil {
+			s.send(t, ours)
+		}
+		s.send(t, frame) // it was ours in between
+		nettest.Eventually(t, "it is news again", func() bool { _, lost := w.told(); return len(lost) == 2+i })
+	}
 	var b bytes.Buffer
 	if err := o.Export(&b, "", []lane.MAC{"52:54:00:99:99:99"}); lane.CodeOf(err) != lane.NotFound || b.Len() > 0 || !strings.Contains(err.Error(), "no boot packet of [52:54:00:99:99:99]") {
 		t.Errorf("another machine's recording has %d bytes, %v", b.Len(), err)
 	}
 	must(t, o.Export(&b, "", []lane.MAC{"52:54:00:12:34:56"}))
-	if c, err := pcap.Read(b.Bytes()); err != nil || c.Frames != 4 {
+	if c, err := pcap.Read(b.Bytes()); err != nil || c.Frames != 8 {
 		t.Errorf("its own recording has %d frames, %v", c.Frames, err)
 	}
 }
@@ -345,7 +353,7 @@ func TestMadeAnew(t *testing.T) {
 // TestProxyMode: beside a site's own server, whoever takes its address is not lost.
 func TestProxyMode(t *testing.T) {
 	s := newSegment(t)
-	o, w := start(t, Config{Interfaces: []Interface{{"obs0", false}}})
+	o, w := start(t, Config{Interfaces: []Interface{{Name: "obs0"}}})
 	s.send(t, request(t, "192.168.78.2"))
 	nettest.Eventually(t, "it is heard", func() bool { var b bytes.Buffer; return o.Export(&b, "", nil) == nil && b.Len() > 400 })
 	if _, lost := w.told(); len(lost) != 0 {
@@ -417,7 +425,7 @@ func TestBounds(t *testing.T) {
 	now := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
 	w := &witness{}
 	cfg := Config{Evidence: w, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }}
-	l := &link{Interface: Interface{"obs0", true}, cfg: &cfg, mac: "02:00:00:00:00:01", ring: ring{limit: 100_000}, responders: map[key]*responder{}, lost: map[lane.MAC]time.Time{}, waiting: map[uint32][]key{}}
+	l := &link{Interface: Interface{Name: "obs0", Owned: true}, cfg: &cfg, mac: "02:00:00:00:00:01", ring: ring{limit: 100_000}, responders: map[key]*responder{}, lost: map[lane.MAC]time.Time{}, waiting: map[uint32][]key{}}
 	frame := offered(t)
 	for i := range 5000 {
 		f := slices.Clone(frame)
@@ -498,7 +506,7 @@ type listener struct {
 func listen(ctx context.Context, t *testing.T) *listener {
 	l := &listener{t: t, cable: cable{frames: make(chan []byte, 3*storm)}, ended: make(chan struct{})}
 	cfg := &Config{Evidence: &witness{}, Log: slog.New(slog.NewTextHandler(&l.said, nil)), Now: func() time.Time { return time.Now().Add(l.skew) }}
-	l.link = &link{Interface: Interface{"obs0", true}, cfg: cfg, conn: l.cable, ring: ring{limit: 1 << 30}, responders: map[key]*responder{}, lost: map[lane.MAC]time.Time{}, waiting: map[uint32][]key{}}
+	l.link = &link{Interface: Interface{Name: "obs0", Owned: true}, cfg: cfg, conn: l.cable, ring: ring{limit: 1 << 30}, responders: map[key]*responder{}, lost: map[lane.MAC]time.Time{}, waiting: map[uint32][]key{}}
 	go func() { l.receive(ctx); close(l.ended) }()
 	return l
 }
@@ -578,7 +586,7 @@ func TestInterfaceDown(t *testing.T) {
 // TestPrivilege: without CAP_NET_RAW the error names it.
 func TestPrivilege(t *testing.T) {
 	if os.Getenv("BOOTLANE_TEST_UNPRIVILEGED") != "" {
-		_, err := New(Config{Interfaces: []Interface{{nettest.ServerInterface, true}}})
+		_, err := New(Config{Interfaces: []Interface{{Name: nettest.ServerInterface, Owned: true}}})
 		fmt.Println(lane.CodeOf(err), err)
 		return
 	}
@@ -589,7 +597,7 @@ func TestPrivilege(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), "unavailable") || !strings.Contains(string(out), "CAP_NET_RAW") {
 		t.Errorf("%s %v", out, err)
 	}
-	if _, err := New(Config{Interfaces: []Interface{{"eth9", true}}}); lane.CodeOf(err) != lane.Unavailable || !strings.Contains(err.Error(), "ip -br link") {
+	if _, err := New(Config{Interfaces: []Interface{{Name: "eth9", Owned: true}}}); lane.CodeOf(err) != lane.Unavailable || !strings.Contains(err.Error(), "ip -br link") {
 		t.Errorf("no such interface: %v", err)
 	}
 }
