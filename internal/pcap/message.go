@@ -244,6 +244,10 @@ func dhcp6(data []byte) (Message, bool) {
 	}
 	switch id := in.Options.ClientID().(type) {
 	case *dhcpv6.DUIDUUID:
+		if m.IPXE { // it sends the UUID as it is printed
+			m.UUID, _ = lane.ParseUUID(hex.EncodeToString(id.UUID[:]))
+			break
+		}
 		m.UUID, _ = lane.UUIDFromSMBIOS(id.UUID[:])
 	case *dhcpv6.DUIDLL:
 		m.Client = mac(id.LinkLayerAddr)
