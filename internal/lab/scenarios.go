@@ -24,7 +24,7 @@ type Scenario struct {
 	needs []string // programs and files, beside what all of them need
 }
 
-// Scenarios returns every scenario, the longest first. In a network without DHCPv6, OVMF
+// Scenarios returns every scenario: those that are played by default first, the longest of them first. In a network without DHCPv6, OVMF
 // waits a minute for it on its way to the disk: the one with the most power cycles has it.
 func Scenarios() []Scenario {
 	return []Scenario{

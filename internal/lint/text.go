@@ -75,7 +75,7 @@ var patternTable = []pattern{
 	{"disk-selector-missing", regexp.MustCompile(`\bflatcar-install\b.*\s-s\b`), []Format{Shell, Ignition, Butane, CloudConfig}, nil, []string{"flatcar-install"}, "flatcar-install -s takes the smallest disk that it finds"},
 	{"source-unverified", regexp.MustCompile(`"allowUnsigned"\s*:\s*true`), []Format{Agama}, nil, []string{"allowUnsigned"}, "packages without a signature are taken"},
 	{"source-unverified", regexp.MustCompile(`<accept_[a-z_]+\b[^>]*>\s*true\s*<`), []Format{AutoYaST}, nil, []string{"<accept_"}, "what is not signed, or by nobody known, is taken"},
-	{"source-unpinned", regexp.MustCompile(`(?i)--(?:mirrorlist|metalink)\b|^\s*-\s*["']?country-mirror\b`), nil, nil, []string{"--mirrorlist", "--metalink", "country-mirror"}, "what this names changes from day to day"},
+	{"source-unpinned", regexp.MustCompile(`--(?:mirrorlist|metalink)\b|^\s*-\s*["']?country-mirror\b`), nil, nil, []string{"--mirrorlist", "--metalink", "country-mirror"}, "what this names changes from day to day"},
 	// The expression begins with letters that are there as they stand: those are looked for first, and fast.
 	{"source-unpinned", regexp.MustCompile(`https?://(?i:(?:` + movingHosts + `)\b|\S*/(?:latest|current|stable)/|\S*/(?:rocky|alma|almalinux|centos|centos-stream|rhel)/\d+(?:-stream)?/)`), nil, nil, []string{"http://", "https://"}, "what this names changes from day to day"},
 	{"hook-pipe-to-shell", regexp.MustCompile(`\b(?:curl|wget)\b[^|;]*\|\s*(?:sudo\s+)?(?:/bin/)?(?:ba|da)?sh\b|\b(?:ba|da)?sh\s+(?:-c\s+)?["']?(?:<\(|\$\()\s*(?:curl|wget)\b`), nil, nil, []string{"curl", "wget"}, "what comes from the network is run before it has all come"},
