@@ -221,6 +221,11 @@ func TestProbe(t *testing.T) {
 		t.Errorf("the packet kept is %x", r.Packet)
 	}
 	first, _ := w.told()
+	t.Run("PR-14 another PXE server on the segment is evidence", func(t *testing.T) {
+		if len(first) != 1 || !first[0].PXE || first[0].Finding() == "" || first[0].MAC != "52:54:00:00:00:77" {
+			t.Errorf("%+v", first)
+		}
+	})
 	if _, err := o.Probe(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
