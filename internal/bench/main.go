@@ -72,7 +72,7 @@ func run(ctx context.Context, o options) error {
 		cable *nettest.Lossy
 	}{
 		{"dhcp", dhcp, nil}, {"storm", storm, nil}, {"kill", killed, nil}, {"memory", memory, nil}, {"tftp", tftp, nil},
-		{"lossy", lossy, &nettest.Lossy{Loss: 0.01, Delay: 100 * time.Microsecond, Random: rand.Float64}}, {"http", http, nil},
+		{"lossy", lossy, &nettest.Lossy{Loss: 0.01, Delay: 100 * time.Microsecond, Random: rand.Float64, Now: time.Now}}, {"http", http, nil},
 	} {
 		if !slices.Contains(strings.Split(o.only, ","), b.name) {
 			continue

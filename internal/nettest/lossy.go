@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
 )
 
 // Lossy is a cable that is not as it should be, for UDP over IPv4. Many kernels lack netem,
@@ -19,6 +20,7 @@ type Lossy struct {
 	Delay     time.Duration
 	Jitter    time.Duration  // added to Delay, up to so much
 	Random    func() float64 // from 0 to 1
+	Now       func() time.Time
 	// Spared says which frames pass as they should; nil: none.
 	Spared func(frame []byte) bool
 }
@@ -64,7 +66,7 @@ func (l Lossy) pass(from, to *packet.Conn) {
 	defer close(line)
 	go func() {
 		for d := range line {
-			<-d.due
+			sleep(d.due.Sub(l.Now()))
 			send(d.frame)
 		}
 	}()
@@ -97,7 +99,7 @@ func (l Lossy) pass(from, to *packet.Conn) {
 			time.AfterFunc(wait, func() { send(frame) })
 		case wait > 0: // in order, as on a long cable; a full one loses what comes
 			select {
-			case line <- delayed{time.After(wait), frame}:
+			case line <- delayed{l.Now().Add(wait), frame}:
 			default:
 			}
 		default:
@@ -108,8 +110,18 @@ func (l Lossy) pass(from, to *packet.Conn) {
 
 // delayed is a frame on its way along the cable.
 type delayed struct {
-	due   <-chan time.Time
+	due   time.Time
 	frame []byte
+}
+
+// sleep waits as exactly as the kernel can, some 60 us late. Go's timers wake an idle process by epoll, which counts in
+// whole milliseconds: a delay of 100 us would be one of 1.1 ms.
+func sleep(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	left := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&left, nil) // cut short by a signal: the frame is early
 }
 
 const lineLength = 4096 // frames on their way, in one direction

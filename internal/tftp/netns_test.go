@@ -530,6 +530,7 @@ func TestBadCable(t *testing.T) {
 			t.Parallel()
 			var mu sync.Mutex
 			random := rand.New(rand.NewPCG(7, 7))
+			l.Now = time.Now
 			l.Random = func() float64 {
 				mu.Lock()
 				defer mu.Unlock()
