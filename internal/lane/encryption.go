@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// What opens an encrypted disk at each boot, by Clevis, without anybody at the console.
+// What opens an encrypted disk at each boot, without anybody at the console.
 const (
 	EncryptionTPM2 = "tpm2" // the machine's own TPM 2.0, whatever the machine starts
 	EncryptionTang = "tang" // a Tang server, as long as the machine reaches it

@@ -134,7 +134,7 @@ func (r *report) autoyast(text string) {
 				r.autoyastType(e)
 			}
 			r.autoyastElement(in, e)
-			if marker.MatchString(e.text) && (e.name != "device" || !gated) {
+			if marker.MatchString(e.text) && (e.name != "device" && e.name != "crypt_key" || !gated) {
 				r.add("template-leftover", e.textAt, "no pre-script replaces the marker %q", e.text)
 			}
 		})
@@ -174,6 +174,7 @@ func (e *element) list() []*element {
 
 func (r *report) autoyastElement(in, e *element) {
 	switch {
+	case e.name == "crypt_key" && marker.MatchString(e.text): // a pre-script puts the passphrase there, on the machine
 	case e.name == "crypt_key" && e.text != "", e.name == "encryption_password" && e.text != "":
 		r.add("secret-disk-passphrase", e.textAt, "the passphrase of the disk stands here in clear text")
 	case e.name == "hostname" && in != nil && in.name == "dns" && e.text != "":

@@ -205,6 +205,7 @@ func textPairs() []pair {
 		{"template-leftover", CloudConfig, `"hello"`, `"§{{ motd }}"`, `"{ motd }"`},
 		{"template-leftover", Kickstart, "lang en_US.UTF-8", "lang §@LANG@", "lang a@b.c"},
 		{"template-leftover", AutoYaST, "<device>" + preDisk, "<device>§@DISK0@", "<device>" + preDisk + " "},
+		{"template-leftover", AutoYaST, "<use>all</use>", "<partitions config:type=\"list\"><partition><crypt_key>§@KEY@</crypt_key></partition></partitions>", "<partitions config:type=\"list\"><partition><crypt_key/></partition></partitions>"},
 		{"text-bom", CloudConfig, "#cloud-config", "\ufeff§#cloud-config", "#cloud-config"},
 		{"text-cr", Kickstart, "reboot\n", "reboot§\r\n", "reboot\n"},
 		{"text-control", Preseed, "string en_US.UTF-8", "string en_US§\x01", "string de_DE.UTF-8"},

@@ -10,8 +10,8 @@ import (
 )
 
 // An encrypted disk is one LUKS2 container that holds the volume group. Its first passphrase is made
-// on the machine, lives in the memory of the installer, and is taken away once Clevis has bound the
-// container: no key stands in a seed, in the inventory, or on the wire.
+// on the machine, lives in the memory of the installer, and is taken away once the container is bound
+// to what opens it: no key stands in a seed, in the inventory, or on the wire.
 
 // Encrypted reports whether the disk is to be encrypted.
 func (v view) Encrypted() bool { return v.Site.Encryption != "" }
@@ -23,6 +23,10 @@ func (in Input) encryption() []part {
 	}
 	return []part{{"encrypt.sh", "encrypt.sh", typeShell}}
 }
+
+// Clevis reports whether that is what binds the container, and opens it. SUSE's repositories have none:
+// there it is systemd.
+func (v view) Clevis() bool { return v.Bundle.Seed != lane.SeedAutoYaST }
 
 // TangServers are the servers that open the disk.
 func (v view) TangServers() (out []lane.Tang) {
@@ -77,7 +81,10 @@ func (v view) Opener() string {
 
 // Mend is what to do where that opens nothing.
 func (v view) Mend() string {
-	if v.Site.Encryption == lane.EncryptionTPM2 {
+	switch {
+	case !v.Clevis():
+		return "clear the TPM in the firmware"
+	case v.Site.Encryption == lane.EncryptionTPM2:
 		return "clear the TPM in the firmware, or have the disk opened by Tang"
 	}
 	return "compare the thumbprint with what tang-show-keys prints on the server"
@@ -115,13 +122,15 @@ func (v view) Inside() string {
 		return "in-target"
 	case lane.SeedNoCloud:
 		return "curtin in-target --target=/target --"
+	case lane.SeedAutoYaST: // the hook runs there itself
+		return ""
 	}
 	return "chroot " + v.Target()
 }
 
 // InitramfsCommand is what writes the initramfs anew, with what opens the container.
 func (v view) InitramfsCommand() string {
-	if v.Bundle.Seed == lane.SeedKickstart {
+	if v.Bundle.Seed == lane.SeedKickstart || v.Bundle.Seed == lane.SeedAutoYaST {
 		return "dracut --force --regenerate-all"
 	}
 	return "update-initramfs -u -k all"
@@ -135,8 +144,14 @@ func (in Input) checkEncryption() (out []string) {
 	if in.Site.Encryption == "" {
 		return nil
 	}
-	if known := []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart}; !slices.Contains(known, in.Bundle.Seed) {
+	if known := []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST}; !slices.Contains(known, in.Bundle.Seed) {
 		bad("encryption", "a bundle of %s does not encrypt the disk: say `encryption: \"\"` for this host or its role, or use a bundle of %s", in.Bundle.Seed, strings.Join(known, ", "))
+	}
+	if in.Bundle.Seed == lane.SeedAutoYaST && in.Site.Encryption == lane.EncryptionTang {
+		bad("encryption", "Tang needs Clevis, which neither SLES nor Leap 15 has: use %s", lane.EncryptionTPM2)
+	}
+	if in.Bundle.Seed == lane.SeedAutoYaST && in.Bundle.Release < "15.6" { // one digit behind the point
+		bad("encryption", "AutoYaST makes containers of LUKS2 from release 15.6 (SP6) on, and the bundle is of %s: use a later one, or say `encryption: \"\"` for this host or its role", in.Bundle.Release)
 	}
 	if in.Bundle.Seed == lane.SeedPreseed && !in.Host.Run.Mirror.IsZero() {
 		bad("encryption", "the Debian installer by itself encrypts one disk: leave the mirror out of the record, or use a bundle of %s or %s", lane.SeedNoCloud, lane.SeedKickstart)

@@ -16,7 +16,7 @@ import (
 )
 
 // encrypting are the seeds whose installers encrypt the disk.
-var encrypting = []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart}
+var encrypting = []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST}
 
 const thumbprint = "rQpW9oX1cKr1vuaAxX4i8jnHZyY"
 
@@ -58,9 +58,13 @@ func TestEncryptionGate(t *testing.T) {
 			{"Tang answers", encrypted(seed, servers), func(m *machine) { m.write("served/"+thumbprint, "") }, ""},
 			{"Tang does not", encrypted(seed, servers), func(m *machine) { m.write("dev/tpmrm0", "") }, "encryption: no Tang server answers at http://tang.example.org, or none that has the key " + thumbprint},
 		} {
+			if seed == lane.SeedAutoYaST && len(c.in.Site.Tang) > 0 {
+				continue // it refuses those
+			}
 			t.Run(seed+" "+c.name, func(t *testing.T) {
 				m := machineFor(t, seed)
 				m.write("dev/urandom", random)
+				m.write("tmp/profile/autoinst.xml", document(t, encrypted(lane.SeedAutoYaST), "autoinst.xml"))
 				c.edit(m)
 				gate, up := "gate.sh", []string{"kernel 1 ok"}
 				if seed == lane.SeedPreseed {
@@ -81,14 +85,18 @@ func TestEncryptionGate(t *testing.T) {
 				if st, err := os.Stat(m.path("dev/bootlane-key")); err != nil || st.Mode() != 0o600 {
 					t.Errorf("others may read it: %v %v", st.Mode(), err)
 				}
-				told := m.read("log") + m.read("tmp/bootlane-disk")
+				told := m.read("log") + m.read("tmp/bootlane-disk") + m.read("tmp/profile/modified.xml")
 				for _, want := range map[string][]string{
 					lane.SeedPreseed:   {"debconf partman-crypto/passphrase " + key + "\n", "debconf partman-crypto/passphrase-again " + key + "\n"},
 					lane.SeedKickstart: {"part pv.01 --size=4096 --grow --ondisk=sda --encrypted --luks-version=luks2 --passphrase=" + key + "\nvolgroup vg-r-abc123 pv.01\n"},
+					lane.SeedAutoYaST:  {"<crypt_method config:type=\"symbol\">luks2</crypt_method><crypt_key>" + key + "</crypt_key>", "<mount>/boot</mount>"},
 				}[seed] {
 					if !strings.Contains(told, want) {
 						t.Errorf("not told %q:\n%s", want, told)
 					}
+				}
+				if st, err := os.Stat(m.path("tmp/profile/modified.xml")); err == nil && st.Mode() != 0o600 {
+					t.Errorf("others may read the profile: %v", st.Mode())
 				}
 				for _, r := range m.reports() {
 					if strings.Contains(r.Encode(), key) {
@@ -106,13 +114,17 @@ func TestEncryptionLate(t *testing.T) {
 	for _, seed := range encrypting {
 		for _, fails := range []bool{false, true} {
 			m := machineFor(t, seed)
-			for _, dir := range []string{"target", "mnt/sysroot"} {
+			for _, dir := range []string{".", "target", "mnt/sysroot"} {
 				m.write(dir+"/etc/fstab", "")
 				m.write(dir+"/root/.keep", "")
 				m.write(dir+"/home/admin1/.keep", "")
 			}
 			for _, d := range documents(t, encrypted(seed)) {
 				m.write("served/"+d.Name, string(d.Body))
+			}
+			if seed == lane.SeedAutoYaST { // the hook is in the new system: the script itself is run
+				m.write("served/encrypt.sh", map[bool]string{false: "echo 'sh /root/bootlane-encrypt' >> /log\n", true: "echo 'sh /root/bootlane-encrypt' >> /log\nexit 1\n"}[fails])
+				m.write("proc/sysrq-trigger", "")
 			}
 			const fail = "case \"$*\" in *bootlane-encrypt) [ ! -e /fails ] ;; esac\n"
 			for _, name := range []string{"in-target", "curtin"} {
@@ -128,7 +140,7 @@ func TestEncryptionLate(t *testing.T) {
 				want = []string{"disk-written 1 failed: encryption: clevis cannot bind /dev/sda3 to the TPM 2.0"}
 			}
 			m.expect(document(t, encrypted(seed), "late.sh"), !fails, want...)
-			inside := map[string]string{lane.SeedPreseed: "in-target sh", lane.SeedNoCloud: "curtin in-target --target=/target -- sh", lane.SeedKickstart: "chroot /mnt/sysroot sh"}[seed]
+			inside := map[string]string{lane.SeedPreseed: "in-target sh", lane.SeedNoCloud: "curtin in-target --target=/target -- sh", lane.SeedKickstart: "chroot /mnt/sysroot sh", lane.SeedAutoYaST: "sh"}[seed]
 			if log := m.read("log"); !strings.Contains(log, inside+" /root/bootlane-encrypt\n") {
 				t.Errorf("%s: nothing was bound:\n%s", seed, log)
 			}
@@ -157,6 +169,15 @@ func newContainer(t *testing.T) *container {
 	c.write("crypttab", "sda3_crypt UUID=1 "+c.dir+"/key luks,discard\n")
 	c.program("findmnt", "echo /dev/mapper/vg-root")
 	c.program("lsblk", "printf '%s\\n' '/dev/mapper/vg-root ext4' '/dev/mapper/sda3_crypt LVM2_member' '"+c.path+" crypto_LUKS' '/dev/sda '")
+	// Debian's cryptsetup looks for a TPM in /sys alone: the token is opened as it would, with the tools.
+	c.program("cryptsetup", `case "$*" in *--token-only*) ;; *) exec /sbin/cryptsetup "$@" ;; esac
+cd `+c.dir+` && cryptsetup token export --token-id 0 sda3 | jose fmt -j- -Og tpm2-blob -u- | base64 -d > blob
+n=$(($(od -An -tu1 -N1 blob) * 256 + $(od -An -tu1 -j1 -N1 blob) + 2))
+head -c "$n" blob > private && tail -c +$((n + 1)) blob > public
+{ tpm2_createprimary -C o -g sha256 -G ecc -c primary && tpm2_flushcontext -t && tpm2_load -C primary -u public -r private -c sealed && tpm2_flushcontext -t &&
+	tpm2_startauthsession --policy-session -S session && tpm2_unseal -c sealed -p session:session -o secret && tpm2_flushcontext session; } > /dev/null 2>&1 || exit 1
+base64 -w0 < secret > secret64
+exec /sbin/cryptsetup open --test-passphrase --key-file secret64 sda3`)
 	for _, name := range []string{"update-initramfs", "dracut"} {
 		c.program(name, "echo \"$0 $*\" >> "+c.dir+"/initramfs")
 	}
@@ -201,7 +222,8 @@ func (c *container) run(program ...string) string {
 // bind runs the document, with the device nodes of the machine in the container's directory.
 func (c *container) bind(in Input) string {
 	c.t.Helper()
-	script := strings.ReplaceAll(strings.ReplaceAll(document(c.t, in, "encrypt.sh"), "/dev/bootlane-", c.dir+"/"), "/etc/crypttab", c.dir+"/crypttab")
+	script := strings.NewReplacer("/dev/bootlane-", c.dir+"/", "/etc/crypttab", c.dir+"/crypttab", "/etc/dracut.conf.d", c.dir+"/dracut.conf.d", "--tpm2-device=auto", "--tpm2-device="+c.tpm).
+		Replace(document(c.t, in, "encrypt.sh"))
 	c.write("encrypt", script)
 	return c.run("dash", filepath.Join(c.dir, "encrypt"))
 }
@@ -325,6 +347,49 @@ func TestEncryptionBinds(t *testing.T) {
 			t.Error("another machine's TPM opens it")
 		}
 	})
+	t.Run("TPM and systemd", func(t *testing.T) {
+		c := newContainer(t)
+		stop := c.startTPM()
+		defer func() { stop() }()
+		uuid := strings.TrimSpace(c.run("cryptsetup", "luksUUID", c.path))
+		c.write("crypttab", "# made by YaST\ndata UUID=1 none nofail\ncr-auto-1 UUID="+uuid+" none x-initrd.attach\n")
+		if out := c.bind(encrypted(lane.SeedAutoYaST)); strings.Contains(out, "exit status") || c.read("why") != "" {
+			t.Fatalf("%s\n%s", c.read("why"), out)
+		}
+		if c.opens(c.key) || c.read("key") != "" {
+			t.Error("the passphrase of the installer still opens it, or still lies there")
+		}
+		unlocks := func() bool { return c.run("sh", "-c", "cryptsetup open --test-passphrase --token-only '"+c.path+"'") == "" }
+		if out := c.run("tpm2_pcrextend", "7:sha256="+strings.Repeat("5a", 32)); out != "" || !unlocks() {
+			t.Errorf("it does not open, or only for a machine that starts as the installer was: %s", out)
+		}
+		if got := c.read("crypttab"); got != "# made by YaST\ndata UUID=1 none nofail\ncr-auto-1 UUID="+uuid+" none x-initrd.attach,tpm2-device=auto\n" {
+			t.Errorf("crypttab is %q", got)
+		}
+		if got := c.read("dracut.conf.d/90-bootlane.conf"); got != "add_dracutmodules+=\" tpm2-tss \"\n" || !strings.HasSuffix(c.read("initramfs"), "dracut --force --regenerate-all\n") {
+			t.Errorf("dracut is told %q, and did %q", got, c.read("initramfs"))
+		}
+		stop()
+		if err := os.RemoveAll(filepath.Join(c.dir, "tpm")); err != nil {
+			t.Fatal(err)
+		}
+		if stop = c.startTPM(); unlocks() {
+			t.Error("another machine's TPM opens it")
+		}
+	})
+	t.Run("no TPM for systemd", func(t *testing.T) {
+		c := newContainer(t)
+		c.tpm = "swtpm:path=" + filepath.Join(c.dir, "none")
+		refused(t, c, encrypted(lane.SeedAutoYaST), "systemd-cryptenroll cannot bind "+c.path+" to the TPM 2.0")
+	})
+	t.Run("a crypttab without it", func(t *testing.T) {
+		c := newContainer(t)
+		defer c.startTPM()()
+		c.bind(encrypted(lane.SeedAutoYaST))
+		if why := c.read("why"); !strings.Contains(why, "/crypttab does not name "+c.path+" by its UUID, ") {
+			t.Errorf("why is %q", why)
+		}
+	})
 	t.Run("no TPM", func(t *testing.T) {
 		c := newContainer(t)
 		c.tpm = "swtpm:path=" + filepath.Join(c.dir, "none")
@@ -372,6 +437,7 @@ func TestEncryptionBinds(t *testing.T) {
 // TestEncryptionCheck: first boot tells what opens the disk, and fails where that is something else.
 func TestEncryptionCheck(t *testing.T) {
 	for _, c := range []struct{ name, clevis, lsblk, want, actual string }{
+		{"bound by systemd", "", "/dev/sda3 crypto_LUKS", lane.CheckOK, "/dev/sda3, opened by tpm2 in 1 key slot(s)"},
 		{"bound", `1: tpm2 '{"pcr_ids":"7"}'`, "/dev/sda3 crypto_LUKS", lane.CheckOK, "/dev/sda3, opened by tpm2 in 1 key slot(s)"},
 		{"bound to another", `1: tang '{"url":"x"}'`, "/dev/sda3 crypto_LUKS", lane.CheckFailed, "/dev/sda3, opened by tang in 1 key slot(s)"},
 		{"not bound", "", "/dev/sda3 crypto_LUKS", lane.CheckFailed, "/dev/sda3, opened by nobody in 1 key slot(s)"},
@@ -380,8 +446,12 @@ func TestEncryptionCheck(t *testing.T) {
 		s := newInstalled(t)
 		s.program("lsblk", `case "$*" in *FSTYPE*) echo '`+c.lsblk+`' ;; *) printf 'vg0-root lvm\nsda3 part\nsda disk\n' ;; esac`)
 		s.program("clevis", "cat <<'END'\n"+c.clevis+"\nEND")
-		s.program("cryptsetup", "printf 'Keyslots:\\n  1: luks2\\nTokens:\\n  0: clevis\\n'")
-		_, reports := s.boot(encrypted(lane.SeedPreseed))
+		seed, token := lane.SeedPreseed, "clevis"
+		if c.name == "bound by systemd" {
+			seed, token = lane.SeedAutoYaST, "systemd-tpm2"
+		}
+		s.program("cryptsetup", "printf 'Keyslots:\\n  1: luks2\\nTokens:\\n  0: "+token+"\\n'")
+		_, reports := s.boot(encrypted(seed))
 		check := listed(t, reports[len(reports)-1])["encryption"]
 		if check.Status != c.want || check.Actual != c.actual || check.Expected != "the TPM 2.0" {
 			t.Errorf("%s: %#v", c.name, check)
@@ -397,8 +467,8 @@ func TestEncryptionRefused(t *testing.T) {
 		role lane.InstallOptions
 		want string
 	}{
-		{lane.SeedAutoYaST, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of autoyast/1 does not encrypt the disk"},
-		{lane.SeedAgama, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of agama/1"},
+		{lane.SeedAgama, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of agama/1 does not encrypt the disk"},
+		{lane.SeedAutoYaST, lane.InstallOptions{Encryption: tang, Tang: []string{"http://a#" + thumbprint}}, "roles.storage.encryption: Tang needs Clevis, which neither SLES nor Leap 15 has: use tpm2"},
 		{lane.SeedImage, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of image/1"},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: tpm, Layout: new(lane.LayoutPlain)}, "roles.storage.layout: an encrypted disk is one container"},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: tang}, "tang: is missing: the servers that open the disk, a list of URL#THUMBPRINT; tang-show-keys prints"},
@@ -413,6 +483,9 @@ func TestEncryptionRefused(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%v, want %q", err, c.want)
 		}
+	}
+	if _, err := Documents(released(encrypted(lane.SeedAutoYaST), "15.5")); err == nil || !strings.Contains(err.Error(), "encryption: AutoYaST makes containers of LUKS2 from release 15.6") {
+		t.Error(err)
 	}
 	in := wired(lane.SeedNoCloud)
 	in.Site.Encryption, in.Site.Tang = lane.EncryptionTang, []string{"http://a#" + thumbprint}

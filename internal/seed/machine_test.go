@@ -231,7 +231,10 @@ func (m *machine) reports() []url.Values {
 	return out
 }
 
-func (m *machine) poweredOff() bool { return strings.Contains(m.read("log"), "poweroff -f") }
+// poweredOff reports whether the machine was: within a system that is not running, by the kernel's own means.
+func (m *machine) poweredOff() bool {
+	return strings.Contains(m.read("log"), "poweroff -f") || m.read("proc/sysrq-trigger") == "o\n"
+}
 
 // said is a report as stage, sequence and status.
 func said(v url.Values) string {

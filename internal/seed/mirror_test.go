@@ -201,9 +201,15 @@ func TestMirrorAutoYaST(t *testing.T) {
 	for layout, want := range map[string][]string{
 		lane.LayoutPlain: {"/dev/sda: 600M 20G max /boot/efi", "/dev/sdb: 600M 20G max", "/dev/md/var: /var", "/dev/md/root: /"},
 		lane.LayoutLVM:   {"/dev/sda: 600M max /boot/efi", "/dev/sdb: 600M max", "/dev/md/pv:", "/dev/vg-r-abc123: 20G max /var /"},
+		"encrypted":      {"/dev/sda: 600M 1G max /boot/efi", "/dev/sdb: 600M 1G max", "/dev/md/boot: /boot", "/dev/md/pv:", "/dev/vg-r-abc123: 20G max /var /"},
 	} {
 		m, in := machineFor(t, lane.SeedAutoYaST), mirrored(lane.SeedAutoYaST)
 		in.Site.Layout, in.Site.Volumes = layout, []string{"/var=20G"}
+		if layout == "encrypted" {
+			in.Site.Layout, in.Site.Encryption = "", lane.EncryptionTPM2
+			m.write("dev/tpmrm0", "")
+			m.write("dev/urandom", strings.Repeat("\x00Zq7-3k\xff9", 200))
+		}
 		m.write("tmp/profile/autoinst.xml", document(t, in, "autoinst.xml"))
 		m.expect(document(t, in, "gate.sh"), true, "kernel 1 ok", "installer 1 ok")
 		text := m.read("tmp/profile/modified.xml")

@@ -116,7 +116,7 @@ func (in Input) rendered() ([]Document, error) {
 			{"late.sh", "kickstart-late.sh", typeShell}, {"failed.sh", "kickstart-failed.sh", typeShell}}, in.encryption(), firstBoot()))
 	case lane.SeedAutoYaST:
 		return in.render(slices.Concat([]part{
-			{"autoinst.xml", "autoyast.xml", typeXML}, {"gate.sh", "autoyast-gate.sh", typeShell}, {"late.sh", "autoyast-late.sh", typeShell}}, firstBoot()))
+			{"autoinst.xml", "autoyast.xml", typeXML}, {"gate.sh", "autoyast-gate.sh", typeShell}, {"late.sh", "autoyast-late.sh", typeShell}}, in.encryption(), firstBoot()))
 	case lane.SeedAgama:
 		return in.render(slices.Concat([]part{
 			{"profile.json", "agama.json", typeJSON}, {"gate.sh", "agama-gate.sh", typeShell}, {"late.sh", "agama-late.sh", typeShell}}, firstBoot()))

@@ -31,9 +31,14 @@ func (in Input) SUSETree() string {
 	return strings.TrimSuffix(in.Bundle.Mirror, "/")
 }
 
-// SUSEPackages are those of every system, and the site's.
+// SUSEPackages are those of every system, what opens an encrypted disk, and the site's. Dracut's module
+// for the TPM wants the tools there, and nothing requires the library that speaks to the device.
 func (v view) SUSEPackages() []string {
-	return append([]string{"chrony", "curl", "openssh", "sudo"}, v.Site.Packages...)
+	out := []string{"chrony", "curl", "openssh", "sudo"}
+	if v.Encrypted() {
+		out = append(out, "cryptsetup", "libtss2-tcti-device0", "tpm2.0-tools")
+	}
+	return append(out, v.Site.Packages...)
 }
 
 // ServerHost is whom the machine reaches without its proxy.

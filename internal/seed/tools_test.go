@@ -51,7 +51,10 @@ func inputs() map[string]Input {
 			out["mirrored/"+seed] = mirrored(seed)
 		}
 		if slices.Contains(encrypting, seed) {
-			out["encrypted/"+seed], out["encrypted by Tang/"+seed] = encrypted(seed), encrypted(seed, "http://a.example.org:7500/tang#"+thumbprint, "http://[fd00::1]#"+thumbprint)
+			out["encrypted/"+seed] = encrypted(seed)
+			if seed != lane.SeedAutoYaST { // it refuses Tang
+				out["encrypted by Tang/"+seed] = encrypted(seed, "http://a.example.org:7500/tang#"+thumbprint, "http://[fd00::1]#"+thumbprint)
+			}
 		}
 		out["wired/"+seed], out["laid/"+seed] = wired(seed), laid(seed)
 		if seed != lane.SeedAutoYaST { // it refuses NICs without a name

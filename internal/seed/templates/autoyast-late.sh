@@ -20,6 +20,7 @@ for repo in /etc/zypp/repos.d/*.repo; do
 	if grep -qF "$base" "$repo" 2>/dev/null; then rm -f "$repo"; fi
 done
 {{- template "second-esp.sh" .}}
+{{- template "bind.sh" .}}
 {{- .Section "late"}}
 
 report disk-written 1 ok "{{.Bundle.OS}} {{.Bundle.Release}} installed, first boot in place"

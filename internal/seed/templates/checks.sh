@@ -187,7 +187,11 @@ ssh_serves() {
 encrypted() {
 	dev=$(container)
 	[ -n "$dev" ] || { echo "it is not encrypted"; return 1; }
+{{- if .Clevis}}
 	openers=$(clevis luks list -d "$dev" 2>/dev/null | sed -n 's/^[0-9]*: \([a-z0-9]*\) .*/\1/p' | tr '\n' ' ')
+{{- else}}
+	openers=$(cryptsetup luksDump "$dev" 2>/dev/null | sed -n 's/^ *[0-9]*: systemd-\([a-z0-9]*\)$/\1/p' | tr '\n' ' ')
+{{- end}}
 	echo "$dev, opened by ${openers:-nobody }in $(cryptsetup luksDump "$dev" 2>/dev/null | grep -c '^ *[0-9]*: luks2') key slot(s)"
 	case " $openers" in *" {{.Pin}} "*) ;; *) return 1 ;; esac
 }

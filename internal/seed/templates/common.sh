@@ -369,7 +369,7 @@ for key in{{range .TangServers}} {{sq (printf "%s/adv/%s" .URL .Thumbprint)}}{{e
 	answers "$key" || refuse installer 2 "encryption: no Tang server answers at ${key%/adv/*}, or none that has the key ${key##*/} (tang-show-keys prints those that it has): nothing would open the disk"
 done
 {{- else}}
-[ -e /dev/tpmrm0 ] || [ -e /sys/firmware/acpi/tables/TPM2 ] || refuse installer 2 "encryption: the machine shows no TPM 2.0: enable it in the firmware, or have the disk opened by Tang"
+[ -e /dev/tpmrm0 ] || [ -e /sys/firmware/acpi/tables/TPM2 ] || refuse installer 2 "encryption: the machine shows no TPM 2.0: enable it in the firmware{{if .Clevis}}, or have the disk opened by Tang{{end}}"
 {{- end}}
 key=$(tr -dc a-z0-9 < /dev/urandom | dd bs=1 count=64 2>/dev/null)
 if [ "${#key}" != 64 ] || ! (umask 077 && printf '%s' "$key" > /dev/bootlane-key); then
@@ -383,7 +383,7 @@ fi
 
 # From here on {{.Opener}} opens the disk, and nothing else.
 get encrypt.sh {{.Target}}/root/bootlane-encrypt
-{{.Inside}} sh /root/bootlane-encrypt || give_up "encryption: $(cat /dev/bootlane-why 2>/dev/null || echo 'it cannot be bound')"
+{{with .Inside}}{{.}} {{end}}sh /root/bootlane-encrypt || give_up "encryption: $(cat /dev/bootlane-why 2>/dev/null || echo 'it cannot be bound')"
 rm -f {{.Target}}/root/bootlane-encrypt
 {{- end}}
 {{- end}}
