@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/debug"
 	"time"
+	_ "time/tzdata" // a server may have no tz database
 
 	"bootlane/internal/cli"
 )

@@ -16,7 +16,7 @@ func TestInstalled(t *testing.T) {
 		{"a role", "", "roles: {storage: {sshKeys: [x]}}", "4: roles.storage.sshKeys[0]: is not one public key line"},
 		{"a role that says nothing", "", "roles: {storage: }", ""},
 		{"all at once", "", "site: {user: Root}\nroles:\n  b: {timezone: ''}\n  a: {proxy: 'http://u:p@h'}",
-			"4: site.user: \"Root\" is not a user name: a lower-case letter, then letters, digits, _ and -, at most 32\nconfig.yaml:6: roles.b.timezone: \"\" is not a name like Europe/Berlin\nconfig.yaml:7: roles.a.proxy: is not http://HOST:PORT"},
+			"4: site.user: \"Root\" is not a user name: a lower-case letter, then letters, digits, _ and -, at most 32\nconfig.yaml:6: roles.b.timezone: \"\" is not in the tz database: use a name like Europe/Berlin or Etc/UTC\nconfig.yaml:7: roles.a.proxy: is not http://HOST:PORT"},
 		{"a role's name", "", "roles: {'a.b': {}}", `4: roles: "a.b" is not a role`},
 		{"a key that is not known", "", "roles: {a: {pakages: [x]}}", `4: unknown key "pakages"`},
 		{"a text for a list", "", "roles: {a: {ntp: x}}", "4: roles.a.ntp: text \"x\" stands here, a list is wanted"},

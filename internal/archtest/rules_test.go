@@ -135,6 +135,7 @@ var modules = []struct {
 	{"golang.org/x/net", []string{"internal/observe"}, "bpf: the kernel's filter, written as instructions"},
 	{"go.yaml.in/yaml/v3", []string{"internal/strictyaml", "internal/app", "internal/bundle", "internal/cli", "internal/join", "internal/lint", "internal/ignition", "internal/seed", "internal/talos"}, "YAML with line numbers; kubeconfig files"},
 	{"golang.org/x/sync", []string{"internal/app", "internal/bundle", "internal/control"}, "errgroup: parts end together; singleflight: a file that many ask for is verified once"},
+	{"mvdan.cc/sh/v3", []string{"internal/lint", "internal/seed"}, "the grammar of shells: hooks that none can read are found before a machine runs them"},
 	{"golang.org/x/sys", []string{"internal/agent", "internal/dhcp", "internal/httpboot", "internal/lab", "internal/nettest", "internal/store/sqlite", "internal/tftp", "internal/udp"}, "system calls: mounts, TAP interfaces, packet information, bytes that have arrived, file locks, waits of less than a millisecond"},
 	{"golang.org/x/term", []string{"internal/cli"}, "a passphrase is not shown while it is typed"},
 	{"oras.land/oras-go/v2", []string{"internal/registry"}, "the OCI distribution API with docker's logins, tokens and credential helpers; what comes is checked by us"},

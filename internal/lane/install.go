@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // InstallOptions are what one level says of installed systems: the site, a role, or one host. What
@@ -157,6 +158,12 @@ func (i InstallOptions) changes(o InstallOptions) (out []string) {
 	return out
 }
 
+// IsTimeZone reports whether the tz database has a zone: this machine's, or that which the program brings.
+func IsTimeZone(name string) bool {
+	_, err := time.LoadLocation(name)
+	return err == nil && name != "Local" && zoneName.MatchString(name)
+}
+
 var (
 	userName  = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	cryptHash = regexp.MustCompile(`^(\$6\$(rounds=[0-9]+\$)?[./A-Za-z0-9]{8,16}\$[./A-Za-z0-9]{86}|\$y\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}|\$5\$(rounds=[0-9]+\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{43})$`)
@@ -200,8 +207,8 @@ func (i InstallOptions) Validate() []Problem {
 	if wrong(i.PasswordHash, true, cryptHash) {
 		bad("passwordHash", "is not a crypt hash of type $6$, $y$ or $5$: make one with `mkpasswd -m sha-512`, never put a password here")
 	}
-	if wrong(i.Timezone, false, zoneName) {
-		bad("timezone", "%q is not a name like Europe/Berlin", *i.Timezone)
+	if i.Timezone != nil && !IsTimeZone(*i.Timezone) {
+		bad("timezone", "%q is not in the tz database: use a name like Europe/Berlin or Etc/UTC", *i.Timezone)
 	}
 	if wrong(i.Locale, false, localeRE) {
 		bad("locale", "%q is not a name like en_US.UTF-8", *i.Locale)

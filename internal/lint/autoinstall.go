@@ -46,6 +46,9 @@ func (r *report) autoinstall(p at, n *yaml.Node) {
 	if get(n, "error-commands") == nil {
 		r.add("hook-failure-unreported", p, "there are no error-commands: after an error the installer stays up, and nobody learns of it")
 	}
+	if v := get(n, "timezone"); v != nil && v.Value != "geoip" { // which asks a server where it is
+		r.timezone(pos(v), v.Value)
+	}
 	for _, key := range []string{"early-commands", "late-commands", "error-commands"} {
 		r.commands(get(n, key))
 	}

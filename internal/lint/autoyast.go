@@ -150,6 +150,14 @@ func (r *report) autoyast(text string) {
 	for _, u := range root.child("users").list() {
 		r.autoyastUser(u)
 	}
+	for _, stage := range root.child("scripts").list() {
+		for _, script := range stage.list() {
+			r.hookElement(script)
+		}
+	}
+	if zone := root.find("timezone", "timezone"); zone != nil {
+		r.timezone(zone.textAt, zone.text)
+	}
 }
 
 // autoyastType judges whether an element says what it is.

@@ -82,6 +82,9 @@ func (r *report) cloudConfig(n *yaml.Node) {
 	if v := get(n, "password"); v != nil {
 		r.cleartextOrHash(v)
 	}
+	if v := get(n, "timezone"); v != nil {
+		r.timezone(pos(v), v.Value)
+	}
 	seen := map[string]bool{}
 	r.keys(get(n, "ssh_authorized_keys"), seen)
 	for _, u := range items(get(n, "users")) {
@@ -218,6 +221,7 @@ func (r *report) commands(n *yaml.Node) {
 			r.add("value-kind", pos(c), "a command is text or a list of words; text with \": \" in it needs quotes")
 			continue
 		}
+		r.hookNode(c)
 		for _, w := range items(c) {
 			if r.format == Autoinstall || number(w.Value) < 0 || strings.HasPrefix(w.Value, "0") { // cloud-init writes numbers as they are
 				r.text(w)

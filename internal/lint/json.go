@@ -2,6 +2,7 @@ package lint
 
 import (
 	"net/netip"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -51,6 +52,16 @@ func (r *report) agama(text string) {
 			r.add("net-kernel-name", pos(n), "%q is the kernel's name, which another NIC may have after a change of hardware", n.Value)
 		}
 	}
+	if v := get(root, "localization", "timezone"); v != nil {
+		r.timezone(pos(v), v.Value)
+	}
+	each(get(root, "scripts"), func(_, stage *yaml.Node) {
+		for _, s := range items(stage) {
+			if c := get(s, "content"); c != nil && strings.HasPrefix(c.Value, "#!") { // without that line nothing says what it is
+				r.hookNode(c)
+			}
+		}
+	})
 	r.agamaStorage(root)
 }
 

@@ -43,6 +43,7 @@ type command struct {
 	name  string
 	at    at
 	words []word
+	body  string // of a section: the lines up to its end
 }
 
 // option returns the value of --name=VALUE or --name VALUE, and whether it is given.
@@ -106,7 +107,7 @@ func (r *report) kickstart(text string) {
 
 // kickstartLines cuts a kickstart into commands and sections, of which only the head is one.
 func (r *report) kickstartLines(text string) (out []command, release int) {
-	var open *command
+	open := -1 // the section in out that has not ended
 	for n, line := range strings.Split(text, "\n") {
 		line = strings.TrimSuffix(line, "\r")
 		if m := kickstartVersion.FindStringSubmatch(line); m != nil {
@@ -117,14 +118,15 @@ func (r *report) kickstartLines(text string) (out []command, release int) {
 		head, _, _ := strings.Cut(strings.ReplaceAll(trimmed, "\t", " "), " ")
 		switch {
 		case head == "%end":
-			if open == nil {
+			if open < 0 {
 				r.add("kickstart-section-end", p, "%%end ends no section")
 			}
-			open = nil
-		case open != nil && slices.Contains(kickstartSections, head):
-			r.add("kickstart-section-end", open.at, "%s is not ended by %%end before %s on line %d", open.name, head, n+1)
-			open = nil
-		case open != nil:
+			open = -1
+		case open >= 0 && slices.Contains(kickstartSections, head):
+			r.add("kickstart-section-end", out[open].at, "%s is not ended by %%end before %s on line %d", out[open].name, head, n+1)
+			open = -1
+		case open >= 0:
+			out[open].body += line + "\n"
 			continue
 		}
 		if head == "" || head == "%end" || strings.HasPrefix(head, "#") {
@@ -134,14 +136,14 @@ func (r *report) kickstartLines(text string) (out []command, release int) {
 		out = append(out, c)
 		switch {
 		case slices.Contains(kickstartSections, head):
-			open = &c
+			open = len(out) - 1
 		case head[0] == '%' && head != "%include" && head != "%ksappend":
 			r.add("kickstart-unknown-command", p, "there is no section %q%s", head, like(head, kickstartSections))
-			open = &c
+			open = len(out) - 1
 		}
 	}
-	if open != nil {
-		r.add("kickstart-section-end", open.at, "%s is not ended by %%end", open.name)
+	if open >= 0 {
+		r.add("kickstart-section-end", out[open].at, "%s is not ended by %%end", out[open].name)
 	}
 	return out, release
 }
@@ -233,11 +235,25 @@ func (r *report) kickstartCommand(c command, release int) {
 		if !c.has("--erroronfail") {
 			r.add("hook-failure-ignored", c.at, "%s has no --erroronfail: whatever fails in it, the install goes on", c.name)
 		}
+		r.kickstartHook(c)
+	case "%onerror", "%traceback":
+		r.kickstartHook(c)
+	case "timezone":
+		if words := c.plain(); len(words) > 0 {
+			r.timezone(words[0].at, words[0].text)
+		}
 	}
 	for _, name := range []string{"--passphrase", "--backuppassphrase"} {
 		if w, ok := c.option(name); ok {
 			r.add("secret-disk-passphrase", w.at, "the passphrase of the disk stands here in clear text")
 		}
+	}
+}
+
+// kickstartHook judges a section that is a script, a shell's where it does not say otherwise.
+func (r *report) kickstartHook(c command) {
+	if by, ok := c.option("--interpreter"); !ok || isShell(by.text) {
+		r.hook(at{c.at.line + 1, 1}, c.body, true)
 	}
 }
 

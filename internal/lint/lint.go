@@ -63,7 +63,7 @@ func Formats() []Format {
 // Options are what a caller wants otherwise.
 type Options struct {
 	Ignore []string // ids of rules that say nothing
-	Read   bool     // the library that reads the format has judged the text already
+	Read   bool     // whether it can be read was judged already: by the library that reads the format, and a shell's parser
 }
 
 // Finding is one place in one file where a rule is broken.

@@ -172,6 +172,11 @@ func (r *report) preseedAnswer(a answer) {
 		if bashism.MatchString(a.value) {
 			r.add("hook-bashism", a.valueAt, "the installer's shell is busybox, which is no bash")
 		}
+		if q != "preseed/run" { // which names files
+			r.hook(a.valueAt, a.value, false)
+		}
+	case "time/zone":
+		r.timezone(a.valueAt, a.value)
 	}
 }
 

@@ -64,6 +64,7 @@ var rules = []Rule{
 
 	// What the machine is called.
 	{"hostname-illegal", Error, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, AutoYaST, Agama, Ignition, Butane, Talos, CommandLine, IPXE, GRUB}, "a host name that is none", "Names outside of a-z, 0-9 and hyphens do not resolve, are lowered by kubeadm, or are cut; the validators take them.", "use labels of a-z, 0-9 and hyphens inside, at most 63 each and 64 in all", "run with Subiquity's validator and ksvalidator"},
+	{"timezone-unknown", Error, []Format{Autoinstall, CloudConfig, Kickstart, Preseed, AutoYaST, Agama}, "no such time zone", "The installer asks, or stops, or the machine's logs are hours off.", "use a name of the tz database, as Europe/Berlin or Etc/UTC", "use"},
 	{"hostname-default", Warning, []Format{Autoinstall, CloudConfig, MetaData, Kickstart, Preseed, AutoYaST, Agama, Ignition, Butane, Talos, CommandLine, IPXE, GRUB}, "a host name that everybody has", "Two machines of this name overwrite each other in DNS, monitoring and the cluster.", "name the machine", "use"},
 	{"meta-data-instance", Error, []Format{MetaData}, "no instance-id", "Without one cloud-init does not take the data source.", "add instance-id, another one for each install", "code"},
 
@@ -104,6 +105,7 @@ var rules = []Rule{
 	{"hook-failure-unreported", Warning, inSubiquity, "nobody learns of an error", "After an error the live system stays up for ever, and is silent.", "add error-commands that report", "code"},
 	{"hook-pipe-to-shell", Warning, nil, "a download into a shell", "If the connection breaks, the first half has run.", "fetch into a file, compare its digest, then run it", "use"},
 	{"hook-bashism", Warning, []Format{Preseed}, "bash in Debian's installer", "The installer's shell is busybox: the hook fails, is shown, and passed over.", "write for a POSIX shell, and try busybox sh -n", "use"},
+	{"hook-syntax", Error, []Format{Shell, Kickstart, Preseed, Autoinstall, CloudConfig, AutoYaST, Agama}, "a hook that no shell can read", "A shell runs what stands before the place, and then stops: the gate or the report behind it never runs.", "correct it; sh -n FILE shows the place", "use"},
 	{"hook-no-interpreter", Error, []Format{Shell, IPXE}, "no #! line", "Without it what runs the file is chance, or nothing does.", "begin with #!/bin/sh, or #!ipxe", "use"},
 
 	// How it is written.

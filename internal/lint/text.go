@@ -108,9 +108,10 @@ func (r *report) patterns(text string) {
 	}
 }
 
-// shell judges a hook. That it can be parsed is for a shell to say: --external asks one.
+// shell judges a hook in a file of its own.
 func (r *report) shell(text string) {
 	if strings.TrimSpace(text) != "" && !strings.HasPrefix(text, "#!") {
 		r.add("hook-no-interpreter", at{1, 1}, "the script does not begin with #! and its interpreter")
 	}
+	r.hook(at{1, 1}, text, true)
 }

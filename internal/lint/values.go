@@ -57,6 +57,13 @@ func (r *report) hostname(p at, v string) {
 	}
 }
 
+// timezone judges the name of a time zone.
+func (r *report) timezone(p at, v string) {
+	if !lane.IsTimeZone(v) {
+		r.add("timezone-unknown", p, "the tz database has no time zone %q", v)
+	}
+}
+
 // user judges the name of an account that an installer makes.
 func (r *report) user(p at, v string) {
 	switch {

@@ -359,7 +359,9 @@ func TestEncryptionBinds(t *testing.T) {
 		if c.opens(c.key) || c.read("key") != "" {
 			t.Error("the passphrase of the installer still opens it, or still lies there")
 		}
-		unlocks := func() bool { return c.run("sh", "-c", "cryptsetup open --test-passphrase --token-only '"+c.path+"'") == "" }
+		unlocks := func() bool {
+			return c.run("sh", "-c", "cryptsetup open --test-passphrase --token-only '"+c.path+"'") == ""
+		}
 		if out := c.run("tpm2_pcrextend", "7:sha256="+strings.Repeat("5a", 32)); out != "" || !unlocks() {
 			t.Errorf("it does not open, or only for a machine that starts as the installer was: %s", out)
 		}

@@ -15,6 +15,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"mvdan.cc/sh/v3/syntax"
+
 	"bootlane/internal/lane"
 )
 
@@ -26,7 +28,8 @@ type place struct {
 	indent string
 	// ours returns what must not stand there, or nothing: it says which disk is erased, or takes
 	// the gates away.
-	ours func(text string) string
+	ours  func(text string) string
+	shell bool // its text is a shell's
 }
 
 // found returns a place's judge: what an expression finds, in its first group.
@@ -52,15 +55,15 @@ var (
 // sections says what each seed's sections are, and where they go.
 func sections(b lane.Bundle) map[string]place {
 	if b.CloudInit() {
-		return map[string]place{"cloud-config": {"", found(cloudOurs)}}
+		return map[string]place{"cloud-config": {ours: found(cloudOurs)}}
 	}
 	return map[string]map[string]place{
 		// The installer joins lines that end in a backslash, before it looks for words.
-		lane.SeedPreseed:   {"answers": {"", func(text string) string { return found(preseedOurs)(continued.ReplaceAllString(text, " ")) }}, "late": {}},
-		lane.SeedNoCloud:   {"autoinstall": {"  ", found(nocloudOurs)}, "late": {}},
-		lane.SeedKickstart: {"commands": {"", found(kickstartOurs)}, "packages": {"", found(packagesOurs)}, "late": {}},
-		lane.SeedAutoYaST:  {"profile": {"", autoyastOurs}, "late": {}},
-		lane.SeedAgama:     {"profile": {"", found(agamaOurs)}, "late": {}},
+		lane.SeedPreseed:   {"answers": {ours: func(text string) string { return found(preseedOurs)(continued.ReplaceAllString(text, " ")) }}, "late": {shell: true}},
+		lane.SeedNoCloud:   {"autoinstall": {indent: "  ", ours: found(nocloudOurs)}, "late": {shell: true}},
+		lane.SeedKickstart: {"commands": {ours: found(kickstartOurs)}, "packages": {ours: found(packagesOurs)}, "late": {shell: true}},
+		lane.SeedAutoYaST:  {"profile": {ours: autoyastOurs}, "late": {shell: true}},
+		lane.SeedAgama:     {"profile": {ours: found(agamaOurs)}, "late": {shell: true}},
 	}[b.Seed]
 }
 
@@ -246,9 +249,23 @@ func (v view) Section(name string) (string, error) {
 				return "", lane.Errorf(lane.Invalid, "%s: writes %s, which is Bootlane's: it says which disk is erased, or keeps the gates in their place", s.File, lane.Clean(what, 200))
 			}
 		}
+		if at.shell {
+			if err := readable(s.File, text); err != nil {
+				return "", err
+			}
+		}
 		return indented(text, at.indent), nil
 	}
 	return "", nil
+}
+
+// readable refuses what no shell can read: it would run up to there, and leave the rest of the hook out.
+func readable(file, text string) error {
+	_, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), file)
+	if err != nil {
+		return lane.Errorf(lane.Invalid, "%s: no shell can read that", err.Error())
+	}
+	return nil
 }
 
 // fill executes a template of the bundle for the host.

@@ -57,6 +57,7 @@ func TestSectionsBound(t *testing.T) {
 		"one that calls us":         {lane.SeedKickstart, "late", "{{template \"gate.sh\" .}}\n", "calls a template"},
 		"a wide one":                {lane.SeedKickstart, "late", "{{printf \"%1000000d\" 1}}\n", "printf is not offered"},
 		"a long one":                {lane.SeedKickstart, "late", strings.Repeat("x", maxSection+1), "it writes more than"},
+		"what no shell reads":       {lane.SeedAgama, "late", "echo a\nif [ -e /b ]; then\necho c\n", "x.tmpl:2:1: "},
 		"no section":                {lane.SeedImage, "late", "x", "image/1 has no such section: it has none"},
 		"another's section":         {lane.SeedPreseed, "packages", "x", "it has answers, late"},
 		"a disk, kickstart":         {lane.SeedKickstart, "commands", "  clearpart --all\n", "x.tmpl: writes clearpart, which is Bootlane's"},
