@@ -2,12 +2,10 @@ package seed
 
 import (
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -220,65 +218,10 @@ func (c *container) unlocks() bool {
 // startTPM starts a TPM 2.0 of software, until the function that it returns is called.
 func (c *container) startTPM() (stop func()) {
 	c.t.Helper()
-	state := filepath.Join(c.dir, "tpm")
-	c.write("tpm/.keep", "")
-	c.tpm = "swtpm:path=" + filepath.Join(state, "sock")
-	cmd := exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state, "--server", "type=unixio,path="+filepath.Join(state, "sock"), "--ctrl", "type=unixio,path="+filepath.Join(state, "sock.ctrl"), "--flags", "not-need-init,startup-clear")
-	if err := cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	nettest.Eventually(c.t, "the TPM listens", func() bool { _, err := os.Stat(filepath.Join(state, "sock")); return err == nil })
-	return func() {
-		_ = cmd.Process.Kill() // it may have ended, and then there is nothing to end
-		_ = cmd.Wait()
-	}
+	socket, stop := nettest.StartTPM(c.t, filepath.Join(c.dir, "tpm"))
+	c.tpm = "swtpm:path=" + socket
+	return stop
 }
-
-// tang is a Tang server on loopback: Debian's tangd serves one connection, on its input and output.
-type tang struct {
-	net.Listener
-	url, thumbprint string
-}
-
-func newTang(t *testing.T) *tang {
-	t.Helper()
-	tool(t, "jose", "jose")
-	keys := t.TempDir()
-	if out, err := exec.Command("/usr/libexec/tangd-keygen", keys).CombinedOutput(); err != nil {
-		t.Fatalf("%v %s (is the package tang there?)", err, out)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			f, err := conn.(*net.TCPConn).File()
-			if err == nil {
-				cmd := exec.Command("/usr/libexec/tangd", keys)
-				cmd.Stdin, cmd.Stdout = f, f
-				_ = cmd.Run() // the client says what it did not get
-				_ = f.Close()
-			}
-			_ = conn.Close()
-		}
-	}()
-	t.Cleanup(func() { _ = l.Close(); <-done })
-	port := l.Addr().(*net.TCPAddr).Port
-	out, err := exec.Command("tang-show-keys", strconv.Itoa(port)).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tang{l, "http://127.0.0.1:" + strconv.Itoa(port), strings.TrimSpace(string(out))}
-}
-
-func (s *tang) String() string { return s.url + "#" + s.thumbprint }
 
 // TestEncryptionBinds has the real Clevis and cryptsetup carry the document out, on a TPM of
 // software and with real Tang servers: these open the container from then on, and the passphrase
@@ -331,22 +274,22 @@ func TestEncryptionBinds(t *testing.T) {
 		refused(t, c, encrypted(lane.SeedKickstart), "clevis cannot bind "+c.path+" to the TPM 2.0")
 	})
 	t.Run("Tang", func(t *testing.T) {
-		c, server := newContainer(t), newTang(t)
+		c, server := newContainer(t), nettest.StartTang(t)
 		bound(t, c, encrypted(lane.SeedKickstart, server.String()))
 		if err := server.Close(); err != nil || c.unlocks() {
 			t.Error("it opens without its server", err)
 		}
 	})
 	t.Run("one Tang server of two", func(t *testing.T) {
-		c, one, other := newContainer(t), newTang(t), newTang(t)
+		c, one, other := newContainer(t), nettest.StartTang(t), nettest.StartTang(t)
 		bound(t, c, encrypted(lane.SeedNoCloud, one.String(), other.String()))
 		if err := one.Close(); err != nil || !c.unlocks() {
 			t.Error("it does not open with the server that is left", err)
 		}
 	})
 	t.Run("another Tang server", func(t *testing.T) {
-		c, server := newContainer(t), newTang(t)
-		refused(t, c, encrypted(lane.SeedNoCloud, server.url+"#"+thumbprint), "clevis cannot bind")
+		c, server := newContainer(t), nettest.StartTang(t)
+		refused(t, c, encrypted(lane.SeedNoCloud, server.URL+"#"+thumbprint), "clevis cannot bind")
 	})
 	t.Run("no container", func(t *testing.T) {
 		c := newContainer(t)
