@@ -41,7 +41,7 @@ func rooms() map[string]room {
 		"internal/iso/isotest":     {leaf: true, budget: 90, why: "makes images; for tests only"},
 		"internal/source":          {imports: []string{"internal/iso"}, budget: 1200, why: "reads what people have, into a directory; what a bundle is, it does not know"},
 		"internal/pull":            {imports: []string{"internal/bundle", "internal/registry"}, budget: 260, why: "what the store lacks, from a registry into a directory; who wants it, and when, is control's"},
-		"internal/agent":           {budget: 4200, why: "runs on the machine: it shares only the wire contract. 3580 until it looked at machines, and cleared further disks"},
+		"internal/agent":           {imports: []string{"internal/luks", "internal/clevis"}, budget: 4200, why: "runs on the machine: it shares only the wire contract, and what encrypts a disk. 3580 until it looked at machines, and cleared further disks"},
 		"internal/luks":            {leaf: true, budget: 350, why: "bytes of a container, into a disk: who opens it is not its business"},
 		"internal/clevis":          {leaf: true, budget: 570, why: "a passphrase to a token of Clevis, by a TPM or a Tang server that it is handed"},
 		"internal/observe":         {imports: []string{"internal/pcap", "internal/udp"}, budget: 600, why: "hears and asks; what it means is read by pcap"},

@@ -25,9 +25,10 @@ const HeaderBytes = 16 << 20
 
 const (
 	sectorBytes = 512
-	areaBytes   = 16 << 10 // each of the two headers, with its JSON
-	binaryBytes = 4096     // what of it is not JSON
-	keyBytes    = 64       // two keys of AES-256
+	areaBytes   = 16 << 10 // each of the two headers, with its JSON, where the tokens are few
+	maxArea     = 1 << 20
+	binaryBytes = 4096 // what of it is not JSON
+	keyBytes    = 64   // two keys of AES-256
 	stripes     = 4000
 	slotBytes   = (keyBytes*stripes + 4095) / 4096 * 4096
 	maxSlots    = 32
@@ -53,7 +54,8 @@ func New(random io.Reader, slots []Slot) (*Container, error) {
 	if len(slots) == 0 || len(slots) > maxSlots {
 		return nil, fmt.Errorf("a container has 1 to %d key slots, not %d", maxSlots, len(slots))
 	}
-	m := maker{random: random, header: make([]byte, HeaderBytes)}
+	m := maker{random: random, header: make([]byte, HeaderBytes), area: areaBytes}
+	m.room(slots)
 	key := m.bytes(keyBytes)
 	meta := m.metadata(key, slots)
 	for n, s := range slots {
@@ -71,7 +73,26 @@ func New(random io.Reader, slots []Slot) (*Container, error) {
 type maker struct {
 	random io.Reader
 	header []byte
+	area   int // bytes of each of the two headers
 	err    error
+}
+
+// room doubles both headers until the tokens go in, as the format allows.
+func (m *maker) room(slots []Slot) {
+	need := binaryBytes + 2048
+	for _, s := range slots {
+		text, err := json.Marshal(s.Token)
+		if err != nil {
+			m.fail(fmt.Errorf("write a token: %w", err))
+		}
+		need += len(text) + 512
+	}
+	for m.area < need && m.area < maxArea {
+		m.area *= 2
+	}
+	if m.area < need {
+		m.fail(fmt.Errorf("the tokens of %d key slots need a header of %d bytes, and it has %d at most", len(slots), need, maxArea))
+	}
 }
 
 func (m *maker) fail(err error) {
@@ -154,7 +175,7 @@ func (m *maker) metadata(key []byte, slots []Slot) metadata {
 	}
 	return metadata{Keyslots: map[string]keyslot{}, Tokens: map[string]map[string]any{}, Digests: map[string]digest{"0": d},
 		Segments: map[string]segment{"0": {Type: "crypt", Offset: strconv.Itoa(HeaderBytes), Size: "dynamic", IVTweak: "0", Encryption: encryption, SectorSize: sectorBytes}},
-		Config:   config{JSONSize: strconv.Itoa(areaBytes - binaryBytes), KeyslotsSize: strconv.Itoa(HeaderBytes - 2*areaBytes)}}
+		Config:   config{JSONSize: strconv.Itoa(m.area - binaryBytes), KeyslotsSize: strconv.Itoa(HeaderBytes - 2*m.area)}}
 }
 
 func (m *maker) stretch(secret, salt []byte, n int) []byte {
@@ -167,7 +188,7 @@ func (m *maker) stretch(secret, salt []byte, n int) []byte {
 
 // slot puts the key of the content, under a passphrase, into the area of a key slot.
 func (m *maker) slot(key []byte, n int, s Slot, meta *metadata) {
-	at, name, salt := 2*areaBytes+n*slotBytes, strconv.Itoa(n), m.bytes(32)
+	at, name, salt := 2*m.area+n*slotBytes, strconv.Itoa(n), m.bytes(32)
 	under := m.stretch(s.Passphrase, salt, keyBytes)
 	material := m.split(key)
 	if m.err != nil {
@@ -222,21 +243,21 @@ func (m *maker) finish(meta metadata) {
 		m.fail(fmt.Errorf("write the header: %w", err))
 		return
 	}
-	if len(text) >= areaBytes-binaryBytes {
-		m.fail(fmt.Errorf("the tokens of %d key slots need a header of %d bytes, and it has %d: fewer of them must do", len(meta.Tokens), len(text), areaBytes-binaryBytes))
+	if len(text) >= m.area-binaryBytes || m.err != nil {
+		m.fail(fmt.Errorf("the header has %d bytes for JSON of %d", m.area-binaryBytes, len(text)))
 		return
 	}
 	uuid := m.uuid()
 	for n, magic := range []string{"LUKS\xba\xbe", "SKUL\xba\xbe"} {
-		h := m.header[n*areaBytes:][:areaBytes]
+		h := m.header[n*m.area:][:m.area]
 		copy(h, magic)
 		binary.BigEndian.PutUint16(h[6:], 2)
-		binary.BigEndian.PutUint64(h[8:], areaBytes)
+		binary.BigEndian.PutUint64(h[8:], uint64(m.area))
 		binary.BigEndian.PutUint64(h[16:], 1) // which of two that differ is the newer
 		copy(h[72:104], hash)
 		copy(h[104:168], m.bytes(64))
 		copy(h[168:208], uuid)
-		binary.BigEndian.PutUint64(h[256:], uint64(n*areaBytes))
+		binary.BigEndian.PutUint64(h[256:], uint64(n*m.area))
 		copy(h[binaryBytes:], text)
 		sum := sha256.Sum256(h)
 		copy(h[448:512], sum[:])

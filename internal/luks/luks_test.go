@@ -134,17 +134,24 @@ func TestCryptsetup(t *testing.T) {
 	}
 }
 
-// TestSecondHeader: cryptsetup finds the second header where the first is gone.
+// TestSecondHeader: cryptsetup finds the second header where the first is gone, also behind one
+// that is larger than usual.
 func TestSecondHeader(t *testing.T) {
 	disk, plain := filled(t, blockBytes)
-	c := container(t, Slot{Passphrase: []byte("p"), Token: map[string]any{"type": "x"}})
-	if _, err := c.Encrypt(disk, before, int64(len(plain)), nobody); err != nil {
-		t.Fatal(err)
-	}
-	clear(disk[before : before+areaBytes])
-	path := file(t, "container", disk[before:])
-	if out, err := cryptsetup(t, "open", "--test-passphrase", "--key-file", file(t, "pass", []byte("p")), path); err != nil {
-		t.Error(err, out)
+	for token, size := range map[string]string{"x": "16384", strings.Repeat("long", 5000): "32768", strings.Repeat("long", 100000): "524288"} {
+		c := container(t, Slot{Passphrase: []byte("p"), Token: map[string]any{"type": "x", "value": token}})
+		if _, err := c.Encrypt(disk, before, int64(len(plain)), nobody); err != nil {
+			t.Fatal(err)
+		}
+		path := file(t, "container", disk[before:])
+		if out, err := cryptsetup(t, "luksDump", path); err != nil || !strings.Contains(out, "Metadata area: \t"+size) {
+			t.Error(err, out)
+		}
+		clear(disk[before : before+areaBytes])
+		path = file(t, "container", disk[before:])
+		if out, err := cryptsetup(t, "open", "--test-passphrase", "--key-file", file(t, "pass", []byte("p")), path); err != nil {
+			t.Error(err, out)
+		}
 	}
 }
 
@@ -231,9 +238,9 @@ func TestRefused(t *testing.T) {
 	}{
 		"no slot":      {rand.Reader, nil, "1 to 32 key slots, not 0"},
 		"many":         {rand.Reader, make([]Slot, 33), "not 33"},
-		"long tokens":  {rand.Reader, []Slot{{[]byte("p"), map[string]any{"type": strings.Repeat("x", 13000)}}}, "fewer of them must do"},
+		"long tokens":  {rand.Reader, []Slot{{[]byte("p"), map[string]any{"type": strings.Repeat("x", maxArea)}}}, "it has 1048576 at most"},
 		"no random":    {strings.NewReader("few"), []Slot{{Passphrase: []byte("p")}}, "random bytes"},
-		"no JSON":      {rand.Reader, []Slot{{[]byte("p"), map[string]any{"type": func() {}}}}, "write the header"},
+		"no JSON":      {rand.Reader, []Slot{{[]byte("p"), map[string]any{"type": func() {}}}}, "write a token"},
 		"random ended": {io.LimitReader(rand.Reader, 1000), []Slot{{Passphrase: []byte("p")}}, "random bytes"},
 	} {
 		if _, err := New(c.random, c.slots); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -332,6 +332,25 @@ func TestEncryptionCheck(t *testing.T) {
 	}
 }
 
+// TestEncryptionCheckOfImage: the agent gives each of several servers a key slot of its own, and
+// first boot tells them.
+func TestEncryptionCheckOfImage(t *testing.T) {
+	for list, want := range map[string]string{
+		"0: tang '{\"url\":\"http://a\"}'\n1: tang '{\"url\":\"http://b\"}'": lane.CheckOK,
+		`0: tpm2 '{"hash":"sha256","key":"ecc"}'`:                            lane.CheckFailed,
+	} {
+		s := newInstalled(t)
+		s.program("lsblk", `case "$*" in *FSTYPE*) printf '/dev/mapper/root ext4\n/dev/sda3 crypto_LUKS\n' ;; *) printf 'root crypt\nsda3 part\nsda disk\n' ;; esac`)
+		s.program("clevis", "cat <<'END'\n"+list+"\nEND")
+		s.program("cryptsetup", "printf 'Keyslots:\\n  0: luks2\\n  1: luks2\\nTokens:\\n  0: clevis\\n'")
+		_, reports := s.boot(encrypted(lane.SeedImage, "http://a#"+thumbprint, "http://b#"+thumbprint))
+		check := listed(t, reports[len(reports)-1])["encryption"]
+		if check.Status != want || check.Expected != "Tang, http://a or http://b" || want == lane.CheckOK && check.Actual != "/dev/sda3, opened by tang tang in 2 key slot(s)" {
+			t.Errorf("%#v", check)
+		}
+	}
+}
+
 // TestEncryptionRefused: what an installer cannot do, or nobody could open, is told with its place.
 func TestEncryptionRefused(t *testing.T) {
 	tpm, tang := new(lane.EncryptionTPM2), new(lane.EncryptionTang)
@@ -342,7 +361,12 @@ func TestEncryptionRefused(t *testing.T) {
 	}{
 		{lane.SeedAutoYaST, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of autoyast/1 does not encrypt the disk"},
 		{lane.SeedAgama, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of agama/1"},
-		{lane.SeedImage, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of image/1"},
+		{lane.SeedTalos, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of talos/1"},
+		{lane.SeedImage, lane.InstallOptions{Encryption: tpm}, ""},
+		{lane.SeedImage, lane.InstallOptions{Encryption: tang, Tang: []string{"http://a#" + thumbprint, "http://b:7500/x#" + thumbprint}}, ""},
+		{lane.SeedImage, lane.InstallOptions{Encryption: tang}, "tang: is missing"},
+		{lane.SeedImage, lane.InstallOptions{Encryption: tang, Tang: []string{"https://a#" + thumbprint}}, "roles.storage.tang: https://a is not http://"},
+		{lane.SeedImage, lane.InstallOptions{Encryption: tpm, Layout: new(lane.LayoutPlain)}, "layout: an image is written as it is"},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: tpm, Layout: new(lane.LayoutPlain)}, "roles.storage.layout: an encrypted disk is one container"},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: tang}, "tang: is missing: the servers that open the disk, a list of URL#THUMBPRINT; tang-show-keys prints"},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: new("luks")}, `roles.storage.encryption: "luks": use tpm2, tang, or nothing`},
@@ -356,6 +380,16 @@ func TestEncryptionRefused(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%v, want %q", err, c.want)
 		}
+	}
+	tagged := encrypted(lane.SeedImage, "http://a#"+thumbprint)
+	tagged.Host.Boot.VLAN = 7
+	if _, err := Documents(tagged); err == nil || !strings.Contains(err.Error(), "boot.vlan: for Tang the image's initramfs asks for an address without a tag") {
+		t.Error(err)
+	}
+	ignites := encrypted(lane.SeedImage)
+	ignites.Bundle.Image = &lane.BundleImage{Config: lane.ConfigIgnition}
+	if _, err := Documents(ignites); err == nil || !strings.Contains(err.Error(), "encryption: Ignition sets up the disk of this image") {
+		t.Error(err)
 	}
 	in := wired(lane.SeedNoCloud)
 	in.Site.Encryption, in.Site.Tang = lane.EncryptionTang, []string{"http://a#" + thumbprint}
