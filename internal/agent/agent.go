@@ -299,11 +299,11 @@ func (j *job) intent() string {
 // outcome says what was.
 func (j *job) outcome() string {
 	img := j.order.Image
-	out := fmt.Sprintf("disk %s (%s) written in %s, read back in %s; wire %s, raw %s, %d files",
-		j.disk.Name, j.order.Disk, j.times.write, j.times.verify, img.Digest, img.RawDigest, len(j.order.Files))
+	out := fmt.Sprintf("disk %s (%s) written in %s, read back in %s", j.disk.Name, j.order.Disk, j.times.write, j.times.verify)
 	if j.seal != nil {
-		out += fmt.Sprintf("; encrypted in %s, opened by %s", j.times.encrypt, j.seal.by)
+		out += fmt.Sprintf(", encrypted in %s, opened by %s", j.times.encrypt, j.seal.by)
 	}
+	out += fmt.Sprintf("; wire %s, raw %s, %d files", img.Digest, img.RawDigest, len(j.order.Files))
 	for _, o := range j.wipe {
 		out += ", disk " + o.disk.Name + " cleared"
 	}
