@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -18,7 +19,7 @@ func main() {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		version = info.Main.Version
 	}
-	err := agent.Init(version, time.Now, sleep)
+	err := agent.Init(version, rand.Reader, time.Now, sleep)
 	fmt.Fprintln(os.Stderr, err) // Init returns only when it refuses to run
 	os.Exit(2)
 }

@@ -36,6 +36,8 @@ type Machine interface {
 	SetClock(t time.Time) error
 	// ReadHead reads the first n bytes of a disk.
 	ReadHead(d lane.Disk, n int) ([]byte, error)
+	// OpenTPM opens the machine's TPM 2.0, which takes a command by a write and answers by a read.
+	OpenTPM() (io.ReadWriteCloser, error)
 	// OpenDisk opens a whole disk for nobody else to use. It is an error when
 	// anything of the disk is in use.
 	OpenDisk(d lane.Disk) (Target, error)
@@ -72,6 +74,7 @@ type Config struct {
 	Machine Machine
 	Console io.Writer // where a person watches
 	Version string
+	Random  io.Reader // what no key could be guessed from
 	Now     func() time.Time
 	Sleep   func(context.Context, time.Duration) error // returns early, with an error, when the context ends
 }
@@ -247,38 +250,64 @@ func (a *agent) install(ctx context.Context, order lane.Order) error {
 	if err != nil {
 		return fmt.Errorf("find the disk %s: %w", order.Disk, err)
 	}
+	j := &job{agent: a, disk: disk, disks: fresh.Disks, order: order}
+	if order.Encryption != nil {
+		if j.seal, err = a.prepareSeal(ctx, order, disk); err != nil {
+			return fmt.Errorf("nothing was written: encryption: %w", err)
+		}
+	}
 	target, err := a.cfg.Machine.OpenDisk(disk)
 	if err != nil {
 		return fmt.Errorf("open the disk %s: %w", disk.Name, err)
 	}
 	defer func() { _ = target.Close() }() // every write is synced and read back before
+	j.t = target
 	others, err := a.openWipe(order.Wipe, disk, fresh.Disks)
 	if err != nil {
 		return err
 	}
 	defer closeAll(others)
+	j.wipe = others
 	a.log.Step("order: run %s of host %s: write %s to %s (%s)", order.Run, order.Host, size(order.Image.RawBytes), disk.Name, order.Disk)
-	message := fmt.Sprintf("writing %s to disk %s, serial %s, wwn %s, %s", size(order.Image.RawBytes), disk.Name, orDash(disk.Serial), orDash(disk.WWN), size(disk.SizeBytes))
 	for _, o := range others {
 		a.log.Step("order: clear %s (serial %s, %s)", o.disk.Name, orDash(o.disk.Serial), size(o.disk.SizeBytes))
-		message += fmt.Sprintf("; clearing disk %s, serial %s, %s", o.disk.Name, orDash(o.disk.Serial), size(o.disk.SizeBytes))
 	}
-	if err := a.api.report(ctx, lane.StageInstaller, lane.StatusOK, message, serverPatient); err != nil {
+	if err := a.api.report(ctx, lane.StageInstaller, lane.StatusOK, j.intent(), serverPatient); err != nil {
 		return fmt.Errorf("report the disk: %w", err)
 	}
-	times, err := a.writeDisk(ctx, target, disk, fresh.Disks, others, order)
-	if err != nil {
+	if err := j.writeDisk(ctx); err != nil {
 		return fmt.Errorf("write %s: %w", disk.Name, err)
 	}
-	message = fmt.Sprintf("disk %s (%s) written in %s, read back in %s; wire %s, raw %s, %d files",
-		disk.Name, order.Disk, times.write, times.verify, order.Image.Digest, order.Image.RawDigest, len(order.Files))
-	for _, o := range others {
-		message += ", disk " + o.disk.Name + " cleared"
-	}
-	if err := a.api.report(ctx, lane.StageDiskWritten, lane.StatusOK, message, serverPatient); err != nil {
+	if err := a.api.report(ctx, lane.StageDiskWritten, lane.StatusOK, j.outcome(), serverPatient); err != nil {
 		return fmt.Errorf("%w: %w", errUnacknowledged, err)
 	}
 	return nil
+}
+
+// intent says, before anything is written, what will be.
+func (j *job) intent() string {
+	out := fmt.Sprintf("writing %s to disk %s, serial %s, wwn %s, %s", size(j.order.Image.RawBytes), j.disk.Name, orDash(j.disk.Serial), orDash(j.disk.WWN), size(j.disk.SizeBytes))
+	if j.seal != nil {
+		out += fmt.Sprintf("; encrypting it, to be opened by %s", j.seal.by)
+	}
+	for _, o := range j.wipe {
+		out += fmt.Sprintf("; clearing disk %s, serial %s, %s", o.disk.Name, orDash(o.disk.Serial), size(o.disk.SizeBytes))
+	}
+	return out
+}
+
+// outcome says what was.
+func (j *job) outcome() string {
+	img := j.order.Image
+	out := fmt.Sprintf("disk %s (%s) written in %s, read back in %s", j.disk.Name, j.order.Disk, j.times.write, j.times.verify)
+	if j.seal != nil {
+		out += fmt.Sprintf(", encrypted in %s, opened by %s", j.times.encrypt, j.seal.by)
+	}
+	out += fmt.Sprintf("; wire %s, raw %s, %d files", img.Digest, img.RawDigest, len(j.order.Files))
+	for _, o := range j.wipe {
+		out += ", disk " + o.disk.Name + " cleared"
+	}
+	return out
 }
 
 // errUnacknowledged: the disk is good, but a machine that reboots without the

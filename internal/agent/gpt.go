@@ -150,11 +150,33 @@ func (g *gpt) span(p partition) (at, size int64) {
 	return int64(p.first * g.sector), int64((p.last - p.first + 1) * g.sector)
 }
 
+// stretch has a partition, which must be the last on the disk, end where the usable space of a
+// disk of size bytes ends, and refuses where that is not so many bytes more than it has. The parts
+// that were read stay as they are: they say where the image put what is in them.
+func (g *gpt) stretch(p partition, size, more int64) error {
+	for _, other := range g.parts {
+		if other.first > p.first {
+			return fmt.Errorf("partition %d (%s) cannot be encrypted, for partition %d (%s) lies behind it: build the image with its root partition last on the disk", p.number, p.name, other.number, other.name)
+		}
+	}
+	sectors, table := uint64(size)/g.sector, (uint64(len(g.entries))+g.sector-1)/g.sector
+	need := p.last + uint64(more)/g.sector + table + 2
+	if sectors < need {
+		return fmt.Errorf("a disk of %d bytes has no room for partition %d (%s) to be encrypted: %d are needed", size, p.number, p.name, need*g.sector)
+	}
+	each := int(g.u32(84))
+	binary.LittleEndian.PutUint64(g.entries[(p.number-1)*each+40:], sectors-table-2)
+	binary.LittleEndian.PutUint32(g.header[88:], crc32.ChecksumIEEE(g.entries))
+	return nil
+}
+
 // relocated is a partition table made to describe a larger disk.
 type relocated struct {
 	tail   []byte // the backup table and header, for the very end of the disk
 	tailAt int64
 	start  []byte // protective MBR and primary header, for the start
+	table  []byte // what the primary header leads to
+	at     int64
 }
 
 // relocate fits the table to a disk of size bytes: the backup copy at its very
@@ -177,7 +199,7 @@ func (g *gpt) relocate(size int64) (relocated, error) {
 	// The protective partition ends where the disk ends, or where 32 bits do.
 	binary.LittleEndian.PutUint32(mbr[mbrTable+12:], uint32(min(sectors-1, math.MaxUint32)))
 	return relocated{tail: tail, tailAt: int64(backup * g.sector),
-		start: append(mbr, g.rewrite(1, sectors-1, g.u64(72), backup-1)...)}, nil
+		start: append(mbr, g.rewrite(1, sectors-1, g.u64(72), backup-1)...), table: g.entries, at: int64(g.u64(72) * g.sector)}, nil
 }
 
 // rewrite returns the header, moved and with its checksum.

@@ -190,6 +190,50 @@ func TestRelocateRefusesTooSmall(t *testing.T) {
 	}
 }
 
+// TestStretch: the last partition ends where the disk does, in both copies of a sound table.
+func TestStretch(t *testing.T) {
+	const more = 1 << 20
+	image := sharedImage(t)
+	fresh := func() *gpt {
+		table, err := parseGPT(image[:headBytes], 512, testImageBytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return table
+	}
+	for _, size := range []int64{testImageBytes + more, 100<<20 + 512} {
+		table := fresh()
+		if err := table.stretch(table.parts[1], size, more); err != nil {
+			t.Fatal(err)
+		}
+		fit, err := table.relocate(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk := make([]byte, size)
+		copy(disk, image)
+		copy(disk, fit.start)
+		copy(disk[fit.at:], fit.table)
+		copy(disk[fit.tailAt:], fit.tail)
+		tableOf(t, disk)
+		for _, head := range [][]byte{disk[:headBytes], append(bytes.Clone(disk[:512]), append(bytes.Clone(fit.start[512:1024]), fit.tail[:len(fit.table)]...)...)} {
+			got, err := parseGPT(head, 512, size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if at, n := got.span(got.parts[1]); at != 2<<20 || at+n != size-33*512 || got.parts[0] != table.parts[0] {
+				t.Errorf("it spans %d and %d bytes of %d", at, n, size)
+			}
+		}
+	}
+	for size, p := range map[int64]int{testImageBytes + more - 512: 1, testImageBytes: 1, 0: 1, 100 << 20: 0} {
+		table := fresh()
+		if err := table.stretch(table.parts[p], size, more); err == nil || !bytes.Equal(table.entries, fresh().entries) {
+			t.Errorf("partition %d was stretched on a disk of %d", p+1, size)
+		}
+	}
+}
+
 func FuzzParseGPT(f *testing.F) {
 	image := sharedImage(f)
 	small := bytes.Clone(image[:1024+4*128]) // four entries rather than 128: the fuzzer gets further
@@ -210,6 +254,9 @@ func FuzzParseGPT(f *testing.F) {
 			if at, n := g.span(p); at < 0 || n <= 0 || at+n > size {
 				t.Errorf("partition %d spans %d+%d of %d", p.number, at, n, size)
 			}
+		}
+		for _, p := range g.parts {
+			_ = g.stretch(p, size, 1<<20) // whatever it says, what follows must hold
 		}
 		if fit, err := g.relocate(size); err == nil && (fit.tailAt < 0 || fit.tailAt+int64(len(fit.tail)) > size) {
 			t.Errorf("the backup table lies at %d, disk of %d", fit.tailAt, size)

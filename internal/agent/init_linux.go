@@ -15,7 +15,7 @@ import (
 // Init is the agent's life as pid 1: it prepares the consoles, runs, and turns
 // the machine off or over to its new system. It returns only when the process is
 // not pid 1: the agent has no business on a running system.
-func Init(version string, now func() time.Time, sleep func(context.Context, time.Duration) error) error {
+func Init(version string, random io.Reader, now func() time.Time, sleep func(context.Context, time.Duration) error) error {
 	if os.Getpid() != 1 {
 		return fmt.Errorf("bootlane-agent is the init program of Bootlane's initramfs and erases disks; it runs as pid 1 only")
 	}
@@ -30,7 +30,7 @@ func Init(version string, now func() time.Time, sleep func(context.Context, time
 	if merr != nil {
 		_, _ = fmt.Fprintf(out, "bootlane-agent: %v\r\n", merr)
 	} else {
-		end = Run(context.Background(), Config{Machine: NewMachine(now, sleep), Console: out, Version: version, Now: now, Sleep: sleep})
+		end = Run(context.Background(), Config{Machine: NewMachine(now, sleep), Console: out, Version: version, Random: random, Now: now, Sleep: sleep})
 	}
 	_ = sleep(context.Background(), max(end.After, time.Second)) // the last lines must leave a slow serial port
 	unix.Sync()

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,6 +22,7 @@ import (
 
 	"bootlane/internal/lane"
 
+	"github.com/google/go-tpm/tpmutil"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -58,6 +60,7 @@ type fakeMachine struct {
 	other   []byte    // what is on the disk that is not to be written
 	second  *fakeDisk // vdb, where a test has it opened
 	connect error
+	tpm     string // the socket of one of software, or a file; empty: there is none
 }
 
 func (m *fakeMachine) Prepare(log *Log) error       { log.Step("fake machine"); return nil }
@@ -67,6 +70,12 @@ func (m *fakeMachine) Connect(context.Context, Params, *Log) (lane.MAC, error) {
 }
 func (m *fakeMachine) Hardware() (lane.Hardware, error) { return m.hw, nil }
 func (m *fakeMachine) SetClock(t time.Time) error       { m.clock = t; return nil }
+func (m *fakeMachine) OpenTPM() (io.ReadWriteCloser, error) {
+	if m.tpm == "" {
+		return nil, errors.New("there is none")
+	}
+	return tpmutil.OpenTPM(m.tpm)
+}
 func (m *fakeMachine) ReadHead(d lane.Disk, n int) ([]byte, error) {
 	m.looked++
 	if m.other == nil {
@@ -168,6 +177,7 @@ type lab struct {
 	wire    []byte
 	order   lane.Order
 	console bytes.Buffer
+	random  io.Reader
 
 	mu      sync.Mutex
 	reports []map[string]string
@@ -200,7 +210,7 @@ func compress(t *testing.T, raw []byte) []byte {
 }
 
 func newLab(t *testing.T) *lab {
-	l := &lab{t: t, clock: &clock{}, image: bytes.Clone(sharedImage(t)), asked: map[string]int{}}
+	l := &lab{t: t, clock: &clock{}, random: rand.Reader, image: bytes.Clone(sharedImage(t)), asked: map[string]int{}}
 	l.server = httptest.NewServer(l)
 	t.Cleanup(l.server.Close)
 	disk := &fakeDisk{data: bytes.Repeat([]byte("old system "), testImageBytes*2/11), root: t.TempDir()}
@@ -270,7 +280,7 @@ func (l *lab) takeReport(r *http.Request) {
 }
 
 func (l *lab) run() Ending {
-	end := Run(context.Background(), Config{Machine: l.machine, Console: &l.console, Version: "test", Now: l.clock.now, Sleep: l.clock.sleep})
+	end := Run(context.Background(), Config{Machine: l.machine, Console: &l.console, Version: "test", Random: l.random, Now: l.clock.now, Sleep: l.clock.sleep})
 	if l.t.Failed() || testing.Verbose() {
 		l.t.Logf("console:\n%s", l.console.String())
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -194,9 +195,19 @@ func (m *machine) Hardware() (lane.Hardware, error) {
 	if err := unix.Uname(&uts); err != nil {
 		return hw, fmt.Errorf("ask for the machine's architecture: %w", err)
 	}
-	hw.Wipes, hw.Parts = true, true
+	hw.Wipes, hw.Parts, hw.Encrypts = true, true, true
 	hw.Machine = unix.ByteSliceToString(uts.Machine[:])
 	return hw, nil
+}
+
+// OpenTPM opens it with the kernel's resource manager, as Clevis does. A chip on a slow bus may
+// need a moment after its driver.
+func (m *machine) OpenTPM() (io.ReadWriteCloser, error) {
+	const path = "/dev/tpmrm0"
+	if err := m.waitFor(path, 5*time.Second); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_RDWR, 0)
 }
 
 // SetClock sets the system clock; the RTC is the new system's business.

@@ -52,6 +52,11 @@ func checkOrder(o lane.Order) error {
 			return fmt.Errorf("a disk to clear is selected by %s: %s", s, strings.Join(problems, "; "))
 		}
 	}
+	if o.Encryption != nil {
+		if problems := o.Encryption.Validate(); len(problems) > 0 {
+			return fmt.Errorf("the disk is to be encrypted: %s", strings.Join(problems, "; "))
+		}
+	}
 	for _, f := range o.Files {
 		if _, err := cleanFile(f); err != nil {
 			return err

@@ -166,7 +166,7 @@ func TestRetryGivesUp(t *testing.T) {
 }
 
 func TestInitRunsAsPid1Only(t *testing.T) {
-	if err := Init("test", time.Now, nil); err == nil || !strings.Contains(err.Error(), "pid 1 only") {
+	if err := Init("test", nil, time.Now, nil); err == nil || !strings.Contains(err.Error(), "pid 1 only") {
 		t.Errorf("got %v", err)
 	}
 }

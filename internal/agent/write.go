@@ -22,8 +22,8 @@ const (
 	tick      = 2 * time.Second
 )
 
-// written is how long writing and reading back took.
-type written struct{ write, verify time.Duration }
+// written is how long writing, reading back and encrypting took.
+type written struct{ write, verify, encrypt time.Duration }
 
 // job is one image on its way to one disk.
 type job struct {
@@ -33,6 +33,7 @@ type job struct {
 	disks []lane.Disk // all of the machine
 	wipe  []cleared
 	order lane.Order
+	seal  *seal // nil: the disk is not encrypted
 	wire  *stream
 	raw   io.Reader
 	head  []byte // the image's first MiB, held back
@@ -49,30 +50,32 @@ type job struct {
 // and the machine finds nothing it could boot. The tail is cleared together with
 // the head, because UEFI restores a missing partition table from its backup copy
 // in the last sectors.
-func (a *agent) writeDisk(ctx context.Context, t Target, disk lane.Disk, disks []lane.Disk, wipe []cleared, order lane.Order) (written, error) {
-	j := &job{agent: a, t: t, disk: disk, disks: disks, wipe: wipe, order: order}
-	wire, err := a.api.openStream(ctx, *order.Image)
+//
+// Where the disk is to be encrypted, the root file system is so as the last before that, with its
+// files in it: it stands plain on the disk until then, as the image that anybody may have.
+func (j *job) writeDisk(ctx context.Context) error {
+	wire, err := j.api.openStream(ctx, *j.order.Image)
 	if err != nil {
-		return j.times, err
+		return err
 	}
 	defer wire.close()
-	raw, err := decompress(wire, order.Image.Compression)
+	raw, err := decompress(wire, j.order.Image.Compression)
 	if err != nil {
-		return j.times, err
+		return err
 	}
 	defer func() { _ = raw.Close() }()
 	j.wire, j.raw = wire, raw
 	if err := j.begin(); err != nil {
-		return j.times, fmt.Errorf("nothing was written: %w", err)
+		return fmt.Errorf("nothing was written: %w", err)
 	}
 	if err := j.overwrite(ctx); err != nil {
 		// The machine's old system is gone and the new one is not proven.
-		if werr := wipeEnds(t); werr != nil {
-			return j.times, fmt.Errorf("%w (and the unfinished disk could not be made unbootable: %w)", err, werr)
+		if werr := wipeEnds(j.t); werr != nil {
+			return fmt.Errorf("%w (and the unfinished disk could not be made unbootable: %w)", err, werr)
 		}
-		return j.times, fmt.Errorf("%w (the unfinished disk was made unbootable)", err)
+		return fmt.Errorf("%w (the unfinished disk was made unbootable)", err)
 	}
-	return j.times, nil
+	return nil
 }
 
 // begin reads the head of the image and judges everything that can be judged
@@ -92,6 +95,11 @@ func (j *job) begin() error {
 	}
 	for _, label := range labels(j.order) {
 		if _, err = j.table.byName(label); err != nil {
+			return err
+		}
+	}
+	if j.seal != nil {
+		if err = j.seal.fits(j.table, img.RootLabel, j.t.Size()); err != nil {
 			return err
 		}
 	}
@@ -140,13 +148,18 @@ func (j *job) overwrite(ctx context.Context) error {
 	if err := j.placeFiles(j.t, j.table, j.order); err != nil {
 		return err
 	}
+	if j.seal != nil {
+		if err := j.encrypt(ctx); err != nil {
+			return err
+		}
+	}
 	return j.finish()
 }
 
 // fill writes everything behind the head.
 func (j *job) fill(ctx context.Context) error {
 	img, start := j.order.Image, j.cfg.Now()
-	m := &meter{job: j}
+	m := &meter{job: j, total: img.RawBytes}
 	stop := m.run(ctx, "writing")
 	err := copyBody(j.t, j.raw, img.RawBytes, m)
 	stop()
@@ -167,7 +180,7 @@ func (j *job) fill(ctx context.Context) error {
 // prove reads it back.
 func (j *job) prove(ctx context.Context) error {
 	img, start := j.order.Image, j.cfg.Now()
-	m := &meter{job: j}
+	m := &meter{job: j, total: img.RawBytes}
 	stop := m.run(ctx, "verifying")
 	got, err := readBack(j.t, j.head, img.RawBytes, m)
 	stop()
@@ -186,6 +199,7 @@ func (j *job) prove(ctx context.Context) error {
 // the very last thing its first sectors, without which the rest counts for nothing.
 func (j *job) finish() error {
 	head := append(bytes.Clone(j.fit.start), j.head[len(j.fit.start):]...)
+	copy(head[j.fit.at:], j.fit.table)
 	cut := int64(len(j.fit.start))
 	for _, part := range []struct {
 		at   int64
@@ -358,8 +372,9 @@ func readBack(t Target, head []byte, size int64, m *meter) (lane.Digest, error) 
 
 // meter shows how far a long step has come, on the console and to the server.
 type meter struct {
-	job  *job
-	done atomic.Int64
+	job   *job
+	total int64
+	done  atomic.Int64
 }
 
 // run starts showing; the function it returns ends it. The reports are best
@@ -375,7 +390,7 @@ func (m *meter) run(ctx context.Context, what string) (stop func()) {
 		for m.job.cfg.Sleep(ctx, tick) == nil {
 			message := m.message(what, m.job.cfg.Now().Sub(start))
 			m.job.log.Step("%s", message)
-			err := m.job.api.progress(ctx, message, m.done.Load(), m.job.order.Image.RawBytes)
+			err := m.job.api.progress(ctx, message, m.done.Load(), m.total)
 			if err != nil && !lost && ctx.Err() == nil {
 				m.job.log.Step("report progress: %v", err)
 			}
@@ -386,7 +401,7 @@ func (m *meter) run(ctx context.Context, what string) (stop func()) {
 }
 
 func (m *meter) message(what string, spent time.Duration) string {
-	done, total := m.done.Load(), m.job.order.Image.RawBytes
+	done, total := m.done.Load(), m.total
 	text := fmt.Sprintf("%s %s: %3d %%, %s of %s", what, m.job.disk.Name, done*100/total, size(done), size(total))
 	if rate := float64(done) / spent.Seconds(); rate > 0 && done > 0 {
 		left := time.Duration(float64(total-done) / rate * float64(time.Second))

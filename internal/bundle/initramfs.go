@@ -32,7 +32,7 @@ type InitramfsConfig struct {
 // It holds the agent as /init, two device nodes and empty mount points, and from
 // the kernel's modules what reaches a server's disks and its network: Ethernet
 // drivers; NVMe, SATA, SAS, RAID, virtio, Xen, Hyper-V and VMware disks; USB
-// storage and eMMC; ext4. With them comes what they need by modules.dep and
+// storage and eMMC; ext4; TPM 2.0. With them comes what they need by modules.dep and
 // modules.softdep, and the module indexes cut down to what is packed.
 //
 // It leaves out what could only do harm: md and device mapper, which would claim
@@ -118,6 +118,7 @@ var packed = []string{
 	"drivers/hv/hv_vmbus.ko", "drivers/pci/controller/",
 	"drivers/usb/host/", "drivers/usb/storage/", "drivers/usb/core/", "drivers/usb/common/",
 	"drivers/mmc/core/", "drivers/mmc/host/",
+	"drivers/char/tpm/tpm_tis.ko", "drivers/char/tpm/tpm_crb.ko", "drivers/char/tpm/tpm_tis_synquacer.ko", "drivers/char/tpm/tpm_tis_spi.ko", "drivers/char/tpm/tpm_ftpm_tee.ko",
 	"fs/ext4/", "fs/efivarfs/", "net/packet/", "net/8021q/",
 	"crypto/crc32c_generic.ko", "crypto/crct10dif_generic.ko", "arch/x86/crypto/crc32c-intel.ko", "arch/x86/crypto/crct10dif-pclmul.ko",
 	"arch/arm64/crypto/crct10dif-ce.ko", "lib/libcrc32c.ko",

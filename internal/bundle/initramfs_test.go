@@ -32,6 +32,9 @@ func modulesDir(t *testing.T) string {
 		"kernel/drivers/scsi/sr_mod.ko":                      "",
 		"kernel/drivers/scsi/qla2xxx/qla2xxx.ko":             "",
 		"kernel/drivers/md/md-mod.ko":                        "",
+		"kernel/drivers/char/tpm/tpm_tis.ko":                 "kernel/drivers/char/tpm/tpm_tis_core.ko",
+		"kernel/drivers/char/tpm/tpm_tis_core.ko":            "",
+		"kernel/drivers/char/tpm/tpm_infineon.ko":            "",
 		"kernel/fs/ext4/ext4.ko":                             "",
 		"kernel/crypto/crc32c_soft.ko":                       "",
 		"kernel/sound/snd.ko":                                "",
@@ -106,6 +109,8 @@ func TestPackInitramfs(t *testing.T) {
 	want := []string{
 		"init", "lib/firmware/x.fw",
 		base + "kernel/crypto/crc32c_soft.ko", // by softdep and alias
+		base + "kernel/drivers/char/tpm/tpm_tis.ko",
+		base + "kernel/drivers/char/tpm/tpm_tis_core.ko",
 		base + "kernel/drivers/net/ethernet/intel/e1000e/e1000e.ko",
 		base + "kernel/drivers/nvme/host/nvme-core.ko",
 		base + "kernel/drivers/nvme/host/nvme.ko",

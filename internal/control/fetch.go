@@ -218,10 +218,17 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 	if slices.ContainsFunc(files, func(f lane.File) bool { return f.PartLabel != "" }) && !hw.Parts {
 		return c.noOrder(ctx, h, lane.HardwareMismatch, "the agent of "+b.Ref()+" puts files into the root file system only: build the bundle with this version's bootlane-agent")
 	}
+	encryption := in.Site.OpenedBy()
+	if encryption != nil && !hw.Encrypts {
+		return c.noOrder(ctx, h, lane.HardwareMismatch, "the agent of "+b.Ref()+" does not encrypt disks: build the bundle with this version's bootlane-agent, or say `encryption: \"\"` for this host or its role")
+	}
 	img := b.Files[b.Image.File]
-	o := lane.Order{Action: d.Action, Reason: d.Reason, Detail: "write " + b.Ref() + " to " + disk.Name, Host: h.ID, Run: h.Run.ID, Disk: h.Run.Disk, Wipe: h.Run.Wipe, Files: files, UnixTime: c.Now().Unix(),
+	o := lane.Order{Action: d.Action, Reason: d.Reason, Detail: "write " + b.Ref() + " to " + disk.Name, Host: h.ID, Run: h.Run.ID, Disk: h.Run.Disk, Wipe: h.Run.Wipe, Encryption: encryption, Files: files, UnixTime: c.Now().Unix(),
 		Image: &lane.Image{Path: filePath(h, b, b.Image.File), Digest: img.Digest, SizeBytes: img.SizeBytes, Compression: b.Image.Compression,
 			RawDigest: b.Image.RawDigest, RawBytes: b.Image.RawBytes, RootLabel: b.Image.RootLabel}}
+	if encryption != nil {
+		o.Detail += ", encrypt it, to be opened by " + encryption.String()
+	}
 	for _, d := range cleared {
 		o.Detail += ", clear " + d.Name
 	}

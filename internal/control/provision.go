@@ -47,7 +47,11 @@ func (c *Control) Provision(ctx context.Context, id lane.HostID, p lane.Provisio
 			return h, lane.Event{}, err
 		}
 		site, _ := c.installed(h)
-		return lane.Arm(h, b, lane.Grant{Cluster: site.Cluster, Why: p.Why, Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Limit: c.Policy.Limit, Stages: c.Policy.Stages, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
+		opener := ""
+		if e := site.OpenedBy(); e != nil {
+			opener = e.String()
+		}
+		return lane.Arm(h, b, lane.Grant{Opener: opener, Cluster: site.Cluster, Why: p.Why, Run: lane.RunID("r-" + run), Capability: capability, By: p.By, For: p.For, Limit: c.Policy.Limit, Stages: c.Policy.Stages, Boots: p.Boots, Reinstall: p.Reinstall}, c.Now())
 	})
 }
 

@@ -56,6 +56,8 @@ type Hardware struct {
 	// Parts: this agent puts a file into the partition that an order names for it. Those of before
 	// put all of them into the root file system.
 	Parts bool `json:"parts,omitempty"`
+	// Encrypts: this agent encrypts the disk where an order says so. Those of before would leave it plain.
+	Encrypts bool `json:"encrypts,omitempty"`
 }
 
 // Order is the server's answer to a posted Hardware.
@@ -69,7 +71,9 @@ type Order struct {
 	Image  *Image         `json:"image,omitempty"` // set with "install"
 	Disk   DiskSelector   `json:"disk,omitzero"`   // the one disk to write; the agent resolves it again
 	Wipe   []DiskSelector `json:"wipe,omitempty"`  // further disks to clear; likewise
-	Files  []File         `json:"files,omitempty"` // placed into the written root file system, in this order
+	// Encryption is what is to open the disk at each boot; nil: it is not encrypted.
+	Encryption *Encryption `json:"encryption,omitempty"`
+	Files      []File      `json:"files,omitempty"` // placed into the written root file system, in this order
 	// UnixTime is the server's clock in seconds, so that a machine with a dead RTC
 	// does not write files from 1970.
 	UnixTime int64 `json:"unixTime,omitempty"`

@@ -266,6 +266,7 @@ type Grant struct {
 	Limit      time.Duration // until it ends whatever it shows; zero: DefaultLimit, and never less than For
 	Stages     map[Stage]time.Duration
 	Cluster    string // that the machine joins; empty: none
+	Opener     string // what opens the disk at each boot, for people; empty: it is not encrypted
 	Why        string // reason, kept as evidence
 	Boots      int    // network boots; must be positive
 	Reinstall  bool   // must be said for a host that is installed
@@ -317,6 +318,9 @@ func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
 	e := h.event(KindArmed, g.By, now, "may install %s on the disk %s until %s, in at most %d network boots", b.Ref(), h.Run.Disks(), stamp(h.Run.Deadline), g.Boots)
 	if !h.Run.Mirror.IsZero() {
 		e.Message += "; both disks are erased"
+	}
+	if g.Opener != "" {
+		e.Message += "; the disk is encrypted, and opened by " + g.Opener
 	}
 	if h.Run.Cluster != "" {
 		e.Message += "; then it joins the cluster " + h.Run.Cluster

@@ -9,9 +9,10 @@ import (
 	"bootlane/internal/lane"
 )
 
-// An encrypted disk is one LUKS2 container that holds the volume group. Its first passphrase is made
-// on the machine, lives in the memory of the installer, and is taken away once the container is bound
-// to what opens it: no key stands in a seed, in the inventory, or on the wire.
+// An encrypted disk is one LUKS2 container that holds the volume group, or the root file system of
+// an image, whose agent makes it with no passphrase but those that are sealed. That of an installer is
+// made on the machine, lives in the memory of the installer, and is taken away once the container is
+// bound: no key stands in a seed, in the inventory, or on the wire.
 
 // Encrypted reports whether the disk is to be encrypted.
 func (v view) Encrypted() bool { return v.Site.Encryption != "" }
@@ -28,24 +29,30 @@ func (in Input) encryption() []part {
 // there it is systemd.
 func (v view) Clevis() bool { return v.Bundle.Seed != lane.SeedAutoYaST }
 
-// TangServers are the servers that open the disk.
-func (v view) TangServers() (out []lane.Tang) {
-	if v.Site.Encryption != lane.EncryptionTang {
+// OpenedBy returns what opens the disk at each boot; nil: nothing, for it is not encrypted.
+func (s Site) OpenedBy() *lane.Encryption {
+	if s.Encryption == "" {
 		return nil
 	}
-	for _, text := range v.Site.Tang {
-		t, _ := lane.ParseTang(text) // it was checked
-		out = append(out, t)
+	out := &lane.Encryption{By: s.Encryption}
+	if s.Encryption == lane.EncryptionTang {
+		for _, text := range s.Tang {
+			t, _ := lane.ParseTang(text) // it was checked
+			out.Tang = append(out.Tang, t)
+		}
 	}
 	return out
 }
+
+// TangServers are the servers that open the disk.
+func (v view) TangServers() []lane.Tang { return v.Site.OpenedBy().Tang }
 
 // Pin is what Clevis calls that which opens the disk: of several Tang servers any one does.
 func (v view) Pin() string {
 	switch {
 	case v.Site.Encryption == lane.EncryptionTPM2:
 		return "tpm2"
-	case len(v.Site.Tang) > 1:
+	case len(v.Site.Tang) > 1 && v.Bundle.Seed != lane.SeedImage: // the agent gives each a key slot
 		return "sss"
 	}
 	return "tang"
@@ -68,16 +75,7 @@ func (v view) PinConfig() (string, error) {
 }
 
 // Opener is the same in words.
-func (v view) Opener() string {
-	if v.Site.Encryption == lane.EncryptionTPM2 {
-		return "the TPM 2.0"
-	}
-	var urls []string
-	for _, t := range v.TangServers() {
-		urls = append(urls, t.URL)
-	}
-	return "Tang, " + strings.Join(urls, " or ")
-}
+func (v view) Opener() string { return v.Site.OpenedBy().String() }
 
 // Mend is what to do where that opens nothing.
 func (v view) Mend() string {
@@ -144,7 +142,7 @@ func (in Input) checkEncryption() (out []string) {
 	if in.Site.Encryption == "" {
 		return nil
 	}
-	if known := []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST}; !slices.Contains(known, in.Bundle.Seed) {
+	if known := []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST, lane.SeedImage}; !slices.Contains(known, in.Bundle.Seed) {
 		bad("encryption", "a bundle of %s does not encrypt the disk: say `encryption: \"\"` for this host or its role, or use a bundle of %s", in.Bundle.Seed, strings.Join(known, ", "))
 	}
 	if in.Bundle.Seed == lane.SeedAutoYaST && in.Site.Encryption == lane.EncryptionTang {
@@ -156,7 +154,10 @@ func (in Input) checkEncryption() (out []string) {
 	if in.Bundle.Seed == lane.SeedPreseed && !in.Host.Run.Mirror.IsZero() {
 		bad("encryption", "the Debian installer by itself encrypts one disk: leave the mirror out of the record, or use a bundle of %s or %s", lane.SeedNoCloud, lane.SeedKickstart)
 	}
-	if in.Site.Layout == lane.LayoutPlain {
+	if in.Bundle.Seed == lane.SeedImage {
+		out = append(out, in.checkImageEncryption()...)
+	}
+	if in.Site.Layout == lane.LayoutPlain && in.Bundle.Seed != lane.SeedImage {
 		bad("layout", "an encrypted disk is one container with a volume group in it: say `layout: %s`, or nothing", lane.LayoutLVM)
 	}
 	if in.Site.Encryption == lane.EncryptionTang && len(in.Site.Tang) == 0 {
@@ -164,6 +165,24 @@ func (in Input) checkEncryption() (out []string) {
 	}
 	if in.Site.Encryption == lane.EncryptionTang && len(in.Host.Network.Interfaces) > 0 {
 		bad("encryption", "for Tang the initramfs asks for an address by DHCP, which may stay beside the record's `network.interfaces`: use %s, or reserve the host's address (`network.address`) and leave its interfaces out", lane.EncryptionTPM2)
+	}
+	return out
+}
+
+// checkImageEncryption refuses what the agent cannot do.
+func (in Input) checkImageEncryption() (out []string) {
+	if in.Bundle.Ignites() {
+		out = append(out, in.path("encryption")+": Ignition sets up the disk of this image, and Bootlane leaves it alone: write `storage.luks` with `clevis` into the bundle's `config`, and say `encryption: \"\"` for this host or its role")
+	}
+	e := in.Site.OpenedBy()
+	if e.By != lane.EncryptionTang || len(e.Tang) == 0 || slices.Contains(e.Tang, lane.Tang{}) {
+		return out // that none is named, or one wrongly, is told for all seeds
+	}
+	if in.Host.Boot.VLAN != 0 {
+		out = append(out, "boot.vlan: for Tang the image's initramfs asks for an address without a tag: deliver the boot VLAN untagged at the switch port, or use `encryption: "+lane.EncryptionTPM2+"`")
+	}
+	for _, p := range e.Validate() {
+		out = append(out, in.path("tang")+": "+p)
 	}
 	return out
 }

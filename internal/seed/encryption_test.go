@@ -2,12 +2,10 @@ package seed
 
 import (
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -242,65 +240,10 @@ func (c *container) unlocks() bool {
 // startTPM starts a TPM 2.0 of software, until the function that it returns is called.
 func (c *container) startTPM() (stop func()) {
 	c.t.Helper()
-	state := filepath.Join(c.dir, "tpm")
-	c.write("tpm/.keep", "")
-	c.tpm = "swtpm:path=" + filepath.Join(state, "sock")
-	cmd := exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state, "--server", "type=unixio,path="+filepath.Join(state, "sock"), "--ctrl", "type=unixio,path="+filepath.Join(state, "sock.ctrl"), "--flags", "not-need-init,startup-clear")
-	if err := cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	nettest.Eventually(c.t, "the TPM listens", func() bool { _, err := os.Stat(filepath.Join(state, "sock")); return err == nil })
-	return func() {
-		_ = cmd.Process.Kill() // it may have ended, and then there is nothing to end
-		_ = cmd.Wait()
-	}
+	socket, stop := nettest.StartTPM(c.t, filepath.Join(c.dir, "tpm"))
+	c.tpm = "swtpm:path=" + socket
+	return stop
 }
-
-// tang is a Tang server on loopback: Debian's tangd serves one connection, on its input and output.
-type tang struct {
-	net.Listener
-	url, thumbprint string
-}
-
-func newTang(t *testing.T) *tang {
-	t.Helper()
-	tool(t, "jose", "jose")
-	keys := t.TempDir()
-	if out, err := exec.Command("/usr/libexec/tangd-keygen", keys).CombinedOutput(); err != nil {
-		t.Fatalf("%v %s (is the package tang there?)", err, out)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			f, err := conn.(*net.TCPConn).File()
-			if err == nil {
-				cmd := exec.Command("/usr/libexec/tangd", keys)
-				cmd.Stdin, cmd.Stdout = f, f
-				_ = cmd.Run() // the client says what it did not get
-				_ = f.Close()
-			}
-			_ = conn.Close()
-		}
-	}()
-	t.Cleanup(func() { _ = l.Close(); <-done })
-	port := l.Addr().(*net.TCPAddr).Port
-	out, err := exec.Command("tang-show-keys", strconv.Itoa(port)).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tang{l, "http://127.0.0.1:" + strconv.Itoa(port), strings.TrimSpace(string(out))}
-}
-
-func (s *tang) String() string { return s.url + "#" + s.thumbprint }
 
 // TestEncryptionBinds has the real Clevis and cryptsetup carry the document out, on a TPM of
 // software and with real Tang servers: these open the container from then on, and the passphrase
@@ -398,22 +341,22 @@ func TestEncryptionBinds(t *testing.T) {
 		refused(t, c, encrypted(lane.SeedKickstart), "clevis cannot bind "+c.path+" to the TPM 2.0")
 	})
 	t.Run("Tang", func(t *testing.T) {
-		c, server := newContainer(t), newTang(t)
+		c, server := newContainer(t), nettest.StartTang(t)
 		bound(t, c, encrypted(lane.SeedKickstart, server.String()))
 		if err := server.Close(); err != nil || c.unlocks() {
 			t.Error("it opens without its server", err)
 		}
 	})
 	t.Run("one Tang server of two", func(t *testing.T) {
-		c, one, other := newContainer(t), newTang(t), newTang(t)
+		c, one, other := newContainer(t), nettest.StartTang(t), nettest.StartTang(t)
 		bound(t, c, encrypted(lane.SeedNoCloud, one.String(), other.String()))
 		if err := one.Close(); err != nil || !c.unlocks() {
 			t.Error("it does not open with the server that is left", err)
 		}
 	})
 	t.Run("another Tang server", func(t *testing.T) {
-		c, server := newContainer(t), newTang(t)
-		refused(t, c, encrypted(lane.SeedNoCloud, server.url+"#"+thumbprint), "clevis cannot bind")
+		c, server := newContainer(t), nettest.StartTang(t)
+		refused(t, c, encrypted(lane.SeedNoCloud, server.URL+"#"+thumbprint), "clevis cannot bind")
 	})
 	t.Run("no container", func(t *testing.T) {
 		c := newContainer(t)
@@ -461,6 +404,25 @@ func TestEncryptionCheck(t *testing.T) {
 	}
 }
 
+// TestEncryptionCheckOfImage: the agent gives each of several servers a key slot of its own, and
+// first boot tells them.
+func TestEncryptionCheckOfImage(t *testing.T) {
+	for list, want := range map[string]string{
+		"0: tang '{\"url\":\"http://a\"}'\n1: tang '{\"url\":\"http://b\"}'": lane.CheckOK,
+		`0: tpm2 '{"hash":"sha256","key":"ecc"}'`:                            lane.CheckFailed,
+	} {
+		s := newInstalled(t)
+		s.program("lsblk", `case "$*" in *FSTYPE*) printf '/dev/mapper/root ext4\n/dev/sda3 crypto_LUKS\n' ;; *) printf 'root crypt\nsda3 part\nsda disk\n' ;; esac`)
+		s.program("clevis", "cat <<'END'\n"+list+"\nEND")
+		s.program("cryptsetup", "printf 'Keyslots:\\n  0: luks2\\n  1: luks2\\nTokens:\\n  0: clevis\\n'")
+		_, reports := s.boot(encrypted(lane.SeedImage, "http://a#"+thumbprint, "http://b#"+thumbprint))
+		check := listed(t, reports[len(reports)-1])["encryption"]
+		if check.Status != want || check.Expected != "Tang, http://a or http://b" || want == lane.CheckOK && check.Actual != "/dev/sda3, opened by tang tang in 2 key slot(s)" {
+			t.Errorf("%#v", check)
+		}
+	}
+}
+
 // TestEncryptionRefused: what an installer cannot do, or nobody could open, is told with its place.
 func TestEncryptionRefused(t *testing.T) {
 	tpm, tang := new(lane.EncryptionTPM2), new(lane.EncryptionTang)
@@ -471,7 +433,12 @@ func TestEncryptionRefused(t *testing.T) {
 	}{
 		{lane.SeedAgama, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of agama/1 does not encrypt the disk"},
 		{lane.SeedAutoYaST, lane.InstallOptions{Encryption: tang, Tang: []string{"http://a#" + thumbprint}}, "roles.storage.encryption: Tang needs Clevis, which neither SLES nor Leap 15 has: use tpm2"},
-		{lane.SeedImage, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of image/1"},
+		{lane.SeedTalos, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of talos/1"},
+		{lane.SeedImage, lane.InstallOptions{Encryption: tpm}, ""},
+		{lane.SeedImage, lane.InstallOptions{Encryption: tang, Tang: []string{"http://a#" + thumbprint, "http://b:7500/x#" + thumbprint}}, ""},
+		{lane.SeedImage, lane.InstallOptions{Encryption: tang}, "tang: is missing"},
+		{lane.SeedImage, lane.InstallOptions{Encryption: tang, Tang: []string{"https://a#" + thumbprint}}, "roles.storage.tang: https://a is not http://"},
+		{lane.SeedImage, lane.InstallOptions{Encryption: tpm, Layout: new(lane.LayoutPlain)}, "layout: an image is written as it is"},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: tpm, Layout: new(lane.LayoutPlain)}, "roles.storage.layout: an encrypted disk is one container"},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: tang}, "tang: is missing: the servers that open the disk, a list of URL#THUMBPRINT; tang-show-keys prints"},
 		{lane.SeedKickstart, lane.InstallOptions{Encryption: new("luks")}, `roles.storage.encryption: "luks": use tpm2, tang, or nothing`},
@@ -487,6 +454,16 @@ func TestEncryptionRefused(t *testing.T) {
 		}
 	}
 	if _, err := Documents(released(encrypted(lane.SeedAutoYaST), "15.5")); err == nil || !strings.Contains(err.Error(), "encryption: AutoYaST makes containers of LUKS2 from release 15.6") {
+		t.Error(err)
+	}
+	tagged := encrypted(lane.SeedImage, "http://a#"+thumbprint)
+	tagged.Host.Boot.VLAN = 7
+	if _, err := Documents(tagged); err == nil || !strings.Contains(err.Error(), "boot.vlan: for Tang the image's initramfs asks for an address without a tag") {
+		t.Error(err)
+	}
+	ignites := encrypted(lane.SeedImage)
+	ignites.Bundle.Image = &lane.BundleImage{Config: lane.ConfigIgnition}
+	if _, err := Documents(ignites); err == nil || !strings.Contains(err.Error(), "encryption: Ignition sets up the disk of this image") {
 		t.Error(err)
 	}
 	in := wired(lane.SeedNoCloud)
