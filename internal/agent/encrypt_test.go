@@ -96,7 +96,7 @@ func (o opened) unlocks(slot int) bool {
 func (o opened) holds(plain []byte) {
 	o.t.Helper()
 	out, err := o.shell(`clevis luks pass -d "$1" -s 0 2>/dev/null > "$1.pass" &&
-		cryptsetup luksDump --batch-mode --dump-volume-key --volume-key-file "$1.key" --key-file "$1.pass" "$1" && python3 - "$1" <<'END'
+		cryptsetup luksDump --batch-mode --dump-volume-key --volume-key-file "$1.key" --key-file "$1.pass" "$1" && /usr/bin/python3 - "$1" <<'END'
 import sys
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 key = open(sys.argv[1] + '.key', 'rb').read()
@@ -108,12 +108,8 @@ while sector := data.read(512):
     out.write(d.update(sector) + d.finalize())
     n += 1
 END`)
-	if strings.Contains(out, "No module named") {
-		o.t.Log("there is no python3-cryptography to decrypt with")
-		return
-	}
 	if err != nil {
-		o.t.Fatal(err, out)
+		o.t.Fatalf("%v (package python3-cryptography)\n%s", err, out)
 	}
 	got, err := os.ReadFile(o.path + ".plain")
 	if err != nil || !bytes.HasPrefix(got, plain) {
