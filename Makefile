@@ -9,7 +9,7 @@ FUZZTIME ?= 20s
 BENCH ?= dhcp,storm,kill,memory,tftp,lossy,http
 LABBUNDLES := $(addprefix --,image=$(CACHE)/lab/image installer=$(CACHE)/lab/installer trust=$(CACHE)/lab/trust.yaml key=$(CACHE)/lab/lab.key)
 
-.PHONY: build setup lab lab-full lab-secureboot test test-kube check bench bench-peers fuzz conformance clean
+.PHONY: build setup lab lab-full lab-secureboot test test-kube check bench bench-go fuzz conformance clean
 
 build: ## both binaries, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -45,10 +45,10 @@ check: ## format, vet, shell scripts
 	go vet -tags kube ./internal/join
 	shellcheck scripts/* .ci/run
 
-bench: ## speed, measured
+bench-go: ## speed of single parts, by Go's own benchmarks
 	go test -run '^$$' -bench . -benchmem ./internal/...
 
-bench-peers: build ## side by side with Kea, dnsmasq, atftpd, tftpd-hpa and nginx; BENCH=storm,kill plays some
+bench: build ## side by side with Kea, dnsmasq, atftpd, tftpd-hpa and nginx; BENCH=storm,kill plays some
 	@scripts/setup bench
 	@scripts/bench-peers $(CACHE)/peers
 	go run ./internal/bench -peers $(CACHE)/peers -bootlane bin/bootlane -work $(CACHE)/bench -json $(CACHE)/bench.json -only $(BENCH)

@@ -1,6 +1,6 @@
 // Bench measures Bootlane beside the servers that it replaces, in one run, on one
 // machine: only ratios count. Each server gets a network namespace of its own, and the
-// load comes from another one. `make bench-peers` builds what it needs and runs it.
+// load comes from another one. `make bench` builds what it needs and runs it.
 package main
 
 import (
