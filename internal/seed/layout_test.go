@@ -214,3 +214,16 @@ case " %s " in *" $last "*) echo /dev/mapper/vg0-root ;; *) exit 1 ;; esac`, s.r
 		}
 	}
 }
+
+// TestImageFitsDisk: an image that is larger than the record's disk is refused before a server is powered.
+func TestImageFitsDisk(t *testing.T) {
+	in := full(lane.SeedImage)
+	in.Host.Run.Disk.SizeGB, in.Bundle.Image = 2, &lane.BundleImage{RawBytes: 2_020_000_000}
+	if _, err := Documents(in); err != nil { // within the part in a hundred that a disk may have more
+		t.Error(err)
+	}
+	in.Bundle.Image.RawBytes++
+	if _, err := Documents(in); err == nil || !strings.Contains(err.Error(), "disk.sizeGB: the image is of 2.0 GB, and the disk has 2: use") {
+		t.Error(err)
+	}
+}

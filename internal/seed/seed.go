@@ -508,8 +508,12 @@ func (in Input) checkBundle() []string {
 
 // checkImage refuses what an image has of its own: it is written as it is.
 func (in Input) checkImage() (out []string) {
+	// A disk of the record may have one part in a hundred more.
+	if disk, i := in.Host.Run.Disk.SizeGB, in.Bundle.Image; i != nil && disk > 0 && float64(i.RawBytes) > disk*1.01e9 {
+		out = append(out, fmt.Sprintf("disk.sizeGB: the image is of %.1f GB, and the disk has %g: use a smaller image, or another disk", float64(i.RawBytes)/1e9, disk))
+	}
 	if in.Bundle.Ignites() {
-		return nil
+		return out
 	}
 	for _, f := range []struct {
 		name string
