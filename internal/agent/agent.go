@@ -287,11 +287,11 @@ func (a *agent) install(ctx context.Context, order lane.Order) error {
 // intent says, before anything is written, what will be.
 func (j *job) intent() string {
 	out := fmt.Sprintf("writing %s to disk %s, serial %s, wwn %s, %s", size(j.order.Image.RawBytes), j.disk.Name, orDash(j.disk.Serial), orDash(j.disk.WWN), size(j.disk.SizeBytes))
-	if j.seal != nil {
-		out += fmt.Sprintf("; encrypting it, to be opened by %s", j.seal.by)
-	}
 	for _, o := range j.wipe {
 		out += fmt.Sprintf("; clearing disk %s, serial %s, %s", o.disk.Name, orDash(o.disk.Serial), size(o.disk.SizeBytes))
+	}
+	if j.seal != nil { // last: a report is cut where it is too long, and this list may be
+		out += fmt.Sprintf("; encrypting it, to be opened by %s", j.seal.by)
 	}
 	return out
 }
@@ -300,12 +300,12 @@ func (j *job) intent() string {
 func (j *job) outcome() string {
 	img := j.order.Image
 	out := fmt.Sprintf("disk %s (%s) written in %s, read back in %s", j.disk.Name, j.order.Disk, j.times.write, j.times.verify)
-	if j.seal != nil {
-		out += fmt.Sprintf(", encrypted in %s, opened by %s", j.times.encrypt, j.seal.by)
-	}
 	out += fmt.Sprintf("; wire %s, raw %s, %d files", img.Digest, img.RawDigest, len(j.order.Files))
 	for _, o := range j.wipe {
 		out += ", disk " + o.disk.Name + " cleared"
+	}
+	if j.seal != nil {
+		out += fmt.Sprintf("; encrypted in %s, opened by %s", j.times.encrypt, j.seal.by)
 	}
 	return out
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"time"
 
 	"bootlane/internal/clevis"
@@ -86,7 +85,7 @@ func (a *agent) sealByTang(ctx context.Context, t lane.Tang, passphrase []byte) 
 	tang := clevis.Tang{Client: a.api.http, URL: t.URL, Thumbprint: t.Thumbprint}
 	err = a.api.retry(ctx, "Tang at "+t.URL, tangPatient, func() error {
 		jwe, err = tang.Seal(ctx, a.cfg.Random, passphrase)
-		if unreached := new(url.Error); errors.As(err, &unreached) {
+		if silent := new(clevis.NoAnswerError); errors.As(err, &silent) {
 			return err
 		}
 		refused = err
@@ -110,6 +109,14 @@ func (s *seal) fits(table *gpt, label string, disk int64) error {
 		return fmt.Errorf("partition %d (%s) begins at byte %d, and cannot be encrypted: build the image with its root partition behind the first MiB", root.number, root.name, s.at)
 	}
 	return table.stretch(root, disk, luks.HeaderBytes)
+}
+
+// wipePlain clears what of the root file system was to be encrypted, and is not: the host's files are in it.
+func (j *job) wipePlain() error {
+	if j.seal == nil || j.seal.size == 0 {
+		return nil
+	}
+	return j.t.Zero(j.seal.at, j.seal.size)
 }
 
 // encrypt moves the root file system, with the files in it, into the container, and proves it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -70,7 +71,7 @@ func (j *job) writeDisk(ctx context.Context) error {
 	}
 	if err := j.overwrite(ctx); err != nil {
 		// The machine's old system is gone and the new one is not proven.
-		if werr := wipeEnds(j.t); werr != nil {
+		if werr := errors.Join(wipeEnds(j.t), j.wipePlain()); werr != nil {
 			return fmt.Errorf("%w (and the unfinished disk could not be made unbootable: %w)", err, werr)
 		}
 		return fmt.Errorf("%w (the unfinished disk was made unbootable)", err)

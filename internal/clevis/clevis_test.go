@@ -214,6 +214,25 @@ func TestTangIsJudged(t *testing.T) {
 	}
 }
 
+// TestTangMayAnswerLater: who answers nothing, or for a server that is not up, is told apart from a server that says no.
+func TestTangMayAnswerLater(t *testing.T) {
+	for status, later := range map[int]bool{http.StatusServiceUnavailable: true, http.StatusTooManyRequests: true, http.StatusNotFound: false, 0: true} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if status == 0 { // breaks off
+				w.Header().Set("Content-Length", "100")
+				return
+			}
+			w.WriteHeader(status)
+		}))
+		_, err := Tang{Client: server.Client(), URL: server.URL, Thumbprint: "x"}.Seal(t.Context(), rand.Reader, []byte("p"))
+		if got := errors.As(err, new(*NoAnswerError)); err == nil || got != later {
+			t.Errorf("%d: %v, which may be another later: %v", status, err, got)
+		}
+		server.Close()
+	}
+}
+
+
 func TestTPM2(t *testing.T) {
 	dir := t.TempDir()
 	socket, stop := nettest.StartTPM(t, filepath.Join(dir, "one"))

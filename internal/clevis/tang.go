@@ -150,6 +150,14 @@ func (t Tang) helps(ctx context.Context, random io.Reader, c curve, server *ecdh
 	return nil
 }
 
+// NoAnswerError is of a server that may answer later.
+type NoAnswerError struct{ cause error }
+
+func (e *NoAnswerError) Error() string { return e.cause.Error() }
+
+// Unwrap returns what the connection, or who answered in the server's place, says.
+func (e *NoAnswerError) Unwrap() error { return e.cause }
+
 // ask sends a request, and returns what a server answers that takes it.
 func (t Tang) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, t.URL+path, bytes.NewReader(body))
@@ -162,15 +170,18 @@ func (t Tang) ask(ctx context.Context, method, path string, body []byte) ([]byte
 	}
 	resp, err := t.Client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("ask the Tang server: %w", err)
+		return nil, &NoAnswerError{fmt.Errorf("ask the Tang server: %w", err)}
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if s := resp.StatusCode; s >= http.StatusInternalServerError || s == http.StatusRequestTimeout || s == http.StatusTooManyRequests {
+		return nil, &NoAnswerError{fmt.Errorf("the Tang server %s answers %s to %s %s", t.URL, resp.Status, method, path)}
+	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the Tang server %s answers %s to %s %s: it has no such key, or is no Tang server; tang-show-keys prints its thumbprints there", t.URL, resp.Status, method, path)
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, answerBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("read the answer of the Tang server: %w", err)
+		return nil, &NoAnswerError{fmt.Errorf("read the answer of the Tang server: %w", err)}
 	}
 	if len(text) > answerBytes {
 		return nil, fmt.Errorf("the Tang server %s answers more than %d bytes", t.URL, answerBytes)

@@ -65,7 +65,7 @@ func (c *Control) lintProblems(docs []seed.Document) (out []lane.Problem) {
 		if f == "" { // a unit of systemd
 			continue
 		}
-		for _, x := range lint.File(d.Name, d.Body, f, lint.Options{Read: true}) { // package seed had the library judge it
+		for _, x := range lint.File(d.Name, d.Body, f, lint.Options{Read: true}) { // package seed had what a bundle brings judged, and our scripts are known
 			if x.Severity != lint.Error && (x.Rule != unpinned || c.Unpinned) {
 				continue
 			}

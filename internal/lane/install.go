@@ -158,10 +158,12 @@ func (i InstallOptions) changes(o InstallOptions) (out []string) {
 	return out
 }
 
-// IsTimeZone reports whether the tz database has a zone: this machine's, or that which the program brings.
+// IsTimeZone reports whether the tz database has a zone: this machine's, or that which the program brings. What
+// only some machines' have is none.
 func IsTimeZone(name string) bool {
 	_, err := time.LoadLocation(name)
-	return err == nil && name != "Local" && zoneName.MatchString(name)
+	own := name == "Local" || name == "localtime" || name == "posixrules" || name == "Factory" || strings.HasPrefix(name, "posix/") || strings.HasPrefix(name, "right/")
+	return err == nil && !own && zoneName.MatchString(name)
 }
 
 var (

@@ -63,7 +63,7 @@ func Formats() []Format {
 // Options are what a caller wants otherwise.
 type Options struct {
 	Ignore []string // ids of rules that say nothing
-	Read   bool     // whether it can be read was judged already: by the library that reads the format, and a shell's parser
+	Read   bool     // that it can be read is known: of Ignition, Butane and Talos by their libraries, of a script by tests over what it was made of
 }
 
 // Finding is one place in one file where a rule is broken.

@@ -113,5 +113,7 @@ func (r *report) shell(text string) {
 	if strings.TrimSpace(text) != "" && !strings.HasPrefix(text, "#!") {
 		r.add("hook-no-interpreter", at{1, 1}, "the script does not begin with #! and its interpreter")
 	}
-	r.hook(at{1, 1}, text, true)
+	if !r.read {
+		r.hook(at{1, 1}, text, true)
+	}
 }

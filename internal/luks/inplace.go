@@ -23,8 +23,9 @@ type Sum [sha256.Size]byte
 
 // Encrypt makes size bytes of a disk from at on the content of the container, which then has the
 // place from at to at+HeaderBytes+size. It begins at the end, each block HeaderBytes further up,
-// and writes the header last: over the place where the plain content began. done is told how far
-// it has come. Whatever stops it leaves nothing that could be opened.
+// and writes the header last: over the place where the plain content began, and of it the beginning
+// last, which makes it one. done is told how far it has come. Whatever stops it leaves nothing that
+// could be opened.
 func (c *Container) Encrypt(d Disk, at, size int64, done func(int64)) (Sum, error) {
 	sum := sha256.New()
 	err := blocks(size, func(b []byte, off int64) error {
@@ -42,7 +43,7 @@ func (c *Container) Encrypt(d Disk, at, size int64, done func(int64)) (Sum, erro
 	if err != nil {
 		return Sum{}, err
 	}
-	for off := 0; off < HeaderBytes; off += blockBytes {
+	for off := HeaderBytes - blockBytes; off >= 0; off -= blockBytes {
 		if _, err := d.WriteAt(c.header[off:off+blockBytes], at+int64(off)); err != nil {
 			return Sum{}, fmt.Errorf("write the header at byte %d: %w", at+int64(off), err)
 		}

@@ -79,3 +79,25 @@ func StartTPM(t testing.TB, state string) (socket string, stop func()) {
 		_ = cmd.Wait()
 	}
 }
+
+// Decrypt returns the content of a LUKS2 container of AES-XTS, decrypted by OpenSSL with its key, which lies in
+// a file of its own.
+func Decrypt(t testing.TB, container, key string) []byte {
+	t.Helper()
+	const program = `
+import sys
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+key = open(sys.argv[2], 'rb').read()
+data = open(sys.argv[1], 'rb'); data.seek(16 << 20)
+n = 0
+while sector := data.read(512):
+    d = Cipher(algorithms.AES(key), modes.XTS(n.to_bytes(16, 'little'))).decryptor()
+    sys.stdout.buffer.write(d.update(sector) + d.finalize())
+    n += 1
+`
+	out, err := exec.Command("/usr/bin/python3", "-c", program, container, key).Output()
+	if err != nil {
+		t.Fatalf("%v (package python3-cryptography)", err)
+	}
+	return out
+}

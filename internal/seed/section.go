@@ -15,9 +15,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"mvdan.cc/sh/v3/syntax"
-
 	"bootlane/internal/lane"
+	"bootlane/internal/shell"
 )
 
 // A section is a place in a document of a seed into which a bundle puts text of its own, by a
@@ -250,22 +249,13 @@ func (v view) Section(name string) (string, error) {
 			}
 		}
 		if at.shell {
-			if err := readable(s.File, text); err != nil {
-				return "", err
+			if f := shell.Check(text); f != nil { // it would run up to there, and leave the rest of the hook out
+				return "", lane.Errorf(lane.Invalid, "%s:%d:%d: no shell can read this: %s", s.File, f.Line, f.Column, f.Message)
 			}
 		}
 		return indented(text, at.indent), nil
 	}
 	return "", nil
-}
-
-// readable refuses what no shell can read: it would run up to there, and leave the rest of the hook out.
-func readable(file, text string) error {
-	_, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), file)
-	if err != nil {
-		return lane.Errorf(lane.Invalid, "%s: no shell can read that", err.Error())
-	}
-	return nil
 }
 
 // fill executes a template of the bundle for the host.
