@@ -232,7 +232,6 @@ func TestTangMayAnswerLater(t *testing.T) {
 	}
 }
 
-
 func TestTPM2(t *testing.T) {
 	dir := t.TempDir()
 	socket, stop := nettest.StartTPM(t, filepath.Join(dir, "one"))
