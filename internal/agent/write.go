@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -53,7 +52,7 @@ type job struct {
 // in the last sectors.
 //
 // Where the disk is to be encrypted, the root file system is so as the last before that, with its
-// files in it: it stands plain on the disk until then, as the image that anybody may have.
+// files in it: it stands plain on the disk until then, and is cleared where that fails.
 func (j *job) writeDisk(ctx context.Context) error {
 	wire, err := j.api.openStream(ctx, *j.order.Image)
 	if err != nil {
@@ -71,7 +70,10 @@ func (j *job) writeDisk(ctx context.Context) error {
 	}
 	if err := j.overwrite(ctx); err != nil {
 		// The machine's old system is gone and the new one is not proven.
-		if werr := errors.Join(wipeEnds(j.t), j.wipePlain()); werr != nil {
+		if werr := j.wipePlain(); werr != nil {
+			err = fmt.Errorf("%w (and what was to be encrypted stays on the disk in plain: %w)", err, werr)
+		}
+		if werr := wipeEnds(j.t); werr != nil {
 			return fmt.Errorf("%w (and the unfinished disk could not be made unbootable: %w)", err, werr)
 		}
 		return fmt.Errorf("%w (the unfinished disk was made unbootable)", err)

@@ -329,7 +329,7 @@ func TestOwnProbe(t *testing.T) {
 	}
 	var text strings.Builder
 	r.Text(&text)
-	if !strings.Contains(text.String(), "1 clients, 1 probes") || !strings.Contains(text.String(), "06:11:22:33:44:55  a probe of Bootlane's: no machine") {
+	if !strings.Contains(text.String(), "1 client, 1 probe") || !strings.Contains(text.String(), "06:11:22:33:44:55  a probe of Bootlane's: no machine") {
 		t.Error(text.String())
 	}
 }

@@ -7,6 +7,14 @@ import (
 	"time"
 )
 
+// counted is a number of things.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // Text writes the report for people.
 func (r Report) Text(w io.Writer) {
 	probes := 0
@@ -15,12 +23,12 @@ func (r Report) Text(w io.Writer) {
 			probes++
 		}
 	}
-	fmt.Fprintf(w, "%d frames, %s, %d clients", r.Frames, r.To.Sub(r.From).Round(time.Millisecond), len(r.Clients)-probes)
+	fmt.Fprintf(w, "%s, %s, %s", counted(r.Frames, "frame"), r.To.Sub(r.From).Round(time.Millisecond), counted(len(r.Clients)-probes, "client"))
 	if probes > 0 {
-		fmt.Fprintf(w, ", %d probes", probes)
+		fmt.Fprintf(w, ", %s", counted(probes, "probe"))
 	}
 	if r.Cut > 0 {
-		fmt.Fprintf(w, ", %d frames cut short", r.Cut)
+		fmt.Fprintf(w, ", %s cut short", counted(r.Cut, "frame"))
 	}
 	fmt.Fprintln(w)
 	if r.Damage != "" {
