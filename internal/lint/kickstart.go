@@ -43,7 +43,7 @@ type command struct {
 	name  string
 	at    at
 	words []word
-	body  string // of a section: the lines up to its end
+	body  []string // of a section: the lines up to its end
 }
 
 // option returns the value of --name=VALUE or --name VALUE, and whether it is given.
@@ -126,7 +126,7 @@ func (r *report) kickstartLines(text string) (out []command, release int) {
 			r.add("kickstart-section-end", out[open].at, "%s is not ended by %%end before %s on line %d", out[open].name, head, n+1)
 			open = -1
 		case open >= 0:
-			out[open].body += line + "\n"
+			out[open].body = append(out[open].body, line)
 			continue
 		}
 		if head == "" || head == "%end" || strings.HasPrefix(head, "#") {
@@ -253,7 +253,7 @@ func (r *report) kickstartCommand(c command, release int) {
 // kickstartHook judges a section that is a script, a shell's where it does not say otherwise.
 func (r *report) kickstartHook(c command) {
 	if by, ok := c.option("--interpreter"); !ok || isShell(by.text) {
-		r.hook(at{c.at.line + 1, 1}, c.body, true)
+		r.hook(at{c.at.line + 1, 1}, strings.Join(c.body, "\n"), true)
 	}
 }
 
