@@ -135,6 +135,7 @@ func (r *report) storage(p at, n *yaml.Node) {
 	case layout == nil && config == nil:
 		r.add("disk-selector-missing", pos(k), "storage has neither layout nor config: the installer takes the largest disk")
 	}
+	r.autoinstallSwap(k, st)
 	if layout != nil {
 		if v := get(layout, "password"); v != nil {
 			r.add("secret-disk-passphrase", pos(v), "the passphrase of the disk stands here in clear text")
@@ -151,11 +152,6 @@ func (r *report) storage(p at, n *yaml.Node) {
 		switch v := get(a, "type"); {
 		case is(v, "disk"):
 			r.diskAction(a, gate)
-		case is(v, "raid"):
-			level := get(a, "raidlevel")
-			if level != nil {
-				r.raid(pos(a), level.Value, len(items(get(a, "devices"))))
-			}
 		case is(v, "dm_crypt"):
 			if key := get(a, "key"); key != nil {
 				r.add("secret-disk-passphrase", pos(key), "the passphrase of the disk stands here in clear text")
@@ -163,6 +159,7 @@ func (r *report) storage(p at, n *yaml.Node) {
 		}
 	}
 	r.partitions(config)
+	r.arrays(config)
 }
 
 // diskAction judges one action of type disk.
@@ -181,6 +178,9 @@ func (r *report) diskAction(a *yaml.Node, gate bool) {
 	}
 	if serial != nil {
 		r.text(serial)
+	}
+	if wk, wipe := entry(a, "wipe"); wipe != nil && yes(get(a, "preserve")) {
+		r.add("disk-preserve-wiped", pos(wk), "the disk is to be kept, and to be wiped")
 	}
 	if mk == nil && path == nil && serial == nil {
 		why := ""
@@ -296,14 +296,5 @@ func (r *report) partitions(config *yaml.Node) {
 	}
 	if !boots && len(disks) > 0 {
 		r.add("partition-boot-missing", pos(disks[0]), "no disk has a partition that firmware boots from: an ESP for UEFI (flag: boot, grub_device: true), or bios_grub for BIOS")
-	}
-}
-
-// raid judges the number of members against the level.
-func (r *report) raid(p at, level string, members int) {
-	level = strings.TrimPrefix(strings.ToLower(level), "raid")
-	want := map[string]int{"0": 2, "1": 2, "mirror": 2, "stripe": 2, "4": 3, "5": 3, "6": 4, "10": 2}[level]
-	if members < want {
-		r.add("raid-members", p, "RAID %s needs %d members, and has %d", level, want, members)
 	}
 }

@@ -182,6 +182,8 @@ func (e *element) list() []*element {
 
 func (r *report) autoyastElement(in, e *element) {
 	switch {
+	case e.name == "filesystem" && e.text == "swap":
+		r.swap(e.textAt, "this is swap, and the file sets up a kubelet")
 	case e.name == "crypt_key" && marker.MatchString(e.text): // a pre-script puts the passphrase there, on the machine
 	case e.name == "crypt_key" && e.text != "", e.name == "encryption_password" && e.text != "":
 		r.add("secret-disk-passphrase", e.textAt, "the passphrase of the disk stands here in clear text")
@@ -231,6 +233,7 @@ func (r *report) autoyastDrives(root *element) {
 		r.add("disk-selector-missing", p, "no drive is described: the installer proposes a layout of its own, on disks of its choice")
 		return
 	}
+	r.autoyastArrays(part)
 	for _, d := range part.children {
 		kind := d.child("type")
 		if kind != nil && kind.text != "CT_DISK" && kind.text != "" {

@@ -85,6 +85,12 @@ func (r *report) cloudConfig(n *yaml.Node) {
 	if v := get(n, "timezone"); v != nil {
 		r.timezone(pos(v), v.Value)
 	}
+	if v := get(n, "ntp", "enabled"); no(v) {
+		r.clock(pos(v), "the clock is not set, and the file trusts certificates")
+	}
+	if v := get(n, "swap", "size"); v != nil && v.Value != "0" {
+		r.swap(pos(v), "this is swap, and the file sets up a kubelet")
+	}
 	seen := map[string]bool{}
 	r.keys(get(n, "ssh_authorized_keys"), seen)
 	for _, u := range items(get(n, "users")) {
@@ -222,6 +228,9 @@ func (r *report) commands(n *yaml.Node) {
 			continue
 		}
 		r.hookNode(c)
+		if r.format == Autoinstall && len(c.Value) > maxArgument {
+			r.add("hook-too-long", pos(c), "the hook has %d bytes, and an argument at most %d", len(c.Value), maxArgument)
+		}
 		for _, w := range items(c) {
 			if r.format == Autoinstall || number(w.Value) < 0 || strings.HasPrefix(w.Value, "0") { // cloud-init writes numbers as they are
 				r.text(w)

@@ -126,6 +126,10 @@ func (r *report) argument(p at, key, value, w string) {
 		r.add("secret-on-cmdline", v, "%s is readable in /proc/cmdline, in DHCP and in logs", m[1])
 	}
 	switch {
+	case slices.Contains(seedArguments, key) && guessable(value):
+		r.add("cmdline-seed-guessable", v, "whoever knows the machine's name or address can fetch its answers")
+	}
+	switch {
 	case (key == "autoyast" || key == "ay") && strings.HasSuffix(value, "/"):
 		r.add("cmdline-autoyast-slash", v, "a URL that ends with / makes AutoYaST look for rules and classes")
 	case key == "ds" && strings.HasPrefix(value, "nocloud"):
@@ -138,6 +142,30 @@ func (r *report) argument(p at, key, value, w string) {
 		r.disk(v, value)
 	}
 }
+
+// seedArguments name where an installer's answers are.
+var seedArguments = []string{"ds", "preseed/url", "url", "inst.ks", "ks", "autoyast", "ay", "inst.auto", "ignition.config.url", "talos.config", "coreos.inst.ignition_url"}
+
+// random is a piece of a path that nobody guesses: 128 bits, in hex or base64.
+var random = regexp.MustCompile(`^[A-Za-z0-9_-]{22,}$`)
+
+// guessable reports whether a URL names the machine, and has nothing in it that only the machine was told.
+func guessable(value string) bool {
+	_, u, ok := strings.Cut(value, "://")
+	if !ok {
+		return false
+	}
+	named := namesMachine.MatchString(u)
+	for _, piece := range strings.FieldsFunc(u, func(c rune) bool { return strings.ContainsRune("/?&=;.", c) }) {
+		if random.MatchString(piece) && !namesMachine.MatchString(piece) && strings.ContainsAny(piece, "0123456789") {
+			return false
+		}
+	}
+	return named
+}
+
+// namesMachine is what of a machine is seen by others: what the loader puts in, a UUID, a MAC.
+var namesMachine = regexp.MustCompile(`(?i)\$\{?(?:net[0-9]?[/_.])?(?:uuid|mac|serial|asset|hostname|ip)\b|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b`)
 
 // seedURL judges where cloud-init is sent.
 func (r *report) seedURL(p at, value string) {

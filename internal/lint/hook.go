@@ -14,6 +14,13 @@ import (
 // interpreter is the program that a script's first line names.
 var interpreter = regexp.MustCompile(`\A#! *(?:/usr/bin/env +(?:-S +)?)?(\S+)`)
 
+// maxArgument is what one argument of a command may have (MAX_ARG_STRLEN, less its end): installers hand
+// their hooks to sh -c.
+const maxArgument = 32*4096 - 1
+
+// cryptStart is how a hash of crypt(3) begins.
+var cryptStart = regexp.MustCompile(`\$(?:5|6|y|gy|2[aby])\$[./A-Za-z0-9=,]{2,}\$`)
+
 // isShell reports whether a program is one whose language bash's grammar holds.
 func isShell(program string) bool {
 	return slices.Contains([]string{"sh", "bash", "dash", "ash", "busybox"}, path.Base(program))
@@ -25,22 +32,36 @@ func (r *report) hook(p at, text string, exact bool) {
 	if m := interpreter.FindStringSubmatch(text); m != nil && !isShell(m[1]) {
 		return
 	}
-	fault := shell.Check(text)
-	if fault == nil {
+	if fault := shell.Check(text); fault != nil {
+		r.inHook(p, text, exact, "hook-syntax", *fault, "no shell can read this: "+fault.Message)
 		return
 	}
+	if strings.Contains(text, "$") && cryptStart.MatchString(text) {
+		for _, place := range shell.Expanded(text, cryptStart) {
+			r.inHook(p, text, exact, "hook-hash-expanded", place, "the shell puts variables into this hash")
+		}
+	}
+	if strings.Contains(text, "set -") {
+		if place := shell.Unreported(text); place != nil {
+			r.inHook(p, text, exact, "hook-exit-unreported", *place, "with set -e the first failure ends this, and no trap reports it")
+		}
+	}
+}
+
+// inHook says what is wrong at a place in the commands that begin at p.
+func (r *report) inHook(p at, text string, exact bool, rule string, f shell.Fault, message string) {
 	if !exact {
-		r.add("hook-syntax", p, "no shell can read line %d of this: %s", fault.Line, fault.Message)
+		r.add(rule, p, "line %d of this: %s", f.Line, message)
 		return
 	}
-	col := fault.Column
-	if own := strings.Split(text, "\n"); fault.Line <= len(own) {
-		col = column(own[fault.Line-1], min(col-1, len(own[fault.Line-1])))
+	col := f.Column
+	if own := strings.Split(text, "\n"); f.Line <= len(own) {
+		col = column(own[f.Line-1], min(col-1, len(own[f.Line-1])))
 	}
-	if fault.Line == 1 {
+	if f.Line == 1 {
 		col += p.column - 1
 	}
-	r.add("hook-syntax", at{p.line + fault.Line - 1, col}, "no shell can read this: %s", fault.Message)
+	r.add(rule, at{p.line + f.Line - 1, col}, "%s", message)
 }
 
 // hookNode judges a hook of YAML or JSON: text that a shell gets, or the words of a command, which may be one.

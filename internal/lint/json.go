@@ -57,8 +57,12 @@ func (r *report) agama(text string) {
 	}
 	each(get(root, "scripts"), func(_, stage *yaml.Node) {
 		for _, s := range items(stage) {
-			if c := get(s, "content"); c != nil && strings.HasPrefix(c.Value, "#!") { // without that line nothing says what it is
+			switch c := get(s, "content"); {
+			case c == nil:
+			case strings.HasPrefix(c.Value, "#!"):
 				r.hookNode(c)
+			default:
+				r.add("hook-no-interpreter", pos(c), "the script does not begin with #! and its interpreter")
 			}
 		}
 	})
@@ -122,7 +126,8 @@ func (r *report) agamaStorage(root *yaml.Node) {
 			r.agamaSearch(sk, search)
 		}
 	}
-	r.agamaSecrets(st)
+	r.agamaArrays(st)
+	r.agamaTree(st)
 }
 
 func (r *report) agamaSearch(k, search *yaml.Node) {
@@ -145,15 +150,18 @@ func (r *report) agamaSearch(k, search *yaml.Node) {
 	}
 }
 
-// agamaSecrets finds passphrases, wherever a device is encrypted.
-func (r *report) agamaSecrets(n *yaml.Node) {
+// agamaTree finds passphrases and swap, wherever they stand.
+func (r *report) agamaTree(n *yaml.Node) {
 	each(n, func(k, v *yaml.Node) {
 		if (k.Value == "luks1" || k.Value == "luks2" || k.Value == "pervasiveLuks2" || k.Value == "tpmFde") && get(v, "password") != nil {
 			r.add("secret-disk-passphrase", pos(get(v, "password")), "the passphrase of the disk stands here in clear text")
 		}
-		r.agamaSecrets(v)
+		if path := get(v, "path"); k.Value == "filesystem" && is(path, "swap") {
+			r.swap(pos(path), "this is swap, and the file sets up a kubelet")
+		}
+		r.agamaTree(v)
 	})
 	for _, c := range items(n) {
-		r.agamaSecrets(c)
+		r.agamaTree(c)
 	}
 }

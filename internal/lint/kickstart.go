@@ -28,7 +28,14 @@ var (
 	// Without one of each line, the installer asks. What is said to be the command is the first.
 	kickstartRequired = [][]string{{"lang"}, {"keyboard"}, {"timezone"}, {"rootpw", "user"}, {"bootloader", "mount", "bootc"}, {"zerombr", "mount"}, {"clearpart", "mount"},
 		{"part", "partition", "autopart", "logvol", "btrfs", "mount"}, {"reboot", "poweroff", "shutdown", "halt"}, {"text", "cmdline"}, {"%packages", "liveimg", "ostreecontainer", "ostreesetup", "bootc"}}
+	fedora           = regexp.MustCompile(`(?m)^#\s*version=F(\d+)`)
 	kickstartSources = []string{"url", "liveimg", "ostreecontainer", "ostreesetup", "bootc", "cdrom", "harddrive", "nfs", "hmc"}
+)
+
+// The oldest releases that are maintained, in November 2026.
+const (
+	oldestRHEL   = 8
+	oldestFedora = 43
 )
 
 // word is one word of a kickstart's line, without its quotes.
@@ -88,6 +95,10 @@ func (r *report) kickstart(text string) {
 	}
 	for _, c := range commands {
 		r.kickstartCommand(c, release)
+		r.kickstartClock(c)
+	}
+	if m := fedora.FindStringSubmatch(text); release > 0 && release < oldestRHEL || m != nil && number(m[1]) < oldestFedora {
+		r.add("release-ended", at{1, 1}, "this release gets no updates any more")
 	}
 	if inc, ok := have["%include"]; ok {
 		r.add("kickstart-include", inc.at, "what is included is not linted, and neither is what might be missing without it")
@@ -102,6 +113,9 @@ func (r *report) kickstart(text string) {
 		}
 	}
 	r.kickstartDisks(commands, have)
+	r.kickstartArrays(commands)
+	r.kickstartBoot(commands, have)
+	r.kickstartKubelet(commands, release)
 	r.kickstartLogin(commands)
 }
 
@@ -219,18 +233,13 @@ func (r *report) kickstartCommand(c command, release int) {
 	}
 	switch c.name {
 	case "rootpw", "user", "sshpw":
-		r.kickstartUser(c)
+		r.kickstartUser(c, release)
 	case "sshkey":
 		r.kickstartKey(c)
 	case "network":
 		r.kickstartNetwork(c)
 	case "liveimg":
 		r.kickstartImage(c)
-	case "raid":
-		if level, ok := c.option("--level"); ok {
-			words := c.plain()
-			r.raid(c.at, level.text, max(len(words)-1, 0))
-		}
 	case "%pre", "%pre-install", "%post":
 		if !c.has("--erroronfail") {
 			r.add("hook-failure-ignored", c.at, "%s has no --erroronfail: whatever fails in it, the install goes on", c.name)
@@ -257,7 +266,7 @@ func (r *report) kickstartHook(c command) {
 	}
 }
 
-func (r *report) kickstartUser(c command) {
+func (r *report) kickstartUser(c command, release int) {
 	words := c.plain()
 	var pw word
 	given := false
@@ -275,7 +284,9 @@ func (r *report) kickstartUser(c command) {
 	switch {
 	case !given:
 	case c.has("--iscrypted"):
-		r.hash(pw.at, pw.text)
+		if r.hash(pw.at, pw.text); strings.HasPrefix(pw.text, "$y$") && release > 0 && release <= 8 {
+			r.add("password-hash-unsupported", pw.at, "RHEL %d may not read a hash of yescrypt", release)
+		}
 	default:
 		r.add("password-cleartext", pw.at, "a password stands here in clear text")
 	}
@@ -417,6 +428,40 @@ func (r *report) kickstartDisks(commands []command, have map[string]command) {
 	}
 	if c, ok := have["reqpart"]; ok && have["autopart"].name != "" {
 		r.add("kickstart-reqpart-autopart", c.at, "reqpart and autopart exclude each other: the installer stops")
+	}
+}
+
+// kickstartBoot finds a layout that firmware cannot start, and shares of a volume group that do not fit.
+func (r *report) kickstartBoot(commands []command, have map[string]command) {
+	var first *command
+	boots, percent := false, map[string]int{}
+	for i, c := range commands {
+		words := c.plain()
+		if len(words) == 0 {
+			continue
+		}
+		switch mount := words[0].text; c.name {
+		case "part", "partition", "raid":
+			if first == nil {
+				first = &commands[i]
+			}
+			boots = boots || mount == "/boot/efi" || mount == "biosboot" || mount == "prepboot"
+		case "logvol":
+			share, ok := c.option("--percent")
+			group, _ := c.option("--vgname")
+			if percent[group.text] += max(number(share.text), 0); ok && percent[group.text] > 100 {
+				r.add("partition-percent", share.at, "the volumes of %s add up to %d%%", group.text, percent[group.text])
+			}
+		}
+	}
+	label, _ := have["clearpart"].option("--disklabel")
+	where, _ := have["bootloader"].option("--location")
+	for _, name := range []string{"autopart", "reqpart", "mount", "%include"} {
+		_, ok := have[name]
+		boots = boots || ok
+	}
+	if first != nil && !boots && label.text != "msdos" && where.text != "none" {
+		r.add("partition-boot-missing", first.at, "there is neither reqpart nor a partition that firmware boots from: /boot/efi for UEFI, biosboot for BIOS")
 	}
 }
 

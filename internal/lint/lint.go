@@ -95,7 +95,8 @@ type report struct {
 	file   string
 	format Format
 	ignore []string
-	read   bool // by its reader's library
+	read   bool   // by its reader's library
+	whole  string // the file's text
 	found  []Finding
 	silent []Finding // of the rules that say nothing
 }
@@ -116,8 +117,8 @@ func (r *report) add(rule string, p at, format string, args ...any) {
 // File returns what is wrong with a file, in the order of its lines. Whatever the bytes are, it
 // answers; a format that is not linted is a finding too, for silence would be taken for praise.
 func File(name string, data []byte, f Format, o Options) []Finding {
-	r := &report{file: name, format: f, ignore: o.Ignore, read: o.Read}
-	text := string(data)
+	r := &report{file: name, format: f, ignore: o.Ignore, read: o.Read, whole: string(data)}
+	text := r.whole
 	judge := map[Format]func(string){
 		Autoinstall: r.userData, CloudConfig: r.userData, MetaData: r.metaData, Kickstart: r.kickstart, Preseed: r.preseed,
 		NetworkConfig: r.networkConfig, AutoYaST: r.autoyast, Agama: r.agama, Ignition: r.ignition, Butane: r.butane, Talos: r.talos, CommandLine: r.commandLine, IPXE: r.ipxe, GRUB: r.grub, Shell: r.shell,
@@ -130,6 +131,7 @@ func File(name string, data []byte, f Format, o Options) []Finding {
 	default:
 		r.characters(text)
 		r.patterns(text)
+		r.joins(text)
 		judge(text)
 	}
 	slices.SortStableFunc(r.found, func(a, b Finding) int {

@@ -177,9 +177,9 @@ cluster:
   ca: {crt: LS0tLS1CRUdJTg==, key: ""}
 `,
 		CommandLine: "autoinstall iso-url=http://m/u.iso cloud-config-url=/dev/null ds=nocloud-net;s=http://p/h/ hostname=node-a ---\n",
-		IPXE:        "#!ipxe\nkernel http://m/linux autoinstall ds=nocloud-net;s=http://p/${uuid}/ ---\nboot\n",
+		IPXE:        "#!ipxe\nkernel http://m/linux autoinstall ds=nocloud-net;s=http://p/h/ ---\nboot\n",
 		GRUB:        "menuentry 'install' {\n  linux /linux autoinstall 'ds=nocloud-net;s=http://p/h/' hostname=node-a ---\n  initrd /initrd\n}\n",
-		Shell:       "#!/bin/sh\nset -e\nwget -q -O /tmp/x http://m/x && sh /tmp/x\n",
+		Shell:       "#!/bin/sh\necho go\nwget -q -O /tmp/x http://m/x && sh /tmp/x\n",
 	}
 }
 

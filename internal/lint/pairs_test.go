@@ -31,6 +31,47 @@ func pairs() []pair {
 	return all
 }
 
+// two is a second disk, and a partition of each: the second of the size that is given.
+func two(size string) string {
+	return "      - {type: disk, id: e, serial: \"S2\", ptable: gpt}\n      - {type: partition, id: a, device: d, size: 5G}\n      - {type: partition, id: b, device: e, size: " + size + "}\n"
+}
+
+const (
+	efi      = "      - {type: format, id: f, volume: m, fstype: fat32}\n      - {type: mount, id: g, device: f, path: /boot/efi}\n"
+	agamaOne = `"storage": {"drives": [{"search": {"condition": {"name": "` + preDisk + `"}, ` + agamaMax + `}}]}`
+)
+
+// kickstartWith is the base with some of it replaced.
+func kickstartWith(pairs ...string) string {
+	return strings.NewReplacer(pairs...).Replace(base()[Kickstart])
+}
+
+// twoDisks is a kickstart's mirror of two disks.
+func twoDisks(a, b, mark string) string {
+	return "ignoredisk --only-use=" + a + "," + b + "\nzerombr\nclearpart --all --drives=" + a + "," + b + "\nbootloader\nreqpart\npart raid.1 --size=9 --ondisk=" + a + "\npart raid.2 --size=9 --ondisk=" + b + "\nraid / --level=1 --device=r raid.1 " + mark + "raid.2"
+}
+
+// suseMember ends a drive with a member of the array in it, and begins the next.
+func suseMember(size, next string) string {
+	out := "<partitions config:type=\"list\"><partition><size>" + size + "</size><raid_name>/dev/md/r</raid_name></partition></partitions></drive>"
+	if next == "r" {
+		out += "<drive><device>/dev/disk/by-id/wwn-0x5002538e00000002</device>"
+	}
+	return out
+}
+
+func suseArray(level, mount string) string {
+	return "<drive><type config:type=\"symbol\">CT_MD</type><device>/dev/md/r</device><partitions config:type=\"list\"><partition><mount>" + mount + "</mount></partition></partitions><raid_options><raid_type>" + level + "</raid_type></raid_options></drive>"
+}
+
+// agamaTwo is a storage section with two drives and an array.
+func agamaTwo(a, b, size, array string) string {
+	drive := func(id, alias, size string) string {
+		return `{"search": {"condition": {"name": "/dev/disk/by-id/scsi-` + id + `"}, ` + agamaMax + `}, "partitions": [{"alias": "` + alias + `", "size": "` + size + `"}]}`
+	}
+	return `"storage": {"drives": [` + drive(a, "m0", "4 GiB") + ", " + drive(b, "m1", size) + `], "mdRaids": [` + array + `]}`
+}
+
 func diskPairs() []pair {
 	disk := func(by string) string { return "{type: disk, id: d, ptable: gpt" + by + "}" }
 	return []pair{
@@ -69,7 +110,30 @@ func diskPairs() []pair {
 		{"partition-percent", Autoinstall, autoMatch, actions(disk(`, serial: "S1"`), "      - {type: partition, id: a, device: d, size: 60%}\n      - {type: partition, id: b, device: d, size: §50%}\n"), actions(disk(`, serial: "S1"`), "      - {type: partition, id: a, device: d, size: 60%}\n      - {type: partition, id: b, device: d, size: 40%}\n")},
 		{"partition-boot-missing", Autoinstall, autoMatch, "config:\n      - §{type: disk, id: d, ptable: gpt, serial: \"S1\"}\n      - {type: partition, id: a, device: d, size: -1}", "config:\n      - {type: disk, id: d, ptable: gpt, serial: \"S1\"}\n      - {type: partition, id: b, device: d, size: 1M, flag: bios_grub}\n      - {type: partition, id: a, device: d, size: -1}"},
 		{"raid-members", Autoinstall, autoMatch, actions(disk(`, serial: "S1"`), "      - §{type: raid, raidlevel: 1, devices: [a]}\n"), actions(disk(`, serial: "S1"`), "      - {type: raid, raidlevel: 1, devices: [a, b]}\n")},
-		{"raid-members", Kickstart, "autopart", "§raid / --level=RAID5 raid.1 raid.2\npart raid.1 --ondisk=" + ksDisk, "raid / --device=root --level=RAID1 raid.1 raid.2\npart raid.1 --ondisk=" + ksDisk},
+		{"raid-members", Kickstart, "autopart", "reqpart\n§raid / --level=RAID5 raid.1 raid.2\npart raid.1 --ondisk=" + ksDisk, "reqpart\nraid / --device=root --level=RAID1 raid.1 raid.2\npart raid.1 --ondisk=" + ksDisk},
+		{"raid-members", Preseed, "partman-auto/method string regular", "partman-auto/method string regular\nd-i partman-auto-raid/recipe string §5 2 0 ext4 / /dev/sda1#/dev/sdb1 .", "partman-auto/method string regular\nd-i partman-auto-raid/recipe string 1 2 0 ext4 / /dev/sda1#/dev/sdb1 ."},
+		{"raid-one-disk", Preseed, "partman-auto/method string regular", "partman-auto/method string regular\nd-i partman-auto-raid/recipe string §1 2 0 ext4 / /dev/sda1#/dev/sda2 .", "partman-auto/method string regular\nd-i partman-auto-raid/recipe string 1 2 0 ext4 / /dev/nvme0n1p1#/dev/nvme1n1p1 . 1 2 0 ext4 /var /dev/sda1#/dev/sdb1 ."},
+		{"raid-boot", Preseed, "partman-auto/method string regular", "partman-auto/method string regular\nd-i partman-auto-raid/recipe string §1 2 0 fat32 /boot/efi /dev/sda1#/dev/sdb1 .", "partman-auto/method string regular\nd-i partman-auto-raid/recipe string 1 2 0 ext4 / raid@one ."},
+		{"raid-one-disk", Autoinstall, autoMatch, actions(disk(`, serial: "S1"`), "      - {type: partition, id: a, device: d, size: 5G}\n      - {type: partition, id: b, device: d, size: 5G}\n      - {type: raid, raidlevel: 1, devices: [a, §b]}\n"), actions(disk(`, serial: "S1"`), two("5G")+"      - {type: raid, raidlevel: 1, devices: [a, b]}\n")},
+		{"raid-members-unequal", Autoinstall, autoMatch, actions(disk(`, serial: "S1"`), two("6G")+"      - {type: raid, raidlevel: 1, devices: [a, §b]}\n"), actions(disk(`, serial: "S1"`), two("5G")+"      - {type: raid, raidlevel: 1, devices: [a, b]}\n")},
+		{"raid-boot", Autoinstall, autoMatch, actions(disk(`, serial: "S1"`), two("5G")+"      - §{type: raid, id: m, raidlevel: 1, devices: [a, b]}\n"+efi), actions(disk(`, serial: "S1"`), two("5G")+"      - {type: raid, id: m, raidlevel: 1, metadata: \"1.0\", devices: [a, b]}\n"+efi)},
+		{"raid-one-disk", Kickstart, "autopart", "reqpart\npart raid.1 --size=9 --ondisk=" + ksDisk + "\npart raid.2 --size=9 --ondisk=" + ksDisk + "\nraid / --level=RAID1 --device=root raid.1 §raid.2", "reqpart\npart raid.1 --size=9\npart raid.2 --size=9\nraid / --level=RAID1 --device=root raid.1 raid.2"},
+		{"raid-members-unequal", Kickstart, "autopart", "reqpart\npart raid.1 --size=9\npart raid.2 --size=8\nraid / --level=RAID1 --device=root raid.1 §raid.2", "reqpart\npart raid.1 --size=9 --grow\npart raid.2 --size=8 --grow\nraid / --level=RAID1 --device=root raid.1 raid.2"},
+		{"raid-members-unequal", Kickstart, "ignoredisk --only-use=" + ksDisk + "\nzerombr\nclearpart --all --initlabel --drives=" + ksDisk + "\nbootloader --boot-drive=" + ksDisk + "\nautopart", twoDisks("disk/by-id/ata-a", "disk/by-id/nvme-b", "§"), twoDisks("disk/by-id/ata-a", "disk/by-id/ata-b", "")},
+		{"raid-boot", Kickstart, "autopart", "part raid.1\npart raid.2\n§raid /boot/efi --level=0 --device=efi raid.1 raid.2", "part raid.1\npart raid.2\nraid /boot/efi --level=1 --device=efi raid.1 raid.2"},
+		{"raid-one-disk", AutoYaST, "<use>all</use></drive>", "<partitions config:type=\"list\"><partition><raid_name>/dev/md/r</raid_name></partition>§<partition><raid_name>/dev/md/r</raid_name></partition></partitions></drive>" + suseArray("raid1", "/"), "<use>all</use></drive>"},
+		{"raid-members", AutoYaST, "<use>all</use></drive>", "<partitions config:type=\"list\"><partition><raid_name>/dev/md/r</raid_name></partition></partitions></drive>§" + suseArray("raid1", "/"), suseMember("2G", "r") + suseMember("2G", "s") + suseArray("raid1", "/")},
+		{"raid-members-unequal", AutoYaST, "<use>all</use></drive>", suseMember("2G", "r") + strings.Replace(suseMember("3G", "s"), "<partition>", "§<partition>", 1) + suseArray("raid1", "/"), suseMember("2G", "r") + suseMember("2G", "s") + suseArray("raid1", "/")},
+		{"raid-boot", AutoYaST, "<use>all</use></drive>", suseMember("2G", "r") + suseMember("2G", "s") + strings.Replace(suseArray("raid0", "/boot/efi"), "<partition>", "§<partition>", 1), suseMember("2G", "r") + suseMember("2G", "s") + suseArray("raid1", "/boot/efi")},
+		{"raid-members", Agama, agamaOne, agamaTwo("a", "b", "4 GiB", `§{"level": "raid5", "devices": ["m0", "m1"]}`), agamaTwo("a", "b", "4 GiB", `{"level": "raid1", "devices": ["m0", "m1"]}`)},
+		{"raid-one-disk", Agama, agamaOne, agamaTwo("a", "a", "4 GiB", `{"level": "raid1", "devices": ["m0", §"m1"]}`), agamaTwo("a", "b", "4 GiB", `{"level": "raid1", "devices": ["m0", "m1"]}`)},
+		{"raid-members-unequal", Agama, agamaOne, agamaTwo("a", "b", "5 GiB", `{"level": "raid1", "devices": ["m0", §"m1"]}`), agamaTwo("a", "b", "4 GiB", `{"level": "raid1", "devices": ["m0", "m1"]}`)},
+		{"raid-boot", Agama, agamaOne, agamaTwo("a", "b", "4 GiB", `§{"level": "raid0", "devices": ["m0", "m1"], "filesystem": {"path": "/boot/efi"}}`), agamaTwo("a", "b", "4 GiB", `{"level": "raid1", "devices": ["m0", "m1"], "filesystem": {"path": "/boot/efi"}}`)},
+		{"disk-preserve-wiped", Autoinstall, autoMatch, actions(disk(`, serial: "S1", preserve: true, §wipe: superblock`), ""), actions(disk(`, serial: "S1", preserve: true`), "")},
+		{"partition-boot-missing", Kickstart, "autopart", "§part / --size=1 --grow", "part / --size=1 --grow\npart /boot/efi --size=600"},
+		{"partition-boot-missing", Kickstart, "autopart", "§part / --size=1 --grow", "reqpart --add-boot\npart / --size=1 --grow"},
+		{"partition-boot-missing", Preseed, "partman-auto/method string regular", "partman-auto/method string regular\nd-i partman-auto/expert_recipe string §root :: 1 2 -1 ext4 .", "partman-auto/method string regular\nd-i partman-auto/expert_recipe string boot :: 1 1 1 free method{ biosgrub } . 1 2 -1 ext4 ."},
+		{"partition-percent", Kickstart, "autopart", "reqpart\npart pv.1 --size=1 --grow\nvolgroup vg pv.1\nlogvol / --vgname=vg --name=root --percent=60\nlogvol /var --vgname=vg --name=var --percent=§50", "reqpart\npart pv.1 --size=1 --grow\nvolgroup vg pv.1\nlogvol / --vgname=vg --name=root --percent=60\nlogvol /var --vgname=vg --name=var --percent=40"},
 		{"secret-disk-passphrase", Autoinstall, autoMatch, `layout: {name: lvm, password: §"x", match: {serial: "S1"}}`, `layout: {name: lvm, match: {serial: "S1"}}`},
 		{"secret-disk-passphrase", Kickstart, "autopart", "autopart --encrypted --passphrase=§x", "autopart --encrypted --escrowcert=http://x"},
 		{"secret-disk-passphrase", AutoYaST, "<use>all</use>", "<partitions config:type=\"list\"><partition><crypt_key>§x</crypt_key></partition></partitions>", "<partitions config:type=\"list\"><partition><crypt_key/></partition></partitions>"},
@@ -99,6 +163,7 @@ func userPairs() []pair {
 		{"login-nobody", Autoinstall, "identity:\n    hostname: \"node-a\"\n    username: \"ops\"\n    password: \"" + sha512crypt + "\"\n  ssh: {install-server: true, authorized-keys: [\"" + ed25519 + "\"]}", "§identity: {hostname: node-a, username: ops, password: \"!\"}", "identity:\n    hostname: \"node-a\"\n    username: \"ops\"\n    password: \"!\"\n  ssh: {authorized-keys: [\"" + ed25519 + "\"]}"},
 		{"login-nobody", Kickstart, span(Kickstart, "rootpw", "%post") + "%post --erroronfail\necho done\n%end\n", "§rootpw --lock\nuser --name=ops\n" + span(Kickstart, "network", "%post"), "user --name=ops\n" + span(Kickstart, "sshkey", "%post")},
 		{"login-nobody", CloudConfig, `{name: ops, uid: 1000, lock_passwd: false, passwd: "` + sha512crypt + `", ssh_authorized_keys: ["` + ed25519 + `"]`, `§{name: ops`, `{name: ops, ssh_import_id: ["gh:ops"]`},
+		{"password-hash-unsupported", Kickstart, "#version=RHEL9", "#version=RHEL8\nrootpw --iscrypted §$y$j9T$saltsalt$" + strings.Repeat("a", 43), "#version=RHEL9\nrootpw --iscrypted $y$j9T$saltsalt$" + strings.Repeat("a", 43)},
 	}
 }
 
@@ -159,12 +224,15 @@ func netPairs() []pair {
 func secretPairs() []pair {
 	return []pair{
 		{"secret-private-key", CloudConfig, `content: "hello"`, `content: "§-----BEGIN OPENSSH PRIVATE KEY-----"`, `content: "-----BEGIN CERTIFICATE-----"`},
-		{"secret-join-token", CloudConfig, `- "true"`, `- "kubeadm join 10.0.0.1:6443 --§token abcdef.0123456789abcdef"`, `- "kubeadm join 10.0.0.1:6443 --token $TOKEN"`},
-		{"secret-join-token", Shell, "set -e", "§K3S_TOKEN=secret k3s agent", "K3S_TOKEN=$(cat /run/token) k3s agent"},
+		{"secret-join-token", CloudConfig, `- "true"`, `- "kubeadm join 10.0.0.1:6443 --discovery-token-ca-cert-hash $CA --§token abcdef.0123456789abcdef"`, `- "kubeadm join 10.0.0.1:6443 --token $TOKEN --discovery-token-ca-cert-hash $CA"`},
+		{"secret-join-token", Shell, "echo go", "§K3S_TOKEN=secret k3s agent", "K3S_TOKEN=$(cat /run/token) k3s agent"},
 		{"secret-in-url", Kickstart, ksURL, "url --url=§http://u:p@mirror.example.org/rocky/9.6", "url --url=http://mirror.example.org:8080/rocky/9.6"},
 		{"secret-on-cmdline", CommandLine, "hostname=node-a", "live.password=§hunter2", "live.password_url=http://x"},
 		{"secret-world-readable", CloudConfig, `{path: /etc/motd, permissions: "0644"`, `{path: /etc/k3s-token, permissions: §"0640"`, `{path: /etc/k3s-token, permissions: "0600"`},
-		{"join-ca-unpinned", Shell, "set -e", "kubeadm join §--discovery-token-unsafe-skip-ca-verification", "kubeadm join --discovery-token-ca-cert-hash x"},
+		{"join-ca-unpinned", Shell, "echo go", "kubeadm join §--discovery-token-unsafe-skip-ca-verification", "kubeadm join --discovery-token-ca-cert-hash x"},
+		{"join-ca-unpinned", Shell, "echo go", "§kubeadm join 10.0.0.1:6443 \\\n  --token $TOKEN", "kubeadm join 10.0.0.1:6443 --token $TOKEN \\\n  --discovery-token-ca-cert-hash $CA"},
+		{"join-ca-unpinned", CloudConfig, `content: "hello"`, `content: "discovery: {§bootstrapToken: {token: $T}}"`, `content: "discovery: {bootstrapToken: {token: $T, caCertHashes: [\"sha256:` + sha256hex + `\"]}}"`},
+		{"join-ca-unpinned", CloudConfig, `content: "hello"`, `content: "caCertHashes: [§md5:0]"`, `content: "caCertHashes: [$CA]"`},
 	}
 }
 
@@ -185,9 +253,9 @@ func sourcePairs() []pair {
 		{"hook-failure-ignored", Kickstart, "%post --erroronfail", "§%post", "%post --nochroot --erroronfail"},
 		{"hook-failure-ignored", Preseed, "report || poweroff -f", "§report", "report || reboot -f"},
 		{"hook-failure-unreported", Autoinstall, "autoinstall:\n  version: 1\n  identity:\n    hostname: \"node-a\"\n    username: \"ops\"\n    password: \"" + sha512crypt + "\"\n  ssh: {install-server: true, authorized-keys: [\"" + ed25519 + "\"]}\n  apt: {fallback: abort}\n  early-commands: [\"true\"]\n  error-commands: [\"report\"]", "§autoinstall:\n  version: 1\n  identity: {hostname: node-a, username: ops, password: \"!\"}\n  ssh: {authorized-keys: [\"" + ed25519 + "\"]}", "autoinstall:\n  version: 1\n  identity: {hostname: node-a, username: ops, password: \"!\"}\n  ssh: {authorized-keys: [\"" + ed25519 + "\"]}\n  error-commands: [[report, \"1\"]]"},
-		{"hook-pipe-to-shell", Shell, "set -e", "§curl -s https://get.example.org | sudo sh", "curl -s https://get.example.org | sha256sum"},
+		{"hook-pipe-to-shell", Shell, "echo go", "§curl -s https://get.example.org | sudo sh", "curl -s https://get.example.org | sha256sum"},
 		{"hook-bashism", Preseed, "report || poweroff -f", "§if [[ -e /x ]]; then poweroff -f; fi", "if [ -e /x ]; then poweroff -f; fi"},
-		{"hook-syntax", Shell, "set -e", "§if true; then", "if true; then true; fi"},
+		{"hook-syntax", Shell, "echo go", "§if true; then", "if true; then true; fi"},
 		{"hook-syntax", Kickstart, "echo done\n", "echo done\necho §)\n", "echo done\necho ')'\n"},
 		{"hook-syntax", Kickstart, "%post --erroronfail\necho done\n", "%post --erroronfail\n§(\n", "%post --erroronfail --interpreter=/usr/libexec/platform-python\nprint((1\n"},
 		{"hook-syntax", Preseed, "report || poweroff -f", "§report || ( poweroff -f", "report || { poweroff -f; }"},
@@ -197,6 +265,35 @@ func sourcePairs() []pair {
 			`</users><scripts><pre-scripts config:type="list"><script><interpreter>perl</interpreter><source>case x in</source></script></pre-scripts></scripts>`},
 		{"hook-syntax", Agama, `"questions"`, `"scripts": {"pre": [{"name": "a", "content": §"#!/bin/sh\nfor x in"}]}, "questions"`, `"scripts": {"pre": [{"name": "a", "content": "#!/usr/bin/env -S python3 -u\nfor x in"}]}, "questions"`},
 		{"hook-no-interpreter", Shell, "#!/bin/sh\n", "§", "#!/bin/dash\n"},
+		{"hook-no-interpreter", Agama, `"questions"`, `"scripts": {"pre": [{"name": "a", "content": §"echo a"}]}, "questions"`, `"scripts": {"pre": [{"name": "a", "content": "#!/bin/sh\necho a"}]}, "questions"`},
+		{"hook-hash-expanded", Shell, "echo go", "echo go\necho \"ops:§" + sha512crypt + "\" | chpasswd -e", "echo go\necho 'ops:" + sha512crypt + "' | chpasswd -e"},
+		{"hook-hash-expanded", Kickstart, "echo done\n", "chpasswd -e <<END\nops:§" + sha512crypt + "\nEND\n", "chpasswd -e <<'END'\nops:" + sha512crypt + "\nEND\n"},
+		{"hook-hash-expanded", Autoinstall, `early-commands: ["true"]`, `early-commands: [§'usermod -p "` + sha512crypt + `" ops']`, `early-commands: ["usermod -p '` + sha512crypt + `' ops"]`},
+		{"hook-exit-unreported", Shell, "echo go", "  §set -eu\necho go", "set -eu\ntrap 'report $?' EXIT\necho go"},
+		{"hook-exit-unreported", Kickstart, "echo done\n", "echo done\n§set -e\n", "echo done\ncat > /x <<'END'\nset -e\nEND\n(set -e; true) || exit 1\n"},
+		{"hook-exit-unreported", AutoYaST, "</users>", `</users><scripts><pre-scripts config:type="list"><script><source>§set -e</source></script></pre-scripts></scripts>`, `</users><scripts><pre-scripts config:type="list"><script><source>set +e</source></script></pre-scripts></scripts>`},
+		{"hook-too-long", Autoinstall, `early-commands: ["true"]`, `early-commands: [§"` + strings.Repeat("#", 131072) + `"]`, `early-commands: ["` + strings.Repeat("#", 131071) + `"]`},
+		{"hook-too-long", Preseed, "report || poweroff -f", "§report || poweroff -f " + strings.Repeat("#", 131050), "report || poweroff -f " + strings.Repeat("#", 131049)},
+		{"release-ended", Kickstart, base()[Kickstart], "§" + kickstartWith("#version=RHEL9", "#version=RHEL7", "sshkey --username=ops \""+ed25519+"\"\n", ""), kickstartWith("#version=RHEL9", "#version=RHEL8")},
+		{"release-ended", Kickstart, "#version=RHEL9\n", "§#version=F40\n", "#version=RHEL10\n"},
+		{"release-ended", Preseed, "mirror/suite string bookworm", "mirror/suite string §buster", "mirror/suite string trixie"},
+		{"time-unsynchronised", Kickstart, "timezone Etc/UTC --utc", "# https://p\n§timezone Etc/UTC --utc --nontp", "# http://p\ntimezone Etc/UTC --utc --nontp"},
+		{"time-unsynchronised", Kickstart, "reboot\n", "# https://p\nreboot\nservices --disabled=§kdump,chronyd\n", "# https://p\nreboot\nservices --disabled=kdump\n"},
+		{"time-unsynchronised", Preseed, "mirror/suite string bookworm", "mirror/suite string bookworm\nd-i clock-setup/ntp boolean §false\nd-i mirror/https/hostname string https://m", "mirror/suite string bookworm\nd-i clock-setup/ntp boolean false"},
+		{"time-unsynchronised", CloudConfig, "runcmd:", "ntp: {enabled: §false}\nruncmd:\n  - kubeadm version", "ntp: {enabled: true}\nruncmd:\n  - kubeadm version"},
+		{"time-unsynchronised", Talos, "machine:\n", "machine:\n  time: {disabled: §true}\n", "machine:\n  time: {servers: [ntp.example.org]}\n"},
+		{"swap-kubernetes", Kickstart, "autopart", "§autopart\n# kubelet", "autopart --noswap\n# kubelet"},
+		{"swap-kubernetes", Kickstart, "autopart", "reqpart\npart §swap --size=1\n# kubelet", "reqpart\npart swap --size=1\n# kubelet: failSwapOn"},
+		{"swap-kubernetes", Kickstart, base()[Kickstart], kickstartWith("#version=RHEL9", "#version=F44\n# kubelet", "autopart", "autopart --noswap", "%packages", "§%packages"), kickstartWith("#version=RHEL9", "#version=F44\n# kubelet", "autopart", "autopart --noswap", "@core", "@core\n-zram-generator-defaults")},
+		{"swap-kubernetes", Autoinstall, "  storage:", "  # kubelet\n  §storage:", "  # kubelet, swapoff\n  storage:"},
+		{"swap-kubernetes", Autoinstall, "storage:\n", "storage:\n    swap: {size: §4G} # kubelet\n", "storage:\n    swap: {size: 0} # kubelet\n"},
+		{"swap-kubernetes", Autoinstall, "storage:\n    " + autoMatch, "storage: # kubelet\n    swap: {size: 0}\n    " + actions("{type: disk, id: d, serial: S1, ptable: gpt}", "      - {type: format, volume: x, fstype: §swap}\n"), "storage: # kubelet\n    swap: {size: 0}\n    " + autoMatch},
+		{"swap-kubernetes", CloudConfig, "runcmd:", "swap: {filename: /s, size: §1G}\nruncmd:\n  - k3s --version", "swap: {size: 0}\nruncmd:\n  - k3s --version"},
+		{"swap-kubernetes", Preseed, "d-i partman-auto/method string regular", "# kubelet\nd-i §partman-auto/method string regular", "# kubelet\nd-i partman-auto/method string regular\nd-i partman-auto/expert_recipe string r :: 1 2 3 free method{ efi } ."},
+		{"swap-kubernetes", Preseed, "d-i partman-auto/method string regular", "# kubelet\nd-i partman-auto/method string regular\nd-i partman-auto/expert_recipe string §r :: 1 2 3 free method{ efi } . 1 2 3 linux-swap .", "d-i partman-auto/method string regular\nd-i partman-auto/expert_recipe string r :: 1 2 3 free method{ efi } . 1 2 3 linux-swap ."},
+		{"swap-kubernetes", AutoYaST, "<use>all</use>", `<partitions config:type="list"><partition><filesystem config:type="symbol">§swap</filesystem></partition></partitions><!-- kubelet -->`, `<partitions config:type="list"><partition><filesystem config:type="symbol">swap</filesystem></partition></partitions>`},
+		{"swap-kubernetes", Agama, `"search": {"condition"`, `"partitions": [{"filesystem": {"path": §"swap"}}], "description": "kubelet", "search": {"condition"`, `"partitions": [{"filesystem": {"path": "swap"}}], "search": {"condition"`},
+		{"cgroup-v1", Kickstart, "#version=RHEL9\n", "§#version=RHEL8\n# kubelet: swapoff\n", "#version=RHEL9\n# kubelet: swapoff\n"},
 	}
 }
 
@@ -265,7 +362,7 @@ func kickstartPairs() []pair {
 func preseedPairs() []pair {
 	return []pair{
 		{"preseed-header", Preseed, "#_preseed_V1\n", "§", "#_preseed_V1\n#\n"},
-		{"preseed-double-blank", Preseed, "partman-auto/method string regular", "partman-auto/method string § regular", "partman-auto/method string regular\nd-i partman-auto/expert_recipe string    \\\n   root :: 1 2 -1 ext4 \\\n   ."},
+		{"preseed-double-blank", Preseed, "partman-auto/method string regular", "partman-auto/method string § regular", "partman-auto/method string regular\nd-i partman-auto/expert_recipe string    \\\n   root :: 1 2 9 free method{ efi } . 9 9 -1 ext4 \\\n   ."},
 		{"preseed-double-blank", Preseed, "partman/confirm boolean true", "partman/confirm boolean § true", "partman/confirm boolean true"},
 		{"preseed-continuation", Preseed, "d-i netcfg/get_ipaddress string 10.0.0.21", "d-i netcfg/get_domain string example.§\\ \n", "d-i netcfg/get_domain string example.\\\norg"},
 		{"preseed-type", Preseed, "debian-installer/locale string", "debian-installer/locale §text2", "debian-installer/locale select"},
@@ -311,8 +408,8 @@ func suseAndCorePairs() []pair {
 		{"source-checksum-missing", Ignition, `"ignition": {`, `"ignition": {"security": {"tls": {"certificateAuthorities": [{"source": §"https://m.example/k"}]}}, `, `"ignition": {"security": {"tls": {"certificateAuthorities": [{"source": "data:,x"}]}}, `},
 		{"source-checksum-missing", Butane, `"https://m.example/k", verification: {hash: sha256-` + sha256hex + `}`, `§"https://m.example/k"`, `"data:,x"`},
 		{"disk-kernel-name", Butane, preDisk, "§/dev/sda", preDisk},
-		{"disk-selector-missing", Shell, "set -e", "§flatcar-install -s -i x.ign", "flatcar-install -d /dev/disk/by-id/x -i x.ign"},
-		{"source-unverified", Shell, "set -e", "§flatcar-install -d /dev/disk/by-id/x -f x.bin", "flatcar-install -d /dev/disk/by-id/x -V 4230.2.4"},
+		{"disk-selector-missing", Shell, "echo go", "§flatcar-install -s -i x.ign", "flatcar-install -d /dev/disk/by-id/x -i x.ign"},
+		{"source-unverified", Shell, "echo go", "§flatcar-install -d /dev/disk/by-id/x -f x.bin", "flatcar-install -d /dev/disk/by-id/x -V 4230.2.4"},
 		{"ignition-mode", Ignition, `"mode": 420`, `"mode": §644`, `"mode": 384`},
 	}
 }
@@ -323,14 +420,17 @@ func cmdlinePairs() []pair {
 		{"cmdline-autoinstall-missing", CommandLine, "autoinstall iso-url=http://m/u.iso cloud-config-url=/dev/null ds=", "iso-url=http://m/u.iso cloud-config-url=/dev/null ds=§", "ds="},
 		{"cmdline-seed-slash", CommandLine, "ds=nocloud-net;s=http://p/h/", "ds=§nocloud-net;s=http://p/h", "ds=nocloud-net;h=x;s=http://p/"},
 		{"cmdline-seed-local", CommandLine, "ds=nocloud-net;s=http://p/h/", "ds=§nocloud;s=http://p/h/", "ds=nocloud;s=/h/"},
-		{"cmdline-seed-slash", IPXE, "ds=nocloud-net;s=http://p/${uuid}/", "ds=§nocloud-net;s=http://p/${uuid}", "ds=nocloud-net;s=http://p/${mac}/"},
+		{"cmdline-seed-slash", IPXE, "ds=nocloud-net;s=http://p/h/", "ds=§nocloud-net;s=http://p/h", "ds=nocloud-net;s=http://p/h/"},
 		{"cmdline-cloud-config-url", CommandLine, "iso-url=http://m/u.iso cloud-config-url=/dev/null", "url=§http://m/u.iso", "cloud-config-url=/dev/null url=http://m/u.iso"},
-		{"cmdline-quote", IPXE, "ds=nocloud-net;s=http://p/${uuid}/", "§'ds=nocloud-net;s=http://p/${uuid}/'", "console=ttyS0"},
+		{"cmdline-quote", IPXE, "ds=nocloud-net;s=http://p/h/", "§'ds=nocloud-net;s=http://p/h/'", "console=ttyS0"},
 		{"cmdline-semicolon", GRUB, "'ds=nocloud-net;s=http://p/h/'", "ds=nocloud-net§;s=http://p/h/", "ds=nocloud-net\\;s=http://p/h/"},
 		{"cmdline-seed-slash", GRUB, "'ds=nocloud-net;s=http://p/h/'", "'ds=§nocloud-net;s=http://p/h'", "\"ds=nocloud-net;s=http://p/h/\""},
 		{"hostname-illegal", GRUB, "hostname=node-a", "hostname=§Node", "hostname=${name}"},
 		{"cmdline-unexpanded", CommandLine, "hostname=node-a", "§BOOTIF=${mac}", "BOOTIF=01-aa"},
 		{"cmdline-autoyast-slash", CommandLine, "hostname=node-a", "autoyast=§http://p/h/", "autoyast=http://p/h/autoinst.xml"},
 		{"cmdline-ks-asks", CommandLine, "hostname=node-a", "inst.ks=§http://p/ks.cfg", "inst.ks=http://p/ks.cfg inst.cmdline"},
+		{"cmdline-seed-guessable", IPXE, "nocloud-net;s=http://p/h/", "§nocloud-net;s=http://p/${uuid}/", "nocloud-net;s=http://p/${net0/mac}/Zm9vYmFyMTIzYmF6cXV1eDQ1/"},
+		{"cmdline-seed-guessable", CommandLine, "autoinstall iso-url", "inst.cmdline inst.ks=§http://p/3c-ec-ef-12-34-56 autoinstall iso-url", "inst.cmdline inst.ks=http://p/site.ks autoinstall iso-url"},
+		{"cmdline-seed-guessable", GRUB, "'ds=nocloud-net;s=http://p/h/'", "'ds=§nocloud-net;s=http://p/6b0f3c01-52d1-4c8e-9a77-0242ac110001/'", "'ds=nocloud-net;s=http://p/h/'"},
 	}
 }

@@ -35,6 +35,12 @@ var (
 	tailBlank = regexp.MustCompile(`\\[ \t]+$`)
 )
 
+// endedDebian are the releases without updates, in November 2026.
+var endedDebian = []string{"wheezy", "jessie", "stretch", "buster", "bullseye"}
+
+// bootMethod is what partman calls a partition that firmware starts from.
+var bootMethod = regexp.MustCompile(`method\{ *(efi|biosgrub|prep) *\}`)
+
 // answer is one line of a preseed.
 type answer struct {
 	question, kind, value string
@@ -67,6 +73,7 @@ func (r *report) preseed(text string) {
 		}
 	}
 	r.preseedDisks(answers)
+	r.preseedLayout(answers)
 	r.preseedLogin(answers)
 }
 
@@ -155,9 +162,16 @@ func (r *report) preseedAnswer(a answer) {
 		if slices.Contains([]string{"stable", "oldstable", "testing", "unstable", "sid"}, a.value) {
 			r.add("source-unpinned", a.valueAt, "%s is another release one day", a.value)
 		}
+		if slices.Contains(endedDebian, a.value) {
+			r.add("release-ended", a.valueAt, "%s gets no updates any more", a.value)
+		}
 	case "mirror/http/hostname", "mirror/https/hostname":
 		if movingHost.MatchString(a.value) {
 			r.add("source-unpinned", a.valueAt, "what %s has changes from day to day", a.value)
+		}
+	case "clock-setup/ntp":
+		if a.value == "false" {
+			r.clock(a.valueAt, "the clock is not set, and the file trusts certificates")
 		}
 	case "grub-installer/bootdev":
 		r.disk(a.valueAt, a.value)
@@ -171,6 +185,9 @@ func (r *report) preseedAnswer(a answer) {
 		}
 		if bashism.MatchString(a.value) {
 			r.add("hook-bashism", a.valueAt, "the installer's shell is busybox, which is no bash")
+		}
+		if len(a.value) > maxArgument {
+			r.add("hook-too-long", a.valueAt, "the hook has %d bytes, and an argument at most %d", len(a.value), maxArgument)
 		}
 		if q != "preseed/run" { // which names files
 			r.hook(a.valueAt, a.value, false)
@@ -201,6 +218,19 @@ func (r *report) preseedDisks(answers map[string]answer) {
 	if len(disks) > 1 && !resolved && (method.value == "lvm" || method.value == "raid") {
 		r.add("preseed-disks-skipped", d.valueAt, "%s passes over disks that it does not find, and goes on with the rest", method.value)
 	}
+}
+
+// preseedLayout judges what is made of the disk.
+func (r *report) preseedLayout(answers map[string]answer) {
+	recipe, own := answers["partman-auto/expert_recipe"]
+	label := answers["partman-partitioning/choose_label"].value + answers["partman-partitioning/default_label"].value
+	if own && recipe.value != "" && !bootMethod.MatchString(recipe.value) && !strings.Contains(label, "msdos") {
+		r.add("partition-boot-missing", recipe.valueAt, "the recipe has no partition that firmware boots from: method{ efi } for UEFI, method{ biosgrub } for BIOS")
+	}
+	if arrays, ok := answers["partman-auto-raid/recipe"]; ok {
+		r.preseedArrays(arrays)
+	}
+	r.preseedSwap(answers)
 }
 
 func (r *report) preseedLogin(answers map[string]answer) {

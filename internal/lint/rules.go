@@ -44,9 +44,13 @@ var rules = []Rule{
 	{"preseed-link-unresolved", Error, []Format{Preseed}, "a link that Debian's installer cannot resolve", "partman finds the disk behind a link for sd* only. For NVMe, virtio and eMMC it shows a menu, and waits for ever.", "resolve the link in partman/early_command, and debconf-set partman-auto/disk there", "run with libdebian-installer"},
 	{"preseed-disks-skipped", Error, []Format{Preseed}, "a list of disks that may get shorter", "With lvm and raid, disks that are not found are passed over: an array on fewer disks, without a word.", "count the disks in partman/early_command, and power the machine off if one is missing", "code"},
 	{"partition-rest-not-last", Error, inSubiquity, "a partition behind the rest of the disk", "A size of -1 takes what is left; nothing is left for the next.", "move the partition of size -1 to the end", "code"},
-	{"partition-percent", Error, inSubiquity, "more than the whole disk", "The percentages of one disk add up to more than 100.", "make them fit, or give the last one size -1", "use"},
-	{"partition-boot-missing", Error, inSubiquity, "nothing to boot from", "UEFI boots from an ESP, and BIOS with GPT from a bios_grub partition. The install ends well without either, and the machine does not start.", "add an ESP with flag: boot and grub_device: true, or a partition with flag: bios_grub", "use"},
-	{"raid-members", Error, []Format{Autoinstall, Kickstart}, "too few members for the level", "The array cannot be made, or has no redundancy.", "add members, or choose another level", "use"},
+	{"partition-percent", Error, []Format{Autoinstall, Kickstart}, "more than the whole disk", "The percentages of one disk, or of one volume group, add up to more than 100.", "make them fit, or give the last one what is left: size: -1, --grow", "use"},
+	{"partition-boot-missing", Error, []Format{Autoinstall, Kickstart, Preseed}, "nothing to boot from", "UEFI boots from an ESP, and BIOS with GPT from a bios_grub partition. The install ends well without either, and the machine does not start.", "add an ESP, and for BIOS a partition for GRUB: flag: boot with grub_device: true, and flag: bios_grub; reqpart in a kickstart; method{ efi } and method{ biosgrub } in a recipe", "use"},
+	{"raid-members", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama}, "too few members for the level", "The array cannot be made, or has no redundancy.", "add members, or choose another level", "use"},
+	{"raid-one-disk", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama}, "two members on one disk", "The disk that fails takes both of them, and the array with them.", "put each member on a disk of its own", "use"},
+	{"raid-members-unequal", Warning, []Format{Autoinstall, Kickstart, AutoYaST, Agama}, "members that differ", "The array is as large as its smallest member, and as fast as its slowest.", "make all members of one size, on disks of one kind", "use"},
+	{"raid-boot", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama}, "firmware reads no array", "UEFI looks for a FAT file system where the partition begins. It finds one in RAID 1 whose metadata lie at the end, 1.0, and in no other array.", "put /boot/efi on a partition of its own, or on RAID 1 with metadata 1.0", "use"},
+	{"disk-preserve-wiped", Error, inSubiquity, "kept and wiped", "preserve says that what is there stays, and wipe that it goes: which one wins is nothing to find out on a disk with data.", "remove wipe, or preserve", "use"},
 	{"secret-disk-passphrase", Error, []Format{Autoinstall, Kickstart, Preseed, AutoYaST, Agama}, "the disk's passphrase in the file", "Whoever reads the seed, a log of it or a backup can open the disk.", "enrol a key on the machine, in TPM 2.0 or Tang, at first boot", "use"},
 
 	// Who may log in.
@@ -54,6 +58,7 @@ var rules = []Rule{
 	{"password-empty", Error, inUsers, "an empty password", "An empty hash admits everybody without a password.", "lock the password with !, or give a hash", "use"},
 	{"password-hash-weak", Error, inUsers, "a hash that is searched through", "MD5, SHA-1 and DES hashes are searched through in hours, and systems of today refuse some of them.", "make a new one: mkpasswd -m sha-512", "use"},
 	{"password-hash-illegal", Error, inUsers, "not a crypt hash", "With a hash that is cut short, or none at all, nobody can log in; the validators do not look into it. A shell that expanded its $ is the usual reason.", "make one with mkpasswd -m sha-512, and put it in single quotes wherever a shell reads it", "run with ksvalidator"},
+	{"password-hash-unsupported", Warning, []Format{Kickstart}, "a hash that the release may not read", "yescrypt, $y$, is younger than RHEL 8: the installer takes the line, and nobody can log in.", "make one with mkpasswd -m sha-512", "use"},
 	{"ssh-key-malformed", Error, inUsers, "not an SSH public key", "sshd passes over a line that it cannot read: the machine installs, and nobody can log in.", "copy the whole line of the .pub file", "run with Subiquity's validator, which takes garbage"},
 	{"ssh-key-weak", Warning, inUsers, "a short RSA key", "RHEL 9 and its kin refuse RSA keys below 2048 bits.", "make a key with ssh-keygen -t ed25519", "use"},
 	{"ssh-key-twice", Warning, inUsers, "a key twice", "Who takes one of both away believes that access is gone.", "remove one", "use"},
@@ -94,11 +99,15 @@ var rules = []Rule{
 	{"secret-on-cmdline", Error, inCmdlines, "a secret on the command line", "Everybody on the machine can read /proc/cmdline, and it stands in DHCP, logs and captures.", "fetch it later, over HTTPS", "use"},
 	{"secret-world-readable", Warning, []Format{Autoinstall, CloudConfig}, "a secret that everybody may read", "Any account of the machine can read the file.", "set permissions: \"0600\"", "use"},
 	{"join-ca-unpinned", Error, nil, "a cluster that is not checked", "Whoever answers in its place gets the machine.", "pin the CA: caCertHashes sha256:..., or k3s' K10 form", "use"},
+	{"swap-kubernetes", Warning, []Format{Autoinstall, CloudConfig, Kickstart, Preseed, AutoYaST, Agama}, "swap beneath a kubelet", "The kubelet does not start where swap is in use, unless its configuration says how it may be.", "make no swap, or say failSwapOn: false and memorySwap.swapBehavior", "use"},
+	{"cgroup-v1", Warning, []Format{Kickstart}, "cgroup v1 beneath a kubelet", "RHEL 8 boots with cgroup v1, and the kubelet of 1.35 and later does not start there.", "add systemd.unified_cgroup_hierarchy=1 to bootloader --append, or take RHEL 9", "use"},
 
 	// Where things come from.
 	{"source-unpinned", Warning, nil, "a source that moves", "Two machines of one bundle get different packages, and nobody can say which.", "use a snapshot or a mirror of your own, with a date or a version in its path", "use"},
 	{"source-unverified", Error, nil, "what is fetched is not verified", "Whoever sits on the way chooses what is installed.", "import the right key or CA, and drop the option", "use"},
 	{"source-checksum-missing", Error, []Format{Kickstart, Ignition, Butane}, "no checksum", "The installer takes whatever comes; ksvalidator does not ask for a checksum, nor look at its value.", "add its SHA-256", "run with ksvalidator"},
+	{"release-ended", Warning, []Format{Kickstart, Preseed}, "a release without updates", "Holes stay open, and its mirrors move to an archive one day.", "take a release that is maintained", "use: what had ended in November 2026"},
+	{"time-unsynchronised", Warning, []Format{Autoinstall, CloudConfig, Kickstart, Preseed, Talos}, "TLS without a clock", "A certificate is not valid yet, or no more, on a machine whose clock is wrong: new ones come with the time of their factory.", "leave time synchronisation on, and name servers that the machine reaches", "use"},
 
 	// Hooks.
 	{"hook-failure-ignored", Warning, []Format{Kickstart, Preseed}, "a hook whose failure is passed over", "Only Subiquity stops when a hook fails. Debian's installer shows it and goes on, Anaconda needs --erroronfail: a gate that cannot end the machine is none.", "let the hook itself report and power off: ... || poweroff -f", "code"},
@@ -106,7 +115,10 @@ var rules = []Rule{
 	{"hook-pipe-to-shell", Warning, nil, "a download into a shell", "If the connection breaks, the first half has run.", "fetch into a file, compare its digest, then run it", "use"},
 	{"hook-bashism", Warning, []Format{Preseed}, "bash in Debian's installer", "The installer's shell is busybox: the hook fails, is shown, and passed over.", "write for a POSIX shell, and try busybox sh -n", "use"},
 	{"hook-syntax", Error, []Format{Shell, Kickstart, Preseed, Autoinstall, CloudConfig, AutoYaST, Agama}, "a hook that no shell can read", "A shell runs what stands before the place, and then stops: the gate or the report behind it never runs.", "correct it; sh -n FILE shows the place", "use"},
-	{"hook-no-interpreter", Error, []Format{Shell, IPXE}, "no #! line", "Without it what runs the file is chance, or nothing does.", "begin with #!/bin/sh, or #!ipxe", "use"},
+	{"hook-hash-expanded", Error, []Format{Shell, Kickstart, Preseed, Autoinstall, CloudConfig, AutoYaST, Agama}, "a hash that the shell takes apart", "Within double quotes, and in a here-document whose end is not quoted, a shell puts in variables for $6 and what follows: what is left is no hash, and nobody can log in.", "put it in single quotes, or quote the word that ends the here-document", "run with dash and bash"},
+	{"hook-exit-unreported", Warning, []Format{Shell, Kickstart, Preseed, Autoinstall, CloudConfig, AutoYaST, Agama}, "a hook that ends in silence", "With set -e the first failure ends it, and without a trap nobody learns where.", "add trap '...' EXIT, or ERR in bash, which reports", "use"},
+	{"hook-too-long", Error, []Format{Autoinstall, Preseed}, "a hook that cannot be run", "The installer hands it to a shell as one argument, and Linux refuses one of more than 131,071 bytes.", "fetch it as a file, and run that", "code: MAX_ARG_STRLEN"},
+	{"hook-no-interpreter", Error, []Format{Shell, IPXE, Agama}, "no #! line", "Without it what runs the file is chance, or nothing does: Agama starts a script as a program.", "begin with #!/bin/sh, or #!ipxe", "use"},
 
 	// How it is written.
 	{"syntax", Error, nil, "the file cannot be read", "The installer asks, or stops.", "correct the line", "use"},
@@ -170,6 +182,7 @@ var rules = []Rule{
 	{"cmdline-length", Error, inCmdlines, "a command line that is cut", "x86 kernels keep 2047 bytes; Debian's installer panics beyond 32 arguments.", "make it shorter: answers belong into the seed", "code"},
 	{"cmdline-autoinstall-missing", Error, inCmdlines, "no word autoinstall", "Subiquity asks whether to go on, and waits for ever.", "add the word autoinstall", "code"},
 	{"cmdline-seed-slash", Error, inCmdlines, "a seed's URL without its slash", "cloud-init before 23.1 appends user-data to it as it is, and finds nothing; with a query, later ones too.", "end the URL with /, and give it no query", "code"},
+	{"cmdline-seed-guessable", Warning, inCmdlines, "answers that anybody can fetch", "Names, UUIDs and MACs are seen by everybody on the network, and who knows them has the machine's answers, with the hashes in them.", "serve them by a path with 128 random bits in it, for as long as the installation takes", "use"},
 	{"cmdline-seed-local", Warning, inCmdlines, "a seed by network under the name of a local one", "cloud-init before 24.1 reads the seed, takes it for one that is there without a network, and goes on without it: the installer asks.", "write ds=nocloud-net, which later ones take as well", "run with cloud-init 22.4.2"},
 	{"cmdline-cloud-config-url", Warning, inCmdlines, "the medium is loaded twice", "url= is also cloud-init's: it loads the medium once more, into RAM, and is killed for it.", "add cloud-config-url=/dev/null", "cloud-init issues 3893 and 6836"},
 	{"cmdline-quote", Error, []Format{IPXE}, "quotes in iPXE", "iPXE has no quoting: the kernel gets the quotes as a part of the value.", "write the value bare", "code"},

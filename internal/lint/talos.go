@@ -39,6 +39,9 @@ func (r *report) talosMachine(root *yaml.Node) {
 			r.add("talos-static-token", pos(v), "%s.token admits any machine that has this file", part)
 		}
 	}
+	if v := get(root, "machine", "time", "disabled"); yes(v) {
+		r.clock(pos(v), "the clock is not set, and the file trusts certificates")
+	}
 	key, install := entry(get(root, "machine"), "install")
 	if install == nil || install.Kind != yaml.MappingNode {
 		return

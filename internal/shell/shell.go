@@ -3,6 +3,7 @@ package shell
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -32,4 +33,47 @@ func Check(text string) *Fault {
 func parse(text string) error {
 	_, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
 	return err
+}
+
+// Expanded returns where the shell puts in a variable, and the text from there on is what the
+// expression matches. In single quotes, and in a here-document whose end is quoted, it puts in none.
+func Expanded(text string, what *regexp.Regexp) (out []Fault) {
+	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
+	if err != nil {
+		return nil
+	}
+	syntax.Walk(file, func(n syntax.Node) bool {
+		if p, ok := n.(*syntax.ParamExp); ok && p.Short {
+			from := int(p.Pos().Offset())
+			if m := what.FindStringIndex(text[min(from, len(text)):]); m != nil && m[0] == 0 {
+				out = append(out, Fault{Line: int(p.Pos().Line()), Column: int(p.Pos().Col())})
+			}
+		}
+		return true
+	})
+	return out
+}
+
+// Unreported returns where the shell is told to end with the first failure, if nothing is told to be
+// done then; nil where it is not, or a trap is set. What stands in subshells and functions is theirs.
+func Unreported(text string) *Fault {
+	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
+	if err != nil {
+		return nil
+	}
+	var exits *Fault
+	for _, s := range file.Stmts {
+		call, ok := s.Cmd.(*syntax.CallExpr)
+		if !ok || len(call.Args) < 2 {
+			continue
+		}
+		option := call.Args[1].Lit()
+		switch name := call.Args[0].Lit(); {
+		case name == "trap":
+			return nil
+		case name == "set" && strings.HasPrefix(option, "-") && strings.Contains(option, "e") && exits == nil:
+			exits = &Fault{Line: int(call.Pos().Line()), Column: int(call.Pos().Col())}
+		}
+	}
+	return exits
 }

@@ -2,6 +2,7 @@ package shell
 
 import (
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -50,4 +51,44 @@ func FuzzCheck(f *testing.F) {
 			t.Errorf("%+v", fault)
 		}
 	})
+}
+
+// TestExpanded holds the places against what a shell really prints.
+func TestExpanded(t *testing.T) {
+	hash := regexp.MustCompile(`\$6\$[a-z]+\$`)
+	for text, want := range map[string]bool{
+		"echo 'a:$6$salt$hash'\n":            false,
+		"echo \"a:$6$salt$hash\"\n":          true,
+		"echo a:$6$salt$hash\n":              true,
+		"echo \"a:\\$6\\$salt\\$hash\"\n":    false,
+		"cat <<END\na:$6$salt$hash\nEND\n":   true,
+		"cat <<'END'\na:$6$salt$hash\nEND\n": false,
+		"cat <<\\END\na:$6$salt$hash\nEND\n": false,
+	} {
+		out, err := exec.Command("sh", "-c", text).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changed := string(out) != "a:$6$salt$hash\n"; changed != want {
+			t.Errorf("sh makes %q of %q", out, text)
+		}
+		if got := Expanded(text, hash); len(got) > 0 != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+	if got := Expanded("\n  x=\"é$6$salt$hash\"\n", hash); len(got) != 1 || got[0].Line != 2 || got[0].Column != 8 {
+		t.Errorf("the place is %v", got)
+	}
+}
+
+// TestUnreported: what ends a shell in silence does so at the top of the script, without a trap.
+func TestUnreported(t *testing.T) {
+	for text, want := range map[string]bool{
+		"set -e\n": true, "true\nset -eu\n": true, "set -u\n": false, "set +e\n": false, "set -e; trap 'x' EXIT\n": false, "trap x EXIT\nset -e\n": false,
+		"(set -e; false) || x\n": false, "cat <<E\nset -e\nE\n": false, "f() { set -e; }\n": false, "if (\n": false,
+	} {
+		if got := Unreported(text); (got != nil) != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
 }
