@@ -663,3 +663,26 @@ func TestEntryScriptBesideLoader(t *testing.T) {
 		}
 	})
 }
+
+// TestEncryptedAgama: Agama is led to a gate first, and to a profile that the gate leaves on the machine.
+func TestEncryptedAgama(t *testing.T) {
+	w := newWorld(t, "policy: {askMirrors: false}\n")
+	w.bundles()
+	w.enrol("agama-1")
+	spec := api.HostSpec{ID: "node1", Identity: lane.Identity{UUID: uuid, MACs: []lane.MAC{mac}, Serial: "S1"}, Bundle: "agama-1",
+		Disk: lane.DiskSelector{Serial: "D1", ByID: "virtio-D1"}, Install: lane.InstallOptions{Encryption: new(lane.EncryptionTPM2)}}
+	_, err := w.client.Import(t.Context(), []api.HostSpec{spec}, false)
+	must(t, err)
+	_, err = w.client.Provision(t.Context(), "node1", lane.Provisioning{Bundle: "agama-1"})
+	must(t, err)
+	_, body := ask(t, "GET", scriptURL(nil), "")
+	m := regexp.MustCompile(` inst\.script=(http://\S+)gate\.sh inst\.auto=file://(\S+) `).FindStringSubmatch(body)
+	if m == nil {
+		t.Fatalf("Agama is led elsewhere:\n%s", body)
+	}
+	w.documents(m[1], "gate.sh")
+	gate := w.told[0]
+	if !strings.Contains(gate, "> "+m[2]+"\n") || !strings.Contains(gate, "/seed/profile.json") || strings.Contains(strings.Join(w.told, ""), "seed/gate.sh") {
+		t.Errorf("the gate leaves no profile at %s, or is fetched once more:\n%s", m[2], gate)
+	}
+}

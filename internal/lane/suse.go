@@ -14,6 +14,9 @@ type SUSE struct {
 // AutoYaST installs release 15 with its service packs, Agama release 16.
 var suseReleases = map[string]*regexp.Regexp{SeedAutoYaST: regexp.MustCompile(`^15\.[0-7]$`), SeedAgama: regexp.MustCompile(`^16\.[0-9]$`)}
 
+// SUSEInstaller reports whether it is one of SUSE's that takes the seed.
+func (b Bundle) SUSEInstaller() bool { return b.Seed == SeedAutoYaST || b.Seed == SeedAgama }
+
 // SUSE returns which product the bundle installs, for [SeedAutoYaST] and [SeedAgama]. Problems
 // say why that is none for which the seed can write.
 func (b Bundle) SUSE() (s SUSE, problems []Problem) {

@@ -127,7 +127,7 @@ func (r *report) agamaStorage(root *yaml.Node) {
 		}
 	}
 	r.agamaArrays(st)
-	r.agamaTree(st)
+	r.agamaTree(root)
 }
 
 func (r *report) agamaSearch(k, search *yaml.Node) {
@@ -150,18 +150,26 @@ func (r *report) agamaSearch(k, search *yaml.Node) {
 	}
 }
 
-// agamaTree finds passphrases and swap, wherever they stand.
+// agamaTree finds passphrases, markers and swap, wherever they stand.
 func (r *report) agamaTree(n *yaml.Node) {
 	each(n, func(k, v *yaml.Node) {
-		if (k.Value == "luks1" || k.Value == "luks2" || k.Value == "pervasiveLuks2" || k.Value == "tpmFde") && get(v, "password") != nil {
-			r.add("secret-disk-passphrase", pos(get(v, "password")), "the passphrase of the disk stands here in clear text")
+		for _, method := range []string{"luks1", "luks2", "pervasiveLuks2", "tpmFde"} {
+			// A script that runs before Agama has a profile puts the passphrase there, on the machine.
+			if pw := get(v, method, "password"); k.Value == "encryption" && pw != nil && !marker.MatchString(pw.Value) {
+				r.add("secret-disk-passphrase", pos(pw), "the passphrase of the disk stands here in clear text")
+			}
 		}
 		if path := get(v, "path"); k.Value == "filesystem" && is(path, "swap") {
 			r.swap(pos(path), "this is swap, and the file sets up a kubelet")
 		}
-		r.agamaTree(v)
+		if k.Value != "encryption" && k.Value != "content" { // that of a script may put values in itself
+			r.agamaTree(v)
+		}
 	})
 	for _, c := range items(n) {
 		r.agamaTree(c)
+	}
+	if n != nil && n.Kind == yaml.ScalarNode && markerInside.MatchString(n.Value) {
+		r.add("template-leftover", pos(n), "a marker was not replaced")
 	}
 }

@@ -315,6 +315,7 @@ func textPairs() []pair {
 		{"yaml-anchor", CloudConfig, "runcmd:", "fqdn: &a node-b\ngroups: [§*a]\nruncmd:", "fqdn: &a node-b\nruncmd:"},
 		{"yaml-second-document", MetaData, "local-hostname: \"node-a\"\n", "local-hostname: \"node-a\"\n§---\na: b\n", "local-hostname: \"node-b\"\n"},
 		{"template-leftover", CloudConfig, `"hello"`, `"§{{ motd }}"`, `"{ motd }"`},
+		{"template-leftover", Agama, `"id": "SLES"`, `"id": §"@PRODUCT@"`, `"id": "SLES", "x": {"encryption": {"luks2": {"password": "@KEY@"}}}`},
 		{"template-leftover", Kickstart, "lang en_US.UTF-8", "lang §@LANG@", "lang a@b.c"},
 		{"template-leftover", AutoYaST, "<device>" + preDisk, "<device>§@DISK0@", "<device>" + preDisk + " "},
 		{"template-leftover", AutoYaST, "<use>all</use>", "<partitions config:type=\"list\"><partition><crypt_key>§@KEY@</crypt_key></partition></partitions>", "<partitions config:type=\"list\"><partition><crypt_key/></partition></partitions>"},

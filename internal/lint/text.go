@@ -63,9 +63,12 @@ const movingHosts = `(?:[a-z0-9.-]+\.)?archive\.ubuntu\.com|security\.ubuntu\.co
 
 var movingHost = regexp.MustCompile(`(?i)^(?:` + movingHosts + `)$`)
 
+// markerInside is a value, or a part of one, that something was to replace.
+var markerInside = regexp.MustCompile(`@[A-Z][A-Z0-9_]*@`)
+
 var patternTable = []pattern{
 	{"template-leftover", regexp.MustCompile(`\{\{|\{%|<no value>|%!\w?\(|\bCHANGE_?ME\b|\b(FIXME|TO_BE_REPLACED)\b`), nil, []Format{Shell}, []string{"{{", "{%", "<no value>", "%!", "CHANGE", "FIXME", "TO_BE_REPLACED"}, "a template was not filled in"},
-	{"template-leftover", regexp.MustCompile(`@[A-Z][A-Z0-9_]*@`), nil, []Format{Shell, Autoinstall, AutoYaST, Ignition}, []string{"@"}, "a marker was not replaced"},
+	{"template-leftover", markerInside, nil, []Format{Shell, Autoinstall, AutoYaST, Agama, Ignition}, []string{"@"}, "a marker was not replaced"},
 	{"secret-private-key", regexp.MustCompile(`-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----`), nil, nil, []string{"PRIVATE KEY"}, "a private key stands here"},
 	{"secret-join-token", regexp.MustCompile(`\bK10[0-9a-f]{64}::|(?i:token)\S{0,20}?[\s:=]+["']?[a-z0-9]{6}\.[a-z0-9]{16}\b|\b(?:K3S|K0S|RKE2)_TOKEN=["']?[^\s"'$]|\bH4sIA[A-Za-z0-9+/=]{60,}`), nil, []Format{Talos}, []string{"::", "oken", "OKEN", "H4sIA"}, "a token that admits to a cluster stands here"},
 	{"join-ca-unpinned", regexp.MustCompile(`unsafeSkipCAVerification["']?\s*:\s*true|--discovery-token-unsafe-skip-ca-verification|insecure-skip-tls-verify["']?\s*[:=]\s*true`), nil, nil, []string{"CAVerification", "ca-verification", "skip-tls-verify"}, "the cluster's certificate is not checked"},

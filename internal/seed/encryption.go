@@ -27,7 +27,7 @@ func (in Input) encryption() []part {
 
 // Clevis reports whether that is what binds the container, and opens it. SUSE's repositories have none:
 // there it is systemd.
-func (v view) Clevis() bool { return v.Bundle.Seed != lane.SeedAutoYaST }
+func (v view) Clevis() bool { return !v.Bundle.SUSEInstaller() }
 
 // OpenedBy returns what opens the disk at each boot; nil: nothing, for it is not encrypted.
 func (s Site) OpenedBy() *lane.Encryption {
@@ -128,7 +128,7 @@ func (v view) Inside() string {
 
 // InitramfsCommand is what writes the initramfs anew, with what opens the container.
 func (v view) InitramfsCommand() string {
-	if v.Bundle.Seed == lane.SeedKickstart || v.Bundle.Seed == lane.SeedAutoYaST {
+	if v.Bundle.Seed == lane.SeedKickstart || v.Bundle.SUSEInstaller() {
 		return "dracut --force --regenerate-all"
 	}
 	return "update-initramfs -u -k all"
@@ -142,11 +142,11 @@ func (in Input) checkEncryption() (out []string) {
 	if in.Site.Encryption == "" {
 		return nil
 	}
-	if known := []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST, lane.SeedImage}; !slices.Contains(known, in.Bundle.Seed) {
+	if known := []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST, lane.SeedAgama, lane.SeedImage}; !slices.Contains(known, in.Bundle.Seed) {
 		bad("encryption", "a bundle of %s does not encrypt the disk: say `encryption: \"\"` for this host or its role, or use a bundle of %s", in.Bundle.Seed, strings.Join(known, ", "))
 	}
-	if in.Bundle.Seed == lane.SeedAutoYaST && in.Site.Encryption == lane.EncryptionTang {
-		bad("encryption", "Tang needs Clevis, which neither SLES nor Leap 15 has: use %s", lane.EncryptionTPM2)
+	if in.Bundle.SUSEInstaller() && in.Site.Encryption == lane.EncryptionTang {
+		bad("encryption", "Tang needs Clevis, which neither SLES nor Leap has: use %s", lane.EncryptionTPM2)
 	}
 	if in.Bundle.Seed == lane.SeedAutoYaST && in.Bundle.Release < "15.6" { // one digit behind the point
 		bad("encryption", "AutoYaST makes containers of LUKS2 from release 15.6 (SP6) on, and the bundle is of %s: use a later one, or say `encryption: \"\"` for this host or its role", in.Bundle.Release)

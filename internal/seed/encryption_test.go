@@ -14,7 +14,7 @@ import (
 )
 
 // encrypting are the seeds whose installers encrypt the disk.
-var encrypting = []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST}
+var encrypting = []string{lane.SeedPreseed, lane.SeedNoCloud, lane.SeedKickstart, lane.SeedAutoYaST, lane.SeedAgama}
 
 const thumbprint = "rQpW9oX1cKr1vuaAxX4i8jnHZyY"
 
@@ -56,13 +56,14 @@ func TestEncryptionGate(t *testing.T) {
 			{"Tang answers", encrypted(seed, servers), func(m *machine) { m.write("served/"+thumbprint, "") }, ""},
 			{"Tang does not", encrypted(seed, servers), func(m *machine) { m.write("dev/tpmrm0", "") }, "encryption: no Tang server answers at http://tang.example.org, or none that has the key " + thumbprint},
 		} {
-			if seed == lane.SeedAutoYaST && len(c.in.Site.Tang) > 0 {
+			if (lane.Bundle{Seed: seed}).SUSEInstaller() && len(c.in.Site.Tang) > 0 {
 				continue // it refuses those
 			}
 			t.Run(seed+" "+c.name, func(t *testing.T) {
 				m := machineFor(t, seed)
 				m.write("dev/urandom", random)
 				m.write("tmp/profile/autoinst.xml", document(t, encrypted(lane.SeedAutoYaST), "autoinst.xml"))
+				m.write("served/profile.json", document(t, encrypted(lane.SeedAgama), "profile.json"))
 				c.edit(m)
 				gate, up := "gate.sh", []string{"kernel 1 ok"}
 				if seed == lane.SeedPreseed {
@@ -83,18 +84,21 @@ func TestEncryptionGate(t *testing.T) {
 				if st, err := os.Stat(m.path("dev/bootlane-key")); err != nil || st.Mode() != 0o600 {
 					t.Errorf("others may read it: %v %v", st.Mode(), err)
 				}
-				told := m.read("log") + m.read("tmp/bootlane-disk") + m.read("tmp/profile/modified.xml")
+				told := m.read("run/bootlane/profile.json") + m.read("log") + m.read("tmp/bootlane-disk") + m.read("tmp/profile/modified.xml")
 				for _, want := range map[string][]string{
 					lane.SeedPreseed:   {"debconf partman-crypto/passphrase " + key + "\n", "debconf partman-crypto/passphrase-again " + key + "\n"},
 					lane.SeedKickstart: {"part pv.01 --size=4096 --grow --ondisk=sda --encrypted --luks-version=luks2 --passphrase=" + key + "\nvolgroup vg-r-abc123 pv.01\n"},
 					lane.SeedAutoYaST:  {"<crypt_method config:type=\"symbol\">luks2</crypt_method><crypt_key>" + key + "</crypt_key>", "<mount>/boot</mount>"},
+					lane.SeedAgama:     {`"encryption": {"luks2": {"password": "` + key + `", "pbkdFunction": "pbkdf2"}}`, `{"filesystem": {"path": "/boot", "type": "xfs"}, "size": "1 GiB"}`},
 				}[seed] {
 					if !strings.Contains(told, want) {
 						t.Errorf("not told %q:\n%s", want, told)
 					}
 				}
-				if st, err := os.Stat(m.path("tmp/profile/modified.xml")); err == nil && st.Mode() != 0o600 {
-					t.Errorf("others may read the profile: %v", st.Mode())
+				for _, profile := range []string{"tmp/profile/modified.xml", "run/bootlane/profile.json"} {
+					if st, err := os.Stat(m.path(profile)); err == nil && st.Mode() != 0o600 {
+						t.Errorf("others may read the profile: %v", st.Mode())
+					}
 				}
 				for _, r := range m.reports() {
 					if strings.Contains(r.Encode(), key) {
@@ -112,7 +116,7 @@ func TestEncryptionLate(t *testing.T) {
 	for _, seed := range encrypting {
 		for _, fails := range []bool{false, true} {
 			m := machineFor(t, seed)
-			for _, dir := range []string{".", "target", "mnt/sysroot"} {
+			for _, dir := range []string{".", "target", "mnt", "mnt/sysroot"} {
 				m.write(dir+"/etc/fstab", "")
 				m.write(dir+"/root/.keep", "")
 				m.write(dir+"/home/admin1/.keep", "")
@@ -138,7 +142,7 @@ func TestEncryptionLate(t *testing.T) {
 				want = []string{"disk-written 1 failed: encryption: clevis cannot bind /dev/sda3 to the TPM 2.0"}
 			}
 			m.expect(document(t, encrypted(seed), "late.sh"), !fails, want...)
-			inside := map[string]string{lane.SeedPreseed: "in-target sh", lane.SeedNoCloud: "curtin in-target --target=/target -- sh", lane.SeedKickstart: "chroot /mnt/sysroot sh", lane.SeedAutoYaST: "sh"}[seed]
+			inside := map[string]string{lane.SeedPreseed: "in-target sh", lane.SeedNoCloud: "curtin in-target --target=/target -- sh", lane.SeedKickstart: "chroot /mnt/sysroot sh", lane.SeedAutoYaST: "sh", lane.SeedAgama: "chroot /mnt sh"}[seed]
 			if log := m.read("log"); !strings.Contains(log, inside+" /root/bootlane-encrypt\n") {
 				t.Errorf("%s: nothing was bound:\n%s", seed, log)
 			}
@@ -431,8 +435,10 @@ func TestEncryptionRefused(t *testing.T) {
 		role lane.InstallOptions
 		want string
 	}{
-		{lane.SeedAgama, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of agama/1 does not encrypt the disk"},
-		{lane.SeedAutoYaST, lane.InstallOptions{Encryption: tang, Tang: []string{"http://a#" + thumbprint}}, "roles.storage.encryption: Tang needs Clevis, which neither SLES nor Leap 15 has: use tpm2"},
+		{lane.SeedAgama, lane.InstallOptions{Encryption: tpm}, ""},
+		{lane.SeedIgnition, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of ignition/1 does not encrypt the disk"},
+		{lane.SeedAgama, lane.InstallOptions{Encryption: tang, Tang: []string{"http://a#" + thumbprint}}, "roles.storage.encryption: Tang needs Clevis"},
+		{lane.SeedAutoYaST, lane.InstallOptions{Encryption: tang, Tang: []string{"http://a#" + thumbprint}}, "roles.storage.encryption: Tang needs Clevis, which neither SLES nor Leap has: use tpm2"},
 		{lane.SeedTalos, lane.InstallOptions{Encryption: tpm}, "roles.storage.encryption: a bundle of talos/1"},
 		{lane.SeedImage, lane.InstallOptions{Encryption: tpm}, ""},
 		{lane.SeedImage, lane.InstallOptions{Encryption: tang, Tang: []string{"http://a#" + thumbprint, "http://b:7500/x#" + thumbprint}}, ""},

@@ -142,7 +142,7 @@ func machineFor(t *testing.T, seed string) *machine {
 // told reports whether the installer was told a disk.
 func (m *machine) told() bool {
 	auto := m.read("autoinstall.yaml")
-	return strings.Contains(m.read("log"), "debconf partman-auto/disk") || auto != "" && !strings.Contains(auto, "@DISK0@") || m.read("tmp/bootlane-disk") != "" || m.read("tmp/profile/modified.xml") != ""
+	return strings.Contains(m.read("log"), "debconf partman-auto/disk") || auto != "" && !strings.Contains(auto, "@DISK0@") || m.read("tmp/bootlane-disk") != "" || m.read("tmp/profile/modified.xml") != "" || m.read("run/bootlane/profile.json") != ""
 }
 
 func (m *machine) path(name string) string { return filepath.Join(m.root, name) }

@@ -229,9 +229,13 @@ func TestMirrorAgama(t *testing.T) {
 	for layout, want := range map[string]string{
 		lane.LayoutPlain: "var raid1 [var-0 var-1] /var, root raid1 [root-0 root-1] /, on [[ var-0/raid root-0/raid] [ esp bios_boot var-1/raid root-1/raid]]",
 		lane.LayoutLVM:   "pv raid1 [pv-0 pv-1] , on [[ pv-0/raid] [ esp bios_boot pv-1/raid]]",
+		"encrypted":      "boot raid1 [boot-0 boot-1] /boot, pv raid1 [pv-0 pv-1] , on [[ boot-0/raid pv-0/raid] [ esp bios_boot boot-1/raid pv-1/raid]]",
 	} {
 		in := mirrored(lane.SeedAgama)
 		in.Site.Layout, in.Site.Volumes = layout, []string{"/var=20G"}
+		if layout == "encrypted" {
+			in.Site.Layout, in.Site.Encryption = lane.LayoutLVM, lane.EncryptionTPM2
+		}
 		var doc struct {
 			Storage struct {
 				Drives []struct {
@@ -242,6 +246,7 @@ func TestMirrorAgama(t *testing.T) {
 					Name, Level string
 					Devices     []string
 					Filesystem  struct{ Path string }
+					Encryption  struct{ Luks2 struct{ Password string } }
 				}
 				VolumeGroups []struct{ PhysicalVolumes []string }
 			}
@@ -251,6 +256,9 @@ func TestMirrorAgama(t *testing.T) {
 		}
 		got, on := "", [][]string{}
 		for _, r := range doc.Storage.MdRaids {
+			if locked := r.Encryption.Luks2.Password == "@KEY@"; locked != (layout == "encrypted" && r.Name == "pv") {
+				t.Errorf("%s: %s is encrypted: %v", layout, r.Name, locked)
+			}
 			got += fmt.Sprintf("%s %s %v %s, ", r.Name, r.Level, r.Devices, r.Filesystem.Path)
 		}
 		for _, d := range doc.Storage.Drives {
@@ -261,7 +269,7 @@ func TestMirrorAgama(t *testing.T) {
 			on = append(on, parts)
 		}
 		got += fmt.Sprintf("on %v", on)
-		if got != want || len(doc.Storage.Drives) != 2 || doc.Storage.Drives[1].Search.Condition.Name != "/dev/disk/by-id/wwn-0x5002538e00000002" || len(doc.Storage.VolumeGroups) == 1 != (layout == lane.LayoutLVM) {
+		if got != want || len(doc.Storage.Drives) != 2 || doc.Storage.Drives[1].Search.Condition.Name != "/dev/disk/by-id/wwn-0x5002538e00000002" || len(doc.Storage.VolumeGroups) == 1 != (layout != lane.LayoutPlain) {
 			t.Errorf("%s: %s, want %s", layout, got, want)
 		}
 	}

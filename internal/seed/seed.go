@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 	"text/template"
@@ -25,7 +26,7 @@ var sources embed.FS
 
 // templates are parsed once: machines ask for documents by the thousand.
 var templates = template.Must(template.New("").Option("missingkey=error").
-	Funcs(template.FuncMap{"sq": lane.ShellQuote, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "selector": selectorOf, "disk": diskOf, "array": arrayOf, "mb": megabytes, "mul": func(a, b int) int { return a * b }, "add": func(a, b int) int { return a + b }, "lines": func(list []string) string { return strings.Join(list, "\n") },
+	Funcs(template.FuncMap{"sq": lane.ShellQuote, "dir": path.Dir, "yq": yamlQuote, "bareKey": bareKey, "join": func(list []string) string { return strings.Join(list, " ") }, "selector": selectorOf, "disk": diskOf, "array": arrayOf, "mb": megabytes, "mul": func(a, b int) int { return a * b }, "add": func(a, b int) int { return a + b }, "lines": func(list []string) string { return strings.Join(list, "\n") },
 		"xq": xmlQuote, "jq": jsonQuote, "jl": jsonQuote, "commas": func(list []string) string { return strings.Join(list, ",") }}).ParseFS(sources, "templates/*"))
 
 // Input is everything a document is made of.
@@ -119,7 +120,7 @@ func (in Input) rendered() ([]Document, error) {
 			{"autoinst.xml", "autoyast.xml", typeXML}, {"gate.sh", "autoyast-gate.sh", typeShell}, {"late.sh", "autoyast-late.sh", typeShell}}, in.encryption(), firstBoot()))
 	case lane.SeedAgama:
 		return in.render(slices.Concat([]part{
-			{"profile.json", "agama.json", typeJSON}, {"gate.sh", "agama-gate.sh", typeShell}, {"late.sh", "agama-late.sh", typeShell}}, firstBoot()))
+			{"profile.json", "agama.json", typeJSON}, {"gate.sh", "agama-gate.sh", typeShell}, {"late.sh", "agama-late.sh", typeShell}}, in.encryption(), firstBoot()))
 	case lane.SeedIgnition:
 		return in.render(slices.Concat([]part{
 			{"gate.sh", "ignition-gate.sh", typeShell}, {"install.sh", "ignition-install.sh", typeShell}}, firstBoot()))
@@ -164,7 +165,7 @@ func KernelArgs(in Input, boot lane.MAC) string {
 		// An address that ends in a slash would be that of rules, and of classes.
 		args = "install=" + in.SUSETree() + " autoyast=" + in.Base + "/seed/autoinst.xml netsetup=dhcp" + bootif + " hostname=" + short + " self_update=0 textmode=1 " + own
 	case lane.SeedAgama:
-		args = "inst.auto=" + in.Base + "/seed/profile.json inst.finish=reboot inst.self_update=0 ip=dhcp rd.neednet=1" + bootif + " " + own
+		args = in.agamaArgs() + " inst.finish=reboot inst.self_update=0 ip=dhcp rd.neednet=1" + bootif + " " + own
 		if in.Bundle.Mirror != "" {
 			args = "inst.install_url=" + strings.TrimSuffix(in.Bundle.Mirror, "/") + " " + args
 		}

@@ -65,6 +65,21 @@ func keymaps() map[string]string {
 // Keymap is the keyboard's layout as YaST calls it.
 func (v view) Keymap() string { return keymaps()[v.Site.Keyboard] }
 
+// agamaProfile is where the gate leaves a profile with a passphrase in it: in memory.
+const agamaProfile = "/run/bootlane/profile.json"
+
+// AgamaProfile is the same for the gate.
+func (in Input) AgamaProfile() string { return agamaProfile }
+
+// agamaArgs lead Agama to its profile. It runs the script of inst.script before it has one, and reads
+// the one of inst.auto then.
+func (in Input) agamaArgs() string {
+	if in.Site.Encryption == "" {
+		return "inst.auto=" + in.Base + "/seed/profile.json"
+	}
+	return "inst.script=" + in.Base + "/seed/gate.sh inst.auto=file://" + agamaProfile
+}
+
 // DiskLink is the name by which Agama finds the disk: one that udev makes of what the inventory
 // says. Empty: there is none.
 func (in Input) DiskLink() string { return diskLink(in.Host.Run.Disk) }

@@ -52,12 +52,12 @@ func inputs() map[string]Input {
 		}
 		if slices.Contains(encrypting, seed) {
 			out["encrypted/"+seed] = encrypted(seed)
-			if seed != lane.SeedAutoYaST { // it refuses Tang
+			if !(lane.Bundle{Seed: seed}).SUSEInstaller() { // it refuses Tang
 				out["encrypted by Tang/"+seed] = encrypted(seed, "http://a.example.org:7500/tang#"+thumbprint, "http://[fd00::1]#"+thumbprint)
 			}
 		}
 		out["wired/"+seed], out["laid/"+seed] = wired(seed), laid(seed)
-		if seed != lane.SeedAutoYaST { // it refuses NICs without a name
+		if !(lane.Bundle{Seed: seed}).SUSEInstaller() { // it refuses NICs without a name
 			out["plain/"+seed], out["aggregated/"+seed] = plain(seed), aggregated(seed)
 		}
 	}

@@ -1,6 +1,9 @@
 #!/bin/sh
 # Bootlane gate for {{.Host.ID}}, run {{.Host.Run.ID}}: identity, then exactly one disk, which must be
 # the one that the profile names: Agama resolves it a second time, by its own means.
+{{- if .Encrypted}} It runs before Agama
+# has any profile, and leaves one with the passphrase in it.
+{{- end}}
 {{template "report.sh" .}}
 
 {{template "refuse.sh" .}}
@@ -20,4 +23,13 @@ named=$(readlink -f {{sq .DiskLink}})
 {{- if .Mirrored}}
 named=$(readlink -f {{sq .MirrorLink}})
 [ "$named" = "/dev/$mirror" ] || refuse installer 2 "disk gate: the profile names {{.MirrorLink}}, which is $named here, and not /dev/$mirror"
+{{- end}}
+{{- template "key.sh" .}}
+{{- if .Encrypted}}
+
+umask 077
+mkdir -p {{dir .AgamaProfile}} || refuse installer 2 "the profile cannot be written"
+curl -fsS -m 60 --retry 5 -o /tmp/bootlane-profile {{sq (printf "%s/seed/profile.json" .Base)}} || refuse installer 2 "the profile does not come"
+sed "s#@KEY@#$key#" /tmp/bootlane-profile > {{.AgamaProfile}}
+grep -qF "{\"luks2\": {\"password\": \"$key\"" {{.AgamaProfile}} || refuse installer 2 "the passphrase cannot be told to the installer: the profile has no place for it"
 {{- end}}

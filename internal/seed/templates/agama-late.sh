@@ -24,6 +24,7 @@ chroot {{.Target}} systemctl enable chronyd sshd
 {{- if .Host.Network.Interfaces}}
 chroot {{.Target}} restorecon -R /etc/NetworkManager /etc/systemd/network || echo "bootlane: the network's files are not labelled"
 {{- end}}
+{{- template "bind.sh" .}}
 {{- template "second-esp.sh" .}}
 {{- .Section "late"}}
 
