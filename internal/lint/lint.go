@@ -161,7 +161,7 @@ var byName = []struct {
 }{
 	{"meta-data", MetaData}, {"network-config", NetworkConfig}, {"vendor-data", CloudConfig}, {"autoinstall.y*ml", Autoinstall},
 	{"*.ks", Kickstart}, {"ks*.cfg", Kickstart}, {"anaconda-ks.cfg", Kickstart}, {"preseed*.cfg", Preseed}, {"*.preseed", Preseed}, {"*.seed", Preseed},
-	{"autoinst*.xml", AutoYaST}, {"*.ign", Ignition}, {"*.bu", Butane}, {"*.jsonnet", Jsonnet}, {"*.ipxe", IPXE}, {"grub*.cfg", GRUB}, {"cmdline*", CommandLine},
+	{"autoinst*.xml", AutoYaST}, {"profile.json", Agama}, {"autoinst.json", Agama}, {"*.ign", Ignition}, {"*.bu", Butane}, {"*.jsonnet", Jsonnet}, {"*.ipxe", IPXE}, {"grub*.cfg", GRUB}, {"cmdline*", CommandLine},
 }
 
 // byText tells the format of what begins, or has a line, like this. The first that fits counts.

@@ -79,33 +79,76 @@ var patternTable = []pattern{
 	{"source-unverified", regexp.MustCompile(`"allowUnsigned"\s*:\s*true`), []Format{Agama}, nil, []string{"allowUnsigned"}, "packages without a signature are taken"},
 	{"source-unverified", regexp.MustCompile(`<accept_[a-z_]+\b[^>]*>\s*true\s*<`), []Format{AutoYaST}, nil, []string{"<accept_"}, "what is not signed, or by nobody known, is taken"},
 	{"source-unpinned", regexp.MustCompile(`--(?:mirrorlist|metalink)\b|^\s*-\s*["']?country-mirror\b`), nil, nil, []string{"--mirrorlist", "--metalink", "country-mirror"}, "what this names changes from day to day"},
-	// The expression begins with letters that are there as they stand: those are looked for first, and fast.
-	{"source-unpinned", regexp.MustCompile(`https?://(?i:(?:` + movingHosts + `)\b|\S*/(?:latest|current|stable)/|\S*/(?:rocky|alma|almalinux|centos|centos-stream|rhel)/\d+(?:-stream)?/)`), nil, nil, []string{"http://", "https://"}, "what this names changes from day to day"},
+	{"source-unpinned", regexp.MustCompile(`https?://(?i:(?:` + movingHosts + `)\b)`), nil, nil, fold(".ubuntu.com", ".debian.org", ".opensuse.org", "rockylinux.org", ".almalinux.org", ".centos.org", ".fedoraproject.org"), "what this names changes from day to day"},
+	{"source-unpinned", regexp.MustCompile(`https?://(?i:\S*/(?:latest|current|stable)/|\S*/(?:rocky|alma|almalinux|centos|centos-stream|rhel)/\d+(?:-stream)?/)`), nil, nil, fold("/latest/", "/current/", "/stable/", "/rocky/", "/alma/", "/almalinux/", "/centos/", "/centos-stream/", "/rhel/"), "what this names changes from day to day"},
 	{"hook-pipe-to-shell", regexp.MustCompile(`\b(?:curl|wget)\b[^|;]*\|\s*(?:sudo\s+)?(?:/bin/)?(?:ba|da)?sh\b|\b(?:ba|da)?sh\s+(?:-c\s+)?["']?(?:<\(|\$\()\s*(?:curl|wget)\b`), nil, nil, []string{"curl", "wget"}, "what comes from the network is run before it has all come"},
+}
+
+// piece is a part of a line, from a byte on.
+type piece struct {
+	text string
+	from int
+}
+
+// pieces returns a line without what is base64 in URLs: there are no words in it, and some are megabytes.
+func pieces(line string) (out []piece) {
+	const mark = ";base64,"
+	from := 0
+	for {
+		i := strings.Index(line[from:], mark)
+		if i < 0 {
+			return append(out, piece{line[from:], from})
+		}
+		i += from + len(mark)
+		out = append(out, piece{line[from:i], from})
+		from = i
+		for from < len(line) && line[from] != '"' && line[from] != '\'' && line[from] > ' ' {
+			from++
+		}
+	}
+}
+
+// fold returns words as they are written, or might be.
+func fold(words ...string) []string {
+	for _, w := range words {
+		words = append(words, strings.ToUpper(w))
+	}
+	return words
+}
+
+// hinted reports whether a text has what a match would begin with.
+func (p pattern) hinted(text string) bool {
+	return slices.ContainsFunc(p.hints, func(h string) bool { return strings.Contains(text, h) })
 }
 
 // patterns looks at each line by itself.
 func (r *report) patterns(text string) {
-	hinted := func(p pattern, text string) bool {
-		return slices.ContainsFunc(p.hints, func(h string) bool { return strings.Contains(text, h) })
-	}
-	var here []pattern
-	for _, p := range patternTable {
-		if (len(p.formats) == 0 || slices.Contains(p.formats, r.format)) && !slices.Contains(p.not, r.format) && hinted(p, text) {
-			here = append(here, p)
-		}
-	}
 	lines := strings.Split(text, "\n")
+	cut := make([][]piece, len(lines))
+	var words strings.Builder
 	for n, line := range lines {
 		if comment(line) {
 			continue
 		}
-		for _, p := range here {
-			if len(lines) > 1 && !hinted(p, line) {
-				continue
-			}
-			if m := p.re.FindStringIndex(line); m != nil {
-				r.add(p.rule, at{n + 1, column(line, m[0])}, "%s", p.message)
+		for _, part := range pieces(line) {
+			words.WriteString(part.text)
+			words.WriteByte('\n')
+			cut[n] = append(cut[n], part)
+		}
+	}
+	for _, p := range patternTable {
+		if len(p.formats) > 0 && !slices.Contains(p.formats, r.format) || slices.Contains(p.not, r.format) || !p.hinted(words.String()) {
+			continue
+		}
+		for n, parts := range cut {
+			for _, part := range parts {
+				if !p.hinted(part.text) {
+					continue
+				}
+				if m := p.re.FindStringIndex(part.text); m != nil {
+					r.add(p.rule, at{n + 1, column(lines[n], part.from+m[0])}, "%s", p.message)
+					break
+				}
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -109,21 +110,41 @@ func (v view) ignitionConfig() ([]byte, error) {
 		problems = v.ignitionConflicts(config)
 	}
 	if len(problems) == 0 {
+		given := len(named(inner(config, "storage"), "files", "path"))
 		if err := v.addOurs(config); err != nil {
 			return nil, err
 		}
-		out, err := encoded(config)
+		brief, err := encoded(emptied(config, given))
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range ignition.Check(out) { // what does not go together with ours
+		for _, p := range ignition.Check(brief) { // what does not go together with ours
 			problems = append(problems, "bundle.config: with Bootlane's own parts: "+p.Message)
 		}
 		if len(problems) == 0 {
-			return out, nil
+			return encoded(config)
 		}
 	}
 	return nil, &lane.Error{Code: lane.Invalid, Message: "the configuration cannot be written", Problems: problems}
+}
+
+// emptied returns the configuration with nothing in the files from the nth on, which are ours: its reader
+// takes long over what is large, and looks at names and modes alone there.
+func emptied(config object, n int) object {
+	storage := maps.Clone(inner(config, "storage"))
+	list, _ := storage["files"].([]any)
+	files := slices.Clone(list)
+	for i := n; i < len(files); i++ {
+		if f, ok := files[i].(object); ok {
+			f = maps.Clone(f)
+			f["contents"] = object{"source": "data:,"}
+			files[i] = f
+		}
+	}
+	storage["files"] = files
+	out := maps.Clone(config)
+	out["storage"] = storage
+	return out
 }
 
 // givenConfig returns what the bundle gives, or an empty configuration.
