@@ -164,21 +164,28 @@ func (v view) talosFilled(c talos.Config) ([]byte, error) {
 }
 
 // talosDisk returns by what Talos finds the disk, and where that stands: always one thing, which one disk
-// alone has. An empty why: it was found.
+// alone has, and the size that it has at least, where Talos compares one. An empty why: it was found.
 func talosDisk(d lane.DiskSelector) (value any, keys []string, why string) {
 	install := []string{"machine", "install"}
 	selector := append(install, "diskSelector")
+	by := func(key, value string) map[string]string {
+		out := map[string]string{key: value}
+		if d.SizeGB > 0 { // it takes one comparison, so that a larger disk fits
+			out["size"] = fmt.Sprintf(">= %d", int64(d.SizeGB*0.99e9))
+		}
+		return out
+	}
 	switch {
 	case strings.Contains(d.WWN+d.Serial+d.ByID+d.ByPath, "*"):
 		return nil, nil, "has a *, which is a pattern to Talos: select it by what has none"
 	case strings.HasPrefix(d.WWN, "0x"): // as sysfs calls it
-		return map[string]string{"wwid": "naa." + strings.TrimPrefix(d.WWN, "0x")}, selector, ""
+		return by("wwid", "naa."+strings.TrimPrefix(d.WWN, "0x")), selector, ""
 	case d.WWN != "":
-		return map[string]string{"wwid": d.WWN}, selector, ""
+		return by("wwid", d.WWN), selector, ""
 	case d.ByID != "":
 		return "/dev/disk/by-id/" + d.ByID, append(install, "disk"), ""
 	case d.Serial != "":
-		return map[string]string{"serial": d.Serial}, selector, ""
+		return by("serial", d.Serial), selector, ""
 	case d.ByPath != "":
 		return "/dev/disk/by-path/" + d.ByPath, append(install, "disk"), ""
 	}

@@ -67,7 +67,7 @@ func TestTalosConfig(t *testing.T) {
 	in := full(lane.SeedTalos)
 	c, text := talosOf(t, in)
 	m := c.Machine
-	if m.Install.Disk != "" || len(m.Install.Selector) != 1 || m.Install.Selector["wwid"] != "naa.5002538e00000001" || m.Install.Wipe == nil || !*m.Install.Wipe || m.Install.Image != "ghcr.io/siderolabs/installer:v1.12.0" {
+	if m.Install.Disk != "" || len(m.Install.Selector) != 2 || m.Install.Selector["size"] != ">= 475200000000" || m.Install.Selector["wwid"] != "naa.5002538e00000001" || m.Install.Wipe == nil || !*m.Install.Wipe || m.Install.Image != "ghcr.io/siderolabs/installer:v1.12.0" {
 		t.Errorf("install: %+v", m.Install)
 	}
 	if m.Network.Hostname != "" || !strings.Contains(text, "kind: HostnameConfig\nhostname: node-a\n") || strings.Contains(text, "auto:") {
@@ -85,14 +85,14 @@ func TestTalosConfig(t *testing.T) {
 	}
 }
 
-// TestTalosDisk: always one thing, which one disk alone has.
+// TestTalosDisk: always one thing, which one disk alone has, and the least size where Talos compares it.
 func TestTalosDisk(t *testing.T) {
 	for _, c := range []struct {
 		disk lane.DiskSelector
 		want string
 	}{
 		{lane.DiskSelector{WWN: "0x5002538e00000001", ByID: "x", Serial: "S"}, "map[wwid:naa.5002538e00000001] "}, {lane.DiskSelector{WWN: "eui.0025388b71b10001"}, "map[wwid:eui.0025388b71b10001] "},
-		{lane.DiskSelector{ByID: "nvme-x", Serial: "S", SizeGB: 5}, "map[] /dev/disk/by-id/nvme-x"}, {lane.DiskSelector{Serial: "S 1"}, "map[serial:S 1] "}, {lane.DiskSelector{ByPath: "pci-1"}, "map[] /dev/disk/by-path/pci-1"},
+		{lane.DiskSelector{ByID: "nvme-x", Serial: "S", SizeGB: 5}, "map[] /dev/disk/by-id/nvme-x"}, {lane.DiskSelector{Serial: "S 1"}, "map[serial:S 1] "}, {lane.DiskSelector{Serial: "S", SizeGB: 5}, "map[serial:S size:>= 4950000000] "}, {lane.DiskSelector{WWN: "nvme.1", SizeGB: 0.5}, "map[size:>= 495000000 wwid:nvme.1] "}, {lane.DiskSelector{ByPath: "pci-1"}, "map[] /dev/disk/by-path/pci-1"},
 	} {
 		in := full(lane.SeedTalos)
 		in.Host.Run.Disk = c.disk

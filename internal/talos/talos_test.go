@@ -2,7 +2,12 @@ package talos
 
 import (
 	"bytes"
+	"strings"
 	"testing"
+
+	blockpb "github.com/siderolabs/talos/pkg/machinery/api/resource/definitions/block"
+	"github.com/siderolabs/talos/pkg/machinery/cel/celenv"
+	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
 )
 
 const worker = `version: v1alpha1
@@ -68,4 +73,27 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%q is written as %q, and refused: %v", text, out, problems)
 		}
 	})
+}
+
+// TestSize: what a selector says of the disk's size, Talos' own expression compares, beside the rest.
+func TestSize(t *testing.T) {
+	text := strings.Replace(worker, "disk: /dev/sda", `diskSelector: {wwid: naa.1, size: ">= 475200000000"}`, 1)
+	config, err := configloader.NewFromBytes([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	by, err := config.Machine().Install().DiskMatchExpression()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		wwid string
+		size uint64
+		want bool
+	}{{"naa.1", 480_000_000_000, true}, {"naa.1", 475_200_000_000, true}, {"naa.1", 475_199_999_999, false}, {"naa.1", 960_000_000_000, true}, {"naa.2", 480_000_000_000, false}} {
+		got, err := by.EvalBool(celenv.DiskLocator(), map[string]any{"disk": &blockpb.DiskSpec{Wwid: c.wwid, Size: c.size, Transport: "sata"}, "system_disk": false})
+		if err != nil || got != c.want {
+			t.Errorf("%s of %d bytes: %v, %v", c.wwid, c.size, got, err)
+		}
+	}
 }
