@@ -132,8 +132,8 @@ func TestMirrorNoCloud(t *testing.T) {
 					Config []struct {
 						Type, ID, Device, Volume, Path, Flag, Options string
 						Devices                                       []string
-						Grub                                          bool `yaml:"grub_device"`
-						Level                                         int  `yaml:"raidlevel"`
+						Grub                                          string `yaml:"grub_device"`
+						Level                                         int    `yaml:"raidlevel"`
 					}
 				}
 			}
@@ -148,7 +148,7 @@ func TestMirrorNoCloud(t *testing.T) {
 				paths += c.Path
 			case "partition":
 				on[c.ID] = c.Device
-				if c.Grub && c.Flag == "boot" {
+				if c.Grub == "@UEFI@" && c.Flag == "boot" {
 					esps += c.Device + " "
 				}
 			case "raid":

@@ -356,6 +356,9 @@ func (v view) MakesAccount() bool { return v.NeedsAccount() && !v.Bundle.CloudIn
 // ForKubernetes reports whether a kubelet is to run on the system.
 func (v view) ForKubernetes() bool { return v.Site.Purpose == lane.PurposeKubernetes }
 
+// StartsByBIOS reports whether machines of the architecture may have no UEFI.
+func (v view) StartsByBIOS() bool { return v.Bundle.Arch != lane.ARM64 }
+
 // NoSwap reports whether the system must not swap.
 func (v view) NoSwap() bool { return v.Site.Swap == lane.SwapOff }
 
