@@ -163,8 +163,9 @@ func (in Input) checkEncryption() (out []string) {
 	if in.Site.Encryption == lane.EncryptionTang && len(in.Site.Tang) == 0 {
 		bad("tang", "is missing: the servers that open the disk, a list of URL#THUMBPRINT; tang-show-keys prints the thumbprint on the server")
 	}
-	if in.Site.Encryption == lane.EncryptionTang && len(in.Host.Network.Interfaces) > 0 {
-		bad("encryption", "for Tang the initramfs asks for an address by DHCP, which may stay beside the record's `network.interfaces`: use %s, or reserve the host's address (`network.address`) and leave its interfaces out", lane.EncryptionTPM2)
+	// Clevis' script for initramfs-tools takes every interface down again, with its addresses; Dracut's does not.
+	if in.Bundle.Seed == lane.SeedKickstart && in.Site.Encryption == lane.EncryptionTang && len(in.Host.Network.Interfaces) > 0 {
+		bad("encryption", "for Tang the initramfs asks for an address by DHCP, and hands the connection over to NetworkManager, in the place of the record's `network.interfaces`: use %s, or reserve the host's address (`network.address`) and leave its interfaces out", lane.EncryptionTPM2)
 	}
 	return out
 }

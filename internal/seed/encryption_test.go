@@ -472,9 +472,11 @@ func TestEncryptionRefused(t *testing.T) {
 	if _, err := Documents(ignites); err == nil || !strings.Contains(err.Error(), "encryption: Ignition sets up the disk of this image") {
 		t.Error(err)
 	}
-	in := wired(lane.SeedNoCloud)
-	in.Site.Encryption, in.Site.Tang = lane.EncryptionTang, []string{"http://a#" + thumbprint}
-	if _, err := Documents(in); err == nil || !strings.Contains(err.Error(), "encryption: for Tang the initramfs asks for an address by DHCP") {
-		t.Error(err)
+	for seed, refused := range map[string]bool{lane.SeedKickstart: true, lane.SeedNoCloud: false, lane.SeedPreseed: false, lane.SeedImage: false} {
+		in := wired(seed)
+		in.Site.Encryption, in.Site.Tang = lane.EncryptionTang, []string{"http://a#" + thumbprint}
+		if _, err := Documents(in); (err != nil) != refused || refused && !strings.Contains(err.Error(), "encryption: for Tang the initramfs asks for an address by DHCP") {
+			t.Errorf("%s: %v", seed, err)
+		}
 	}
 }
