@@ -34,6 +34,7 @@ type Cluster interface {
 	Requests(ctx context.Context) ([]lane.NodeRequest, error)
 	Approve(ctx context.Context, r lane.NodeRequest, message string) error
 	Manifests() (string, error)
+	Version(ctx context.Context) (string, error) // v1.35.0
 	Check(ctx context.Context, now time.Time) (lane.ClusterCheck, error)
 }
 

@@ -27,8 +27,15 @@ type preflight struct {
 	bundles memo[string, found]
 	chains  memo[chainKey, []lane.Problem]
 	mirrors memo[mirrorKey, error]
-	silent  memo[string, error] // clusters that do not answer: one that keeps a machine waiting is not asked for each
-	looked  memo[struct{}, inspections]
+	// versions are those of clusters: one that does not answer keeps a machine waiting, and is not asked for each.
+	versions memo[string, answer]
+	looked   memo[struct{}, inspections]
+}
+
+// answer is a cluster's version, or why it says none.
+type answer struct {
+	version string
+	err     error
 }
 
 // found is a bundle, with why it may not be installed, or that nobody could tell.
@@ -228,31 +235,34 @@ func (p *preflight) unreachable(ctx context.Context, h lane.Host, b lane.Bundle)
 // nodeProblems says what in its cluster stands against erasing a host's disk. What cannot be
 // known counts against it: an unreachable API server must not make a live node's disk free.
 func (p *preflight) nodeProblems(ctx context.Context, h lane.Host) []lane.Problem {
-	site, _ := p.installed(h)
+	site, origins := p.installed(h)
 	cl, err := p.cluster(site.Cluster)
 	if site.Cluster == "" || err != nil || p.replaceNode {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
+	clusterVersion := p.versions.of(site.Cluster, func() (a answer) {
+		a.version, a.err = cl.Version(ctx)
+		return a
+	})
 	despite := "if it may be erased all the same, give --replace-node with --why"
 	var n lane.ClusterNode
-	err = p.silent.of(site.Cluster, func() error {
-		if _, err := cl.Node(ctx, h.NodeName()); lane.CodeOf(err) == lane.Unavailable {
-			return err
-		}
-		return nil
-	})
-	if err == nil {
+	if err = clusterVersion.err; lane.CodeOf(err) != lane.Unavailable {
 		n, err = cl.Node(ctx, h.NodeName())
 	}
+	field := "site.packages"
+	if i := slices.IndexFunc(origins, func(o lane.Origin) bool { return o.Field == "packages" }); i >= 0 {
+		field = origins[i].Path
+	}
+	skew := lane.KubeletSkew(field, site.Packages, clusterVersion.version)
 	switch {
 	case lane.CodeOf(err) == lane.NotFound:
-		return nil
+		return skew
 	case err != nil:
 		return []lane.Problem{{Field: "cluster", Message: "whether a machine is alive there under this name is not known: " + err.Error() + "; " + despite}}
 	case n.Ready:
 		return []lane.Problem{{Field: "cluster", Message: fmt.Sprintf("the cluster %s has a Node %s that is Ready (its machine says the UUID %s): drain it and switch the machine off first; %s", site.Cluster, n.Name, lane.Clean(n.SystemUUID, 60), despite)}}
 	}
-	return nil
+	return skew
 }

@@ -67,13 +67,10 @@ func (c *Cluster) rights() []right {
 // policy is in force. It changes nothing: what must be refused is tried without effect (dry run).
 func (c *Cluster) Check(ctx context.Context, now time.Time) (lane.ClusterCheck, error) {
 	out := lane.ClusterCheck{ClusterStatus: c.Status()}
-	var version struct {
-		GitVersion string `json:"gitVersion"`
-	}
-	if err := c.api.call(ctx, "ask for the version", http.MethodGet, "/version", nil, &version); err != nil {
+	var err error
+	if out.Version, err = c.Version(ctx); err != nil {
 		return out, err
 	}
-	out.Version = lane.Clean(version.GitVersion, 60)
 	found := func(ok bool, what, got string) {
 		out.Findings = append(out.Findings, lane.ClusterFinding{OK: ok, What: what, Got: lane.Clean(got, 500)})
 	}
@@ -93,6 +90,15 @@ func (c *Cluster) Check(ctx context.Context, now time.Time) (lane.ClusterCheck, 
 		return out, err
 	}
 	return out, c.checkEndpoint(ctx, found)
+}
+
+// Version returns the version of the cluster's API server, as v1.35.0.
+func (c *Cluster) Version(ctx context.Context) (string, error) {
+	var version struct {
+		GitVersion string `json:"gitVersion"`
+	}
+	err := c.api.call(ctx, "ask for the version", http.MethodGet, "/version", nil, &version)
+	return lane.Clean(version.GitVersion, 60), err
 }
 
 func (c *Cluster) allowed(ctx context.Context, r right) (bool, error) {
