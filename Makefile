@@ -9,7 +9,7 @@ FUZZTIME ?= 20s
 BENCH ?= dhcp,storm,kill,memory,tftp,lossy,http
 LABBUNDLES := $(addprefix --,image=$(CACHE)/lab/image installer=$(CACHE)/lab/installer trust=$(CACHE)/lab/trust.yaml key=$(CACHE)/lab/lab.key)
 
-.PHONY: build setup lab lab-full lab-secureboot test test-kube check bench bench-go fuzz conformance clean
+.PHONY: build setup lab lab-full lab-secureboot test test-kube test-guest check bench bench-go bench-image fuzz conformance clean
 
 build: ## both binaries, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -39,11 +39,21 @@ test-kube: ## a join into real Kubernetes, which is built for it first: 15 minut
 	scripts/build-kube $(CACHE)/kube
 	BOOTLANE_KUBE=$(abspath $(CACHE)/kube) go test -tags kube -count=1 -timeout 20m -v -run Kube ./internal/join
 
+test-guest: ## Debian's own network daemons and cloud-init on virtual servers, by what the installers write: 5 minutes
+	@scripts/setup
+	scripts/build-guest $(CACHE)/guest
+	BOOTLANE_GUEST=$(abspath $(CACHE)/guest) go test -tags guest -count=1 -timeout 25m -v -run Guest ./internal/seed
+
 check: ## format, vet, shell scripts
 	@test -z "$$(gofmt -l cmd internal)" || { gofmt -l cmd internal; echo 'run gofmt -w on these'; exit 1; }
 	go vet ./...
 	go vet -tags kube ./internal/join
+	go vet -tags guest ./internal/seed
 	shellcheck scripts/* .ci/run
+
+bench-image: ## the agent's write of an image over a link of 10 Gbit/s, against link and disk alone; LINK=25gbit is another
+	go test -c -o $(CACHE)/agent.test ./internal/agent
+	unshare -n sh -c 'ip link set lo up && tc qdisc add dev lo root tbf rate $(or $(LINK),10gbit) burst 4mb latency 20ms && exec $(CACHE)/agent.test -test.run XXX -test.bench Write -test.benchtime 7x'
 
 bench-go: ## speed of single parts, by Go's own benchmarks
 	go test -run '^$$' -bench . -benchmem ./internal/...

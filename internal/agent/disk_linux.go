@@ -24,6 +24,7 @@ const (
 // diskTarget is one block device, opened for nobody else.
 type diskTarget struct {
 	*os.File
+	direct  *os.File // the same past the page cache; nil: it cannot be opened so
 	m       *machine
 	path    string
 	size    int64
@@ -81,15 +82,34 @@ func (t *diskTarget) open(flags int) error {
 		_ = t.Close()
 		return fmt.Errorf("ask %s for its size: %w", t.path, err)
 	}
+	t.direct, _ = os.OpenFile(t.path, os.O_WRONLY|unix.O_DIRECT, 0)
 	return nil
+}
+
+// Close gives the disk up.
+func (t *diskTarget) Close() error {
+	err := t.File.Close()
+	if t.direct != nil {
+		err = errors.Join(err, t.direct.Close())
+		t.direct = nil
+	}
+	return err
 }
 
 func (t *diskTarget) Size() int64     { return t.size }
 func (t *diskTarget) SectorSize() int { return t.sector }
 
-// WriteAt also starts the writing out: otherwise gigabytes pile up in the page
-// cache and the progress shown is that of RAM.
+// directAlign is what every disk takes past the page cache: sectors are of 4096 bytes at most.
+const directAlign = 4096
+
+// WriteAt writes what is large past the page cache, where every byte would be copied once more, and gigabytes
+// pile up. Where that cannot be, it also starts the writing out: otherwise the progress shown is that of RAM.
 func (t *diskTarget) WriteAt(b []byte, off int64) (int, error) {
+	if t.direct != nil && len(b) >= chunk/4 && (uintptr(unsafe.Pointer(unsafe.SliceData(b)))|uintptr(off)|uintptr(len(b)))%directAlign == 0 {
+		if n, err := t.direct.WriteAt(b, off); !errors.Is(err, unix.EINVAL) {
+			return n, err
+		}
+	}
 	n, err := t.File.WriteAt(b, off)
 	if err == nil && n >= chunk/4 {
 		_ = unix.SyncFileRange(int(t.Fd()), off, int64(n), unix.SYNC_FILE_RANGE_WRITE) // Sync judges

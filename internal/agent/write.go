@@ -34,7 +34,7 @@ type job struct {
 	wipe  []cleared
 	order lane.Order
 	seal  *seal // nil: the disk is not encrypted
-	wire  *stream
+	wire  *ahead
 	raw   io.Reader
 	head  []byte // the image's first MiB, held back
 	table *gpt
@@ -54,11 +54,11 @@ type job struct {
 // Where the disk is to be encrypted, the root file system is so as the last before that, with its
 // files in it: it stands plain on the disk until then, and is cleared where that fails.
 func (j *job) writeDisk(ctx context.Context) error {
-	wire, err := j.api.openStream(ctx, *j.order.Image)
+	wire, err := j.api.openAhead(ctx, *j.order.Image)
 	if err != nil {
 		return err
 	}
-	defer wire.close()
+	defer wire.Close()
 	raw, err := decompress(wire, j.order.Image.Compression)
 	if err != nil {
 		return err
@@ -288,6 +288,9 @@ func writeSparsely(t Target, b []byte, off int64, zero []byte) error {
 // pump hands r to consume in chunks. Both work at the same time: one buffer is
 // filled while the other is used.
 func pump(r io.Reader, consume func([]byte) error) error {
+	if w, ok := r.(whole); ok { // it is filled while it is used already
+		return w.each(consume)
+	}
 	type block struct {
 		data []byte
 		err  error

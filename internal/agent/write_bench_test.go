@@ -201,7 +201,11 @@ func blankDisk(b *testing.B) benchDisk {
 		b.Fatal(err)
 	}
 	unix.Sync() // what others left to write is not ours
-	return benchDisk{&diskTarget{File: f, path: path, size: benchBytes, sector: 512}}
+	direct, err := os.OpenFile(path, os.O_WRONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return benchDisk{&diskTarget{File: f, direct: direct, path: path, size: benchBytes, sector: 512}}
 }
 
 // giveBack closes a disk and gives its room back.
@@ -249,10 +253,10 @@ func benchWrite(b *testing.B, base string, img lane.Image) time.Duration {
 	a := &agent{cfg: cfg, log: log, api: newClient(u, lane.Hardware{}, cfg, log)}
 	began := time.Now()
 	j := &job{agent: a, t: d, disk: lane.Disk{Name: "disk"}, order: lane.Order{Image: &img}}
-	if j.wire, err = a.api.openStream(b.Context(), img); err != nil {
+	if j.wire, err = a.api.openAhead(b.Context(), img); err != nil {
 		b.Fatal(err)
 	}
-	defer j.wire.close()
+	defer j.wire.Close()
 	unpacked, err := decompress(j.wire, img.Compression)
 	if err != nil {
 		b.Fatal(err)
