@@ -17,8 +17,11 @@ import (
 	"bootlane/internal/lane"
 )
 
-// rolesTPM is a role whose machines have their disks encrypted, opened by their TPM.
-const rolesTPM = "\nroles:\n  worker: {encryption: tpm2}"
+// Roles whose machines have their disks encrypted, opened by the one or the other.
+const (
+	rolesTPM  = "\nroles:\n  worker: {encryption: tpm2}"
+	rolesTang = "\nroles:\n  worker: {encryption: tang}"
+)
 
 // sealTools are what looks at encrypted disks.
 func sealTools() []string { return []string{"clevis-luks-list", "cryptsetup", "zstd"} }
@@ -54,6 +57,31 @@ func sealedByTPM(ctx context.Context, l *Lab) error {
 		return err
 	}
 	return l.opens(ctx, m, "its own TPM")
+}
+
+// sealedByTang does so with a Tang server, which goes and comes back.
+func sealedByTang(ctx context.Context, l *Lab) error {
+	server, name, err := l.tang(ctx)
+	if err != nil {
+		return err
+	}
+	m := l.machine("node-tang", lane.BIOS, Disk{Serial: "SYSTEM-TANG", Bytes: 2 * gigabyte})
+	m.Install.Tang = []string{name}
+	pinned, err := lane.ParseTang(name)
+	if err != nil {
+		return err
+	}
+	if err := l.sealed(ctx, m, lane.Encryption{By: lane.EncryptionTang, Tang: []lane.Tang{pinned}}); err != nil {
+		return err
+	}
+	server.kill()
+	if err := l.staysShut(ctx, m, "without its Tang server"); err != nil {
+		return err
+	}
+	if _, again, err := l.tang(ctx); err != nil || again != name {
+		return errors.Join(err, fmt.Errorf("the Tang server has come back as %s", again))
+	}
+	return l.opens(ctx, m, "its Tang server, which is back,")
 }
 
 // sealed installs an image whose root file system is encrypted, and looks at what is said of
@@ -169,7 +197,11 @@ func (l *Lab) onDisk(ctx context.Context, m *Machine, by lane.Encryption) error 
 		return err
 	}
 	out, err := exec.CommandContext(ctx, "clevis-luks-list", "-d", header).Output()
-	l.expect(err == nil && strings.HasPrefix(string(out), "0: "+by.By+" ") && strings.Count(string(out), "\n") == 1, "its root partition is a LUKS2 container, and Clevis lists what opens it: %s", bytes.TrimSpace(out))
+	want := "0: " + by.By + " "
+	for _, t := range by.Tang {
+		want += fmt.Sprintf("'{\"url\":%q}'\n", t.URL)
+	}
+	l.expect(err == nil && strings.HasPrefix(string(out), want) && strings.Count(string(out), "\n") == 1, "its root partition is a LUKS2 container, and Clevis lists what opens it: %s", bytes.TrimSpace(out))
 	return nil
 }
 

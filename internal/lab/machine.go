@@ -311,11 +311,12 @@ func (p *process) ended() bool {
 	}
 }
 
-// kill ends the process with SIGKILL, and returns when it is gone.
+// kill ends the process with SIGKILL, and returns when it is gone. The group is its own, and
+// has the children of a server that hands each connection to one.
 func (p *process) kill() {
 	if p == nil || p.ended() {
 		return
 	}
-	_ = p.cmd.Process.Kill() // it may have ended in between
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have ended in between
 	<-p.done
 }
