@@ -24,7 +24,7 @@ lab: setup build ## blank virtual servers go through the lane; SCENARIO=a plays 
 lab-full: build ## every scenario, the slow ones too; writes the table of docs/firmware.md
 	@scripts/setup full
 	scripts/lab-bundles $(CACHE)/lab full
-	bin/bootlane lab --full $(LABBUNDLES) --kubernetes=$(CACHE)/lab/kubernetes --out lab-out
+	bin/bootlane lab --full $(LABBUNDLES) --kubernetes=$(CACHE)/lab/kubernetes --encryptable=$(CACHE)/lab/encryptable --out lab-out
 	go test ./internal/lab -run FirmwarePage -table ../../lab-out/firmware.md
 
 lab-secureboot: setup build ## of these, the scenarios of Secure Boot: firmware that enforces it

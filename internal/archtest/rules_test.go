@@ -61,7 +61,7 @@ func rooms() map[string]room {
 		"internal/control": {imports: []string{"internal/script", "internal/seed", "internal/diagnose", "internal/migrate", "internal/uefi", "internal/lint"}, budget: 4300,
 			why: "the pure packages only: it names the store and the clusters it needs itself. 3800 until machines were looked at, 2900 until hosts joined clusters"},
 		"internal/api": {imports: []string{"internal/strictyaml"}, budget: 1050, why: "inventory files are written by people"},
-		"internal/lab": {imports: []string{"internal/api", "internal/pcap", "internal/uefi"}, budget: 3450, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves; firmware's settings are written into its variables"},
+		"internal/lab": {imports: []string{"internal/api", "internal/pcap", "internal/uefi"}, budget: 3750, why: "watches the lane as an operator does, and the wire as one with a capture: the scenarios, and `lab try` for operators themselves; firmware's settings are written into its variables. 3450 until machines had TPMs, and disks that are encrypted"},
 		"internal/cli": {imports: []string{"internal/api", "internal/app", "internal/lab", "internal/bundle", "internal/pcap", "internal/trust", "internal/uefi", "internal/source", "internal/registry", "internal/lint"}, budget: 4900,
 			why: "every verb speaks to the API, but `serve`, `lab` and those that only look at files. 4650 until machines were discovered and adopted, 3700 until `lint` played the formats' own validators, 4100 until clusters"},
 		"internal/app": {imports: []string{everybody}, budget: 2450, why: "the only package that knows everybody. 2000 until it knew clusters"},

@@ -39,7 +39,7 @@ func (a *app) labCmd() *cobra.Command {
 				return usageError{errors.New("give the bundles to install with --image and --installer; `make lab` builds them")}
 			}
 			paths := []*string{&cfg.Dir, &cfg.Image, &cfg.Installer}
-			for _, p := range []*string{&cfg.Kubernetes, &cfg.Trust, &cfg.Key} {
+			for _, p := range []*string{&cfg.Kubernetes, &cfg.Encryptable, &cfg.Trust, &cfg.Key} {
 				if *p != "" {
 					paths = append(paths, p)
 				}
@@ -66,6 +66,7 @@ func (a *app) labCmd() *cobra.Command {
 	f.StringVar(&cfg.Image, "image", "", "`directory` of an image bundle")
 	f.StringVar(&cfg.Installer, "installer", "", "`directory` of a Debian installer bundle")
 	f.StringVar(&cfg.Kubernetes, "kubernetes", "", "`directory` of an image bundle with containerd, for scenario z")
+	f.StringVar(&cfg.Encryptable, "encryptable", "", "`directory` of an image bundle for encrypted disks, for scenarios tpm and tang")
 	f.StringVar(&cfg.Trust, "trust", "", "trust `file` of the server: only bundles that it trusts are installed")
 	f.StringVar(&cfg.Key, "key", "", "private key `file` that signs the bundles which scenarios make")
 	f.IntVar(&atOnce, "at-once", 3, "`number` of scenarios played at the same time")

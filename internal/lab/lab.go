@@ -32,10 +32,12 @@ type Config struct {
 	Installer string // directory of a Debian installer bundle
 	// Kubernetes is the directory of an image bundle with containerd; empty: what needs one fails.
 	Kubernetes string
-	Trust      string // the server's trust file; empty: bundles need no signature
-	Key        string // a private key in it, without passphrase: signs the bundles that scenarios make
-	Out        io.Writer
-	Now        func() time.Time
+	// Encryptable is the directory of an image bundle for encrypted disks; empty: what needs one fails.
+	Encryptable string
+	Trust       string // the server's trust file; empty: bundles need no signature
+	Key         string // a private key in it, without passphrase: signs the bundles that scenarios make
+	Out         io.Writer
+	Now         func() time.Time
 }
 
 // Site is the network that a lab plays on, and the server's configuration for it.

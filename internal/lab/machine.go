@@ -35,11 +35,13 @@ type Machine struct {
 	Install  lane.InstallOptions
 	Typed    string // at its console, from the switch on
 	VLAN     uint16 // that its firmware tags its frames with, and its switch port takes; 0: none
+	TPM      string // what the state of its TPM 2.0 is called: another name is another TPM; empty: it has none. PCs only
 
 	lab    *Lab
 	number int
 	place  place
 	proc   *process
+	chip   *process          // its TPM, while it is on
 	on     time.Time         // when it was first switched on
 	peers  map[string]string // the other DHCP servers at that time: their Debian packages, by address
 	trunk  *trunk            // the cable of a machine that tags
@@ -106,8 +108,11 @@ func (m *Machine) start(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := m.startTPM(ctx); err != nil {
+		return err
+	}
 	m.mark = len(m.serial())
-	command := slices.Concat(m.place.inside, []string{m.hardware().program}, m.arguments())
+	command := slices.Concat(m.place.inside, m.lab.here(), []string{m.hardware().program}, m.arguments())
 	p, err := m.lab.spawnTyped(m.Typed, m.file("qemu.log"), command[0], command[1:]...)
 	if err != nil {
 		return err
@@ -205,6 +210,9 @@ func (m *Machine) arguments() []string {
 	for i, d := range m.Disks {
 		args = append(args, d.arguments(i, m.DiskFile(i))...)
 	}
+	if m.TPM != "" {
+		args = append(args, "-chardev", "socket,id=chip,path="+m.chipSocket(), "-tpmdev", "emulator,id=tpm,chardev=chip", "-device", "tpm-tis,tpmdev=tpm")
+	}
 	return args
 }
 
@@ -227,7 +235,10 @@ func (m *Machine) cycle(ctx context.Context) error {
 }
 
 // stop pulls the plug.
-func (m *Machine) stop() { m.proc.kill() }
+func (m *Machine) stop() {
+	m.proc.kill()
+	m.chip.kill()
+}
 
 // off reports whether the machine has powered itself off.
 func (m *Machine) off() bool { return m.proc.ended() }
@@ -300,11 +311,12 @@ func (p *process) ended() bool {
 	}
 }
 
-// kill ends the process with SIGKILL, and returns when it is gone.
+// kill ends the process with SIGKILL, and returns when it is gone. The group is its own, and
+// has the children of a server that hands each connection to one.
 func (p *process) kill() {
 	if p == nil || p.ended() {
 		return
 	}
-	_ = p.cmd.Process.Kill() // it may have ended in between
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have ended in between
 	<-p.done
 }

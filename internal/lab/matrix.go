@@ -79,6 +79,9 @@ func (l *Lab) boot(ctx context.Context, m *Machine) (Boot, error) {
 	if m.VLAN != 0 {
 		b.Way += ", tagged"
 	}
+	if m.TPM != "" {
+		b.Firmware += ", TPM 2.0"
+	}
 	var events []lane.Event
 	for _, subject := range m.subjects() {
 		if events, err = l.client.Events(ctx, subject, 0, 5000); err != nil {
@@ -93,6 +96,9 @@ func (l *Lab) boot(ctx context.Context, m *Machine) (Boot, error) {
 	used := hw.packages
 	if hw.code != "" && slices.ContainsFunc(c.Attempts, func(a pcap.Attempt) bool { return a.Speaker == pcap.IPXE }) {
 		used = append(used, "ipxe")
+	}
+	if m.TPM != "" {
+		used = append(used, "swtpm")
 	}
 	for _, p := range m.peers {
 		used = append(used, p)

@@ -38,7 +38,7 @@ func Play(ctx context.Context, cfg Config, keys []string, atOnce int) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			results[i] = inner(ctx, cfg, out, out, "lab", "--inner", key, "--out", cfg.Dir, "--image", cfg.Image, "--installer", cfg.Installer, "--kubernetes", cfg.Kubernetes, "--trust", cfg.Trust, "--key", cfg.Key)
+			results[i] = inner(ctx, cfg, out, out, "lab", "--inner", key, "--out", cfg.Dir, "--image", cfg.Image, "--installer", cfg.Installer, "--kubernetes", cfg.Kubernetes, "--encryptable", cfg.Encryptable, "--trust", cfg.Trust, "--key", cfg.Key)
 		})
 	}
 	wg.Wait()
@@ -61,6 +61,7 @@ func packageOf(name string) string {
 	return map[string]string{
 		"qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm", "ip": "iproute2", "tcpdump": "tcpdump", "radvd": "radvd",
 		"dhcrelay": "isc-dhcp-relay", "dnsmasq": "dnsmasq-base", "kea-dhcp4": "kea-dhcp4-server", "dhcpd": "isc-dhcp-server",
+		"swtpm": "swtpm", tangProgram: "tang", "systemd-socket-activate": "systemd", "clevis-luks-list": "clevis-luks", "cryptsetup": "cryptsetup-bin", "zstd": "zstd",
 		ovmfCode: "ovmf", armCode: "qemu-efi-aarch64", ubootCode: "u-boot-qemu", ia32Code: "ovmf-ia32", "/usr/lib/ipxe/snponly.efi": "ipxe",
 		armLoader: "debian-installer-12-netboot-arm64", efi32Loader: "syslinux-efi", efi32Rest: "syslinux-common", efi64Loader: "syslinux-efi", efi64Rest: "syslinux-common",
 	}[name]

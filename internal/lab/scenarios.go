@@ -52,6 +52,8 @@ func Scenarios() []Scenario {
 		{"j", "a tagged boot VLAN, UEFI: firmware, SYSLINUX and the agent tag, as far as the agent's first report", tagging, ownDHCP + efi64Loaders, true, []string{efi64Loader, efi64Rest}},
 		{"q", "U-Boot on arm64: configuration, kernel and initrd by TFTP, as far as the identity gate of the Debian installer", uboot, "", true, []string{"qemu-system-aarch64", ubootCode, armLoader}},
 		{"z", "first boot of nodes for Kubernetes, UEFI: a sound one is ready; a wrong name, a wrong clock, a missing module and a stopped containerd are each named", readiness, "", true, nil},
+		{"tpm", "an image that is encrypted, UEFI: the machine's TPM opens the disk at each boot, and another TPM does not", sealedByTPM, ownDHCP + ipv6Keys + rolesTPM, true, append(sealTools(), "swtpm")},
+		{"tang", "an image that is encrypted, legacy BIOS: a Tang server opens the disk at each boot; without it the machine waits, until it is back", sealedByTang, ownDHCP + rolesTang, true, append(sealTools(), tangProgram, "systemd-socket-activate")},
 		{"n", "a machine that nobody knows, UEFI: looked at from RAM, adopted, its disk written and another cleared without a hand on it", commissioned, "", true, nil},
 		{"d", "an unknown machine: held, and told why", unknown, "", false, nil},
 	}
