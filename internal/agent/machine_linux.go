@@ -195,7 +195,7 @@ func (m *machine) Hardware() (lane.Hardware, error) {
 	if err := unix.Uname(&uts); err != nil {
 		return hw, fmt.Errorf("ask for the machine's architecture: %w", err)
 	}
-	hw.Wipes, hw.Parts, hw.Encrypts = true, true, true
+	hw.Wipes, hw.Parts, hw.Encrypts, hw.Models = true, true, true, true
 	hw.Machine = unix.ByteSliceToString(uts.Machine[:])
 	return hw, nil
 }

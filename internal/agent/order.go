@@ -38,8 +38,8 @@ func checkOrder(o lane.Order) error {
 		return fmt.Errorf("the image is not compressed, yet its raw digest or size differ from those of the wire")
 	case img.RootLabel == "":
 		return fmt.Errorf("the image names no root partition")
-	case !o.Disk.Stable():
-		return fmt.Errorf("it names no disk by id, path, wwn or serial")
+	case !o.Disk.Selects():
+		return fmt.Errorf("it names no disk by id, path, wwn, serial or name")
 	}
 	if _, err := imageURL(&url.URL{Scheme: "http", Host: "server"}, img.Path); err != nil {
 		return err
@@ -48,7 +48,7 @@ func checkOrder(o lane.Order) error {
 		return fmt.Errorf("%s", strings.Join(problems, "; "))
 	}
 	for _, s := range o.Wipe {
-		if problems := s.Validate(); !s.Stable() || len(problems) > 0 {
+		if problems := s.Validate(); !s.Selects() || len(problems) > 0 {
 			return fmt.Errorf("a disk to clear is selected by %s: %s", s, strings.Join(problems, "; "))
 		}
 	}

@@ -108,7 +108,7 @@ func New(ctx context.Context, cfg Config, version string, log *slog.Logger) (_ *
 	}
 	a.control = control.New(control.Config{Store: journal{a.store, log, new(alarms)}, Bundles: bundles, Registry: registry, Now: time.Now, Rand: rand.Reader, Site: cfg.Site, Roles: cfg.Roles, Profiles: cfg.Profiles, BaseURL: cfg.BaseURL(""),
 		Policy: cfg.Policy.rules(), InspectBundle: cfg.Policy.Inspect.Bundle, InspectThen: cfg.Policy.Inspect.Then, BundlePolicy: lane.BundlePolicy{Approval: cfg.Bundles.Approval}, Hold: script.Hold{Wait: cfg.Policy.Held.Wait, Then: cfg.Policy.Held.Then},
-		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), GRUBByHTTP: cfg.SecureBoot.GRUBByHTTP, SecureBoot: firmware, Unpinned: cfg.Policy.Unpinned, Reach: ask, Networks: known, Clusters: clusters})
+		HoldScreen: *cfg.Policy.Held.Screen, Loaders: cfg.platformLoaders(), GRUBByHTTP: cfg.SecureBoot.GRUBByHTTP, SecureBoot: firmware, Unpinned: cfg.Policy.Unpinned, DiskNames: cfg.Policy.DiskNames, Reach: ask, Networks: known, Clusters: clusters})
 	a.parts = append(a.parts, part{"memory", collect}, part{"control", a.control.Run}, part{"pull", a.control.RunPull}, part{"joins", a.control.RunJoins})
 	return a, a.listen(ctx, networks, bundles, version)
 }

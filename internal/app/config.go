@@ -98,6 +98,8 @@ type Policy struct {
 	IPXETLS     bool `yaml:"ipxeTLS,omitempty"`
 	// Unpinned lets bundles be installed whose mirrors change from day to day.
 	Unpinned bool `yaml:"unpinned,omitempty"`
+	// DiskNames lets records select a disk by the kernel's name.
+	DiskNames bool `yaml:"diskNames,omitempty"`
 	// AskMirrors has preflight ask the mirrors of bundles whether they have the release. Default true.
 	AskMirrors *bool `yaml:"askMirrors"`
 	// RunAddress says from where a run's files may be fetched: "machine" (its own addresses;

@@ -11,9 +11,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -106,6 +108,8 @@ type Config struct {
 	SecureBoot uefi.Policy
 	// Unpinned allows mirrors whose content changes from day to day.
 	Unpinned bool
+	// DiskNames allows disks that are selected by the kernel's name, which may be another one's after a boot.
+	DiskNames bool
 	// Reach asks whether a URL answers, through an http:// proxy where one is given; nil: nobody
 	// is asked.
 	Reach    func(ctx context.Context, url, proxy string) error
@@ -227,6 +231,9 @@ func (c *Control) siteProblems(h lane.Host) (out []lane.Problem) {
 			out = append(out, lane.Problem{Field: h.Network.Field(a), Message: why})
 		}
 	}
+	if !c.DiskNames {
+		out = append(out, namedDisks(h)...)
+	}
 	if why := c.unloadable(h); why != "" {
 		out = append(out, lane.Problem{Field: "boot.loader", Message: why})
 	}
@@ -235,6 +242,20 @@ func (c *Control) siteProblems(h lane.Host) (out []lane.Problem) {
 	}
 	if why := c.unknownCluster(h); why != "" {
 		out = append(out, lane.Problem{Field: "install.cluster", Message: why})
+	}
+	return out
+}
+
+// namedDisks are a record's disks that only the kernel's name selects.
+func namedDisks(h lane.Host) (out []lane.Problem) {
+	disks := map[string]lane.DiskSelector{"disk": h.Disk, "mirror": h.Mirror}
+	for i, s := range h.Wipe {
+		disks[fmt.Sprintf("wipe[%d]", i)] = s
+	}
+	for _, field := range slices.Sorted(maps.Keys(disks)) {
+		if name := disks[field].Name; name != "" {
+			out = append(out, lane.Problem{Field: field + ".name", Message: fmt.Sprintf("%s may be another disk after the next boot: give byID, wwn or serial; for disks that state none, `policy.diskNames: true` in the configuration allows it", name)})
+		}
 	}
 	return out
 }

@@ -207,6 +207,9 @@ func (c *Control) Order(ctx context.Context, capability string, hw lane.Hardware
 	case len(cleared) > 0 && !hw.Wipes:
 		return c.noOrder(ctx, h, lane.DiskMismatch, "the agent of "+b.Ref()+" knows nothing of disks to clear: build the bundle with this version's bootlane-agent, or take `wipe` out of the record")
 	}
+	if asks := append([]lane.DiskSelector{h.Run.Disk}, h.Run.Wipe...); !hw.Models && slices.ContainsFunc(asks, func(s lane.DiskSelector) bool { return s.Model+s.Name != "" }) {
+		return c.noOrder(ctx, h, lane.DiskMismatch, "the agent of "+b.Ref()+" does not compare the model and name of disks: build the bundle with this version's bootlane-agent, or take `model` and `name` out of the record")
+	}
 	in, err := c.documents(h, b, c.base(f))
 	if err != nil {
 		return lane.Order{}, err

@@ -187,6 +187,26 @@ func TestPreflightUnpinned(t *testing.T) {
 	}
 }
 
+// TestPreflightDiskNames: a disk by the kernel's name is refused, unless the site says that it may be.
+func TestPreflightDiskNames(t *testing.T) {
+	r := newRig(t)
+	h := fleetHost(1, "image-1")
+	h.Disk = lane.DiskSelector{Name: "vda"}
+	r.DiskNames = true
+	r.enrol(h)
+	for _, allowed := range []bool{false, true} {
+		r.DiskNames = allowed
+		p, err := r.Preflight(t.Context(), lane.Inspection{})
+		r.must(err)
+		got := problems(p, h.ID)
+		if refused := slices.ContainsFunc(got, func(p lane.Problem) bool {
+			return p.Field == "disk.name" && strings.Contains(p.Message, "policy.diskNames")
+		}); refused == allowed || allowed && len(got) > 0 {
+			t.Errorf("allowed %v: %v", allowed, got)
+		}
+	}
+}
+
 // BenchmarkPreflight is the preflight of 10,000 machines, by their bundle's seed.
 func BenchmarkPreflight(b *testing.B) {
 	const fleet = 10_000

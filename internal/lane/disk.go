@@ -17,6 +17,12 @@ type DiskSelector struct {
 	// SizeGB is the expected capacity in GB (10^9 bytes); a disk within 1 % of it fits.
 	// It only narrows: a size alone selects nothing.
 	SizeGB float64 `json:"sizeGB,omitempty" yaml:"sizeGB,omitempty"`
+	// Model is what the disk's model begins with, blanks and _ being the same: sysfs cuts it to 16
+	// characters where udev does not. It only narrows as well.
+	Model string `json:"model,omitempty" yaml:"model,omitempty"`
+	// Name is the kernel's name, vda, which may be another disk's after the next boot: for disks that state
+	// nothing else, where the site's policy allows it.
+	Name string `json:"name,omitempty" yaml:"name,omitempty"`
 }
 
 // IsZero reports whether nothing at all is selected.
@@ -27,6 +33,9 @@ func (s DiskSelector) IsZero() bool { return s == DiskSelector{} }
 func (s DiskSelector) Stable() bool {
 	return s.ByID != "" || s.ByPath != "" || s.WWN != "" || s.Serial != ""
 }
+
+// Selects reports whether the selector names a disk at all.
+func (s DiskSelector) Selects() bool { return s.Stable() || s.Name != "" }
 
 // String returns the selector the way the inventory spells it.
 func (s DiskSelector) String() string {
@@ -40,6 +49,8 @@ func (s DiskSelector) String() string {
 	add("byPath", s.ByPath)
 	add("wwn", s.WWN)
 	add("serial", s.Serial)
+	add("name", s.Name)
+	add("model", s.Model)
 	if s.SizeGB > 0 {
 		add("sizeGB", fmt.Sprintf("%g", s.SizeGB))
 	}
@@ -78,14 +89,26 @@ func (s DiskSelector) validate(name string) []string {
 	if s.WWN != "" && !wwnForm.MatchString(s.WWN) {
 		bad("wwn", "%q: write it as sysfs does, but naa. as 0x: 0x5002538e00000001, eui.0025385a71b03a5b, uuid.… or nvme.…", s.WWN)
 	}
-	if s.Serial != strings.TrimSpace(s.Serial) || strings.ContainsFunc(s.Serial, unprintable) {
-		bad("serial", "%q has blanks at an end or control characters", s.Serial)
+	for _, f := range []struct{ name, v string }{{"serial", s.Serial}, {"model", s.Model}} {
+		if f.v != strings.TrimSpace(f.v) || strings.ContainsFunc(f.v, unprintable) {
+			bad(f.name, "%q has blanks at an end or control characters", f.v)
+		}
+	}
+	switch {
+	case s.Name == "":
+	case !kernelName.MatchString(s.Name):
+		bad("name", "%q is no kernel name of a whole disk, as vda", s.Name)
+	case s.Stable():
+		bad("name", "%q changes between boots, and the disk is selected by what does not: leave it out", s.Name)
 	}
 	if !(s.SizeGB >= 0 && s.SizeGB < 1e9) { // YAML can say .nan and .inf
 		bad("sizeGB", "%g is not a size in GB", s.SizeGB)
 	}
-	if s.SizeGB > 0 && !s.Stable() {
+	if s.SizeGB > 0 && !s.Selects() {
 		bad("sizeGB", "a size alone selects no disk: add byID, wwn or serial")
+	}
+	if s.Model != "" && !s.Selects() {
+		bad("model", "a model alone selects no disk: add byID, wwn or serial")
 	}
 	return out
 }
@@ -94,22 +117,26 @@ func (s DiskSelector) validate(name string) []string {
 // in both.
 func (s DiskSelector) Names(o DiskSelector) bool {
 	same := func(a, b string) bool { return a != "" && a == b }
-	return same(s.ByID, o.ByID) || same(s.ByPath, o.ByPath) || same(s.WWN, o.WWN) || same(s.Serial, o.Serial)
+	return same(s.ByID, o.ByID) || same(s.ByPath, o.ByPath) || same(s.WWN, o.WWN) || same(s.Serial, o.Serial) || same(s.Name, o.Name)
 }
 
 // Resolve returns the one disk that the selector names. It never guesses: no
 // selector, no match, several matches, or a disk that cannot be written is an
 // error that lists what was seen.
 func (s DiskSelector) Resolve(disks []Disk) (Disk, error) {
-	if !s.Stable() {
+	if !s.Selects() {
 		return Disk{}, Errorf(Refused, "no disk selector: give the host disk.byID, disk.wwn or disk.serial in the inventory")
 	}
-	var named, fit []Disk
+	var named, modelled, fit []Disk
 	for _, d := range disks {
 		if !s.names(d) {
 			continue
 		}
 		named = append(named, d)
+		if !s.modelFits(d) {
+			continue
+		}
+		modelled = append(modelled, d)
 		if s.sizeFits(d) {
 			fit = append(fit, d)
 		}
@@ -117,6 +144,8 @@ func (s DiskSelector) Resolve(disks []Disk) (Disk, error) {
 	switch {
 	case len(named) == 0:
 		return Disk{}, Errorf(Refused, "no disk matches %s; seen: %s", s, describe(disks))
+	case len(modelled) == 0:
+		return Disk{}, Errorf(Refused, "the disk %s is of another model: %q; seen: %s", s, named[0].Model, describe(named))
 	case len(fit) == 0:
 		return Disk{}, Errorf(Refused, "the disk %s has the wrong size: expected %g GB; seen: %s", s, s.SizeGB, describe(named))
 	case len(fit) > 1:
@@ -133,7 +162,13 @@ func (s DiskSelector) names(d Disk) bool {
 	return (s.ByID == "" || contains(d.ByID, s.ByID)) &&
 		(s.ByPath == "" || contains(d.ByPath, s.ByPath)) &&
 		(s.WWN == "" || d.WWN == s.WWN) &&
-		(s.Serial == "" || d.Serial == s.Serial || d.UdevSerial == s.Serial)
+		(s.Serial == "" || d.Serial == s.Serial || d.UdevSerial == s.Serial) &&
+		(s.Name == "" || d.Name == s.Name)
+}
+
+func (s DiskSelector) modelFits(d Disk) bool {
+	spelt := strings.NewReplacer(" ", "_")
+	return strings.HasPrefix(spelt.Replace(d.Model), spelt.Replace(s.Model))
 }
 
 func (s DiskSelector) sizeFits(d Disk) bool {

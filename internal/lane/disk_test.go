@@ -42,6 +42,7 @@ func TestDiskResolve(t *testing.T) {
 		{"case matters", DiskSelector{Serial: "s2"}, "no disk matches"},
 		{"no part of a serial", DiskSelector{Serial: "S"}, "no disk matches"},
 		{"fields of two disks", DiskSelector{Serial: "S2", WWN: "0x5002538e00000001"}, "no disk matches"},
+		{"of another model", DiskSelector{Serial: "S2", Model: "Z"}, `of another model: ""`},
 		{"too large", DiskSelector{Serial: "S2", SizeGB: 475.3}, "wrong size"},
 		{"too small", DiskSelector{Serial: "S2", SizeGB: 485}, "wrong size: expected 485 GB; seen: sdb"},
 		{"removable", DiskSelector{Serial: "USB1"}, "removable"},
@@ -112,5 +113,29 @@ func TestDiskSelector(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestDiskModelAndName(t *testing.T) {
+	disks := []Disk{{Name: "sda", Model: "Samsung SSD 990 PRO 2TB", Serial: "S1", SizeBytes: 1e9}, {Name: "vda", SizeBytes: 1e9}}
+	for _, c := range []struct {
+		by   DiskSelector
+		want string // the name, or what the error says
+	}{
+		{DiskSelector{Serial: "S1", Model: "Samsung SSD 990 PRO 2TB"}, "sda"}, {DiskSelector{Serial: "S1", Model: "Samsung_SSD"}, "sda"}, {DiskSelector{Serial: "S1", Model: "SSD"}, "of another model"},
+		{DiskSelector{Name: "vda"}, "vda"}, {DiskSelector{Name: "vda", Model: "QEMU"}, "of another model"}, {DiskSelector{Name: "vdb"}, "no disk matches name=vdb"}, {DiskSelector{Model: "Samsung"}, "no disk selector"},
+	} {
+		d, err := c.by.Resolve(disks)
+		if got := d.Name; got != c.want && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %s, %v", c.by, got, err)
+		}
+	}
+	for want, s := range map[string]DiskSelector{
+		"disk.model: a model alone selects no disk": {Model: "X"}, `disk.model: " X" has blanks`: {Serial: "S", Model: " X"}, `disk.name: "sda1" is no kernel name`: {Name: "sda1"},
+		"disk.name: \"sda\" changes between boots, and the disk is selected by what does not": {Name: "sda", Serial: "S"}, "": {Name: "nvme0n1", Model: "X", SizeGB: 3},
+	} {
+		if got := strings.Join(s.Validate(), "\n"); !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("%s: %q, want %q", s, got, want)
+		}
 	}
 }

@@ -210,7 +210,7 @@ func Differs(h Host, hw Hardware) (out []Signal) {
 	if a, err := ParseArch(hw.Machine); err == nil && a != h.Arch {
 		out = append(out, Signal{"arch", string(h.Arch), string(a), h.ID})
 	}
-	if _, err := h.Disk.Resolve(hw.Disks); err != nil && h.Disk.Stable() {
+	if _, err := h.Disk.Resolve(hw.Disks); err != nil && h.Disk.Selects() {
 		out = append(out, Signal{"disk", h.Disk.String(), err.Error(), h.ID})
 	}
 	for _, s := range h.Wipe {

@@ -58,6 +58,8 @@ type Hardware struct {
 	Parts bool `json:"parts,omitempty"`
 	// Encrypts: this agent encrypts the disk where an order says so. Those of before would leave it plain.
 	Encrypts bool `json:"encrypts,omitempty"`
+	// Models: this agent compares a disk's model, and knows disks by the kernel's name.
+	Models bool `json:"models,omitempty"`
 }
 
 // Order is the server's answer to a posted Hardware.

@@ -306,7 +306,7 @@ func Arm(h Host, b Bundle, g Grant, now time.Time) (Host, Event, error) {
 		return Host{}, Event{}, Errorf(Invalid, "a grant needs a run id, a capability, a positive deadline and at least one boot")
 	case b.Digest == "":
 		return Host{}, Event{}, Errorf(Invalid, "a grant needs a bundle")
-	case !h.Disk.Stable():
+	case !h.Disk.Selects():
 		return Host{}, Event{}, Errorf(Invalid, "a grant needs a disk selector: give %s disk.byID, disk.wwn or disk.serial", h.ID)
 	}
 	from := h.State

@@ -58,7 +58,7 @@ func (h Host) Validate() []Problem {
 	}
 	switch {
 	case h.Mirror.IsZero():
-	case !h.Mirror.Stable():
+	case !h.Mirror.Selects():
 		bad("mirror", "no disk selector: set mirror.byID, mirror.wwn or mirror.serial, so that exactly one disk can be written")
 	case h.Mirror.Names(h.Disk):
 		bad("mirror", "it is the same disk as `disk`: name another, or leave it out")
@@ -280,7 +280,7 @@ func Preflight(h Host, b Bundle) []Problem {
 	bad := func(field, format string, args ...any) {
 		out = append(out, Problem{field, fmt.Sprintf(format, args...)})
 	}
-	if !h.Disk.Stable() {
+	if !h.Disk.Selects() {
 		bad("disk", "no disk selector: set disk.byID, disk.wwn or disk.serial, so that exactly one disk can be written")
 	}
 	if len(h.Wipe) > 0 && b.Digest != "" && b.Seed != SeedImage {

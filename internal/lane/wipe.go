@@ -44,7 +44,7 @@ func (h Host) wipeProblems() (out []Problem) {
 			field, msg, _ := strings.Cut(strings.TrimPrefix(p, "disk."), ": ")
 			out = append(out, Problem{at + "." + field, msg})
 		}
-		if !s.Stable() {
+		if !s.Selects() {
 			out = append(out, Problem{at, "selects nothing: give byID, wwn or serial of the one disk"})
 		}
 		if s == h.Disk {

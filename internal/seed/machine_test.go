@@ -447,6 +447,17 @@ func TestDiskGate(t *testing.T) {
 			}
 		}, "/dev/mmcblk0"},
 		{"size within 1 %", lane.DiskSelector{Serial: "S1", SizeGB: 484.8}, nil, "/dev/sda"},
+		{"model, as sysfs cuts it", lane.DiskSelector{Serial: "S1", Model: "MZ7L3480 'x' [a]"}, func(m *machine) { m.write("sys/block/sda/device/model", "MZ7L3480 'x' [a]  \n") }, "/dev/sda"},
+		{"model, as udev has it whole", lane.DiskSelector{Serial: "S1", Model: "Samsung SSD 990 PRO 2TB"}, func(m *machine) {
+			m.write("sys/block/sda/device/model", "Samsung SSD 990 \n")
+			m.write("udev/sda", "ID_MODEL=Samsung_SSD_990_PRO_2TB\nID_SERIAL_SHORT=S1\n")
+		}, "/dev/sda"},
+		{"what the model begins with", lane.DiskSelector{Serial: "S1", Model: "Samsung SSD 990 PRO"}, func(m *machine) { m.write("udev/sda", "ID_MODEL=Samsung_SSD_990_PRO_2TB\nID_SERIAL_SHORT=S1\n") }, "/dev/sda"},
+		{"another model", lane.DiskSelector{Serial: "S1", Model: "SSD"}, func(m *machine) { m.write("sys/block/sda/device/model", "Samsung SSD\n") }, "no disk matches serial=S1 model=SSD"},
+		{"no pattern", lane.DiskSelector{Serial: "S1", Model: "Sam*"}, func(m *machine) { m.write("sys/block/sda/device/model", "Samsung SSD\n") }, "no disk matches serial=S1 model=Sam*"},
+		{"no model", lane.DiskSelector{Serial: "S1", Model: "SSD"}, nil, "no disk matches serial=S1 model=SSD"},
+		{"by the kernel's name", lane.DiskSelector{Name: "sdb"}, nil, "/dev/sdb"},
+		{"a name that is none here", lane.DiskSelector{Name: "sdc"}, nil, "no disk matches name=sdc"},
 
 		{"no such link", lane.DiskSelector{ByID: "wwn-0x5002538e00000009"}, nil, "no disk matches byID=wwn-0x5002538e00000009; seen: sda sdb"},
 		{"link to a partition", lane.DiskSelector{ByID: "wwn-0x1-part1"}, func(m *machine) {

@@ -425,6 +425,9 @@ func selectorOf(matches, fits string, d lane.DiskSelector) selector {
 	return selector{matches, fits, d}
 }
 
+// ModelStart is what the disk's model begins with, as udev writes it.
+func (s selector) ModelStart() string { return strings.ReplaceAll(s.Disk.Model, " ", "_") }
+
 // Mirrored reports whether there is a second disk.
 func (v view) Mirrored() bool { return !v.Host.Run.Mirror.IsZero() }
 

@@ -97,6 +97,8 @@ func diskLink(d lane.DiskSelector) string {
 		return "/dev/disk/by-id/nvme-" + d.WWN
 	case d.ByPath != "":
 		return "/dev/disk/by-path/" + d.ByPath
+	case d.Name != "":
+		return "/dev/" + d.Name
 	}
 	return ""
 }

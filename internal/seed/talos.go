@@ -170,13 +170,16 @@ func talosDisk(d lane.DiskSelector) (value any, keys []string, why string) {
 	selector := append(install, "diskSelector")
 	by := func(key, value string) map[string]string {
 		out := map[string]string{key: value}
+		if d.Model != "" {
+			out["model"] = d.Model + "*"
+		}
 		if d.SizeGB > 0 { // it takes one comparison, so that a larger disk fits
 			out["size"] = fmt.Sprintf(">= %d", int64(d.SizeGB*0.99e9))
 		}
 		return out
 	}
 	switch {
-	case strings.Contains(d.WWN+d.Serial+d.ByID+d.ByPath, "*"):
+	case strings.Contains(d.WWN+d.Serial+d.ByID+d.ByPath+d.Model, "*"):
 		return nil, nil, "has a *, which is a pattern to Talos: select it by what has none"
 	case strings.HasPrefix(d.WWN, "0x"): // as sysfs calls it
 		return by("wwid", "naa."+strings.TrimPrefix(d.WWN, "0x")), selector, ""
@@ -188,6 +191,8 @@ func talosDisk(d lane.DiskSelector) (value any, keys []string, why string) {
 		return by("serial", d.Serial), selector, ""
 	case d.ByPath != "":
 		return "/dev/disk/by-path/" + d.ByPath, append(install, "disk"), ""
+	case d.Name != "":
+		return "/dev/" + d.Name, append(install, "disk"), ""
 	}
 	return nil, nil, "says nothing by which Talos finds one disk: give wwn, byID, serial or byPath"
 }

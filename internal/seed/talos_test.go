@@ -92,7 +92,7 @@ func TestTalosDisk(t *testing.T) {
 		want string
 	}{
 		{lane.DiskSelector{WWN: "0x5002538e00000001", ByID: "x", Serial: "S"}, "map[wwid:naa.5002538e00000001] "}, {lane.DiskSelector{WWN: "eui.0025388b71b10001"}, "map[wwid:eui.0025388b71b10001] "},
-		{lane.DiskSelector{ByID: "nvme-x", Serial: "S", SizeGB: 5}, "map[] /dev/disk/by-id/nvme-x"}, {lane.DiskSelector{Serial: "S 1"}, "map[serial:S 1] "}, {lane.DiskSelector{Serial: "S", SizeGB: 5}, "map[serial:S size:>= 4950000000] "}, {lane.DiskSelector{WWN: "nvme.1", SizeGB: 0.5}, "map[size:>= 495000000 wwid:nvme.1] "}, {lane.DiskSelector{ByPath: "pci-1"}, "map[] /dev/disk/by-path/pci-1"},
+		{lane.DiskSelector{ByID: "nvme-x", Serial: "S", SizeGB: 5}, "map[] /dev/disk/by-id/nvme-x"}, {lane.DiskSelector{Serial: "S 1"}, "map[serial:S 1] "}, {lane.DiskSelector{Serial: "S", SizeGB: 5}, "map[serial:S size:>= 4950000000] "}, {lane.DiskSelector{Serial: "S", Model: "X"}, "map[model:X* serial:S] "}, {lane.DiskSelector{Name: "vda"}, "map[] /dev/vda"}, {lane.DiskSelector{WWN: "nvme.1", SizeGB: 0.5}, "map[size:>= 495000000 wwid:nvme.1] "}, {lane.DiskSelector{ByPath: "pci-1"}, "map[] /dev/disk/by-path/pci-1"},
 	} {
 		in := full(lane.SeedTalos)
 		in.Host.Run.Disk = c.disk

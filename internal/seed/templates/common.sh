@@ -101,7 +101,7 @@ want_mirror={{sq .Host.Run.Mirror}}
 {{with .Disk -}}
 # {{$.Matches}} NAME: the whole disk NAME is the one that the inventory selects.
 {{$.Matches}}() {
-{{- if not .Stable}}
+{{- if not .Selects}}
 	return 1 # nothing is selected
 {{- end}}
 {{- if .ByID}}
@@ -122,6 +122,19 @@ want_mirror={{sq .Host.Run.Mirror}}
 		echo # virtio ends its number without one
 		udevadm info -q property -n "/dev/$1" | sed -n 's/^ID_SCSI_SERIAL=//p; s/^ID_SERIAL_SHORT=//p'
 	} 2>/dev/null | sed 's/^ *//; s/ *$//' | grep -qxF -e {{sq .Serial}} || return 1
+{{- end}}
+{{- if .Name}}
+	[ "$1" = {{sq .Name}} ] || return 1
+{{- end}}
+{{- if .Model}}
+	# sysfs cuts it to 16 characters, where udev writes _ for blanks.
+	models=$({ cat "/sys/block/$1/device/model"; udevadm info -q property -n "/dev/$1" | sed -n 's/^ID_MODEL=//p'; } 2>/dev/null | sed 's/^ *//; s/ *$//; y/ /_/')
+	case "
+$models" in
+	*"
+"{{sq $.ModelStart}}*) ;;
+	*) return 1 ;;
+	esac
 {{- end}}
 }
 {{- end}}
