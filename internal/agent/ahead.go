@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	aheadBytes   = 1 << 20 // of one buffer
-	aheadBuffers = 6
+	aheadBytes   = chunk // of one buffer: what a disk is given at once
+	aheadBuffers = 4
 )
 
 // ahead reads an image from the server before it is needed, and hashes it: while one buffer is received another is

@@ -330,13 +330,13 @@ func TestNodeBefore(t *testing.T) {
 	s.Down(true)
 	refused("is not known")
 	s.Down(false)
-	s.SetNode("node1", string(uuid1), false)
 	r.Site.Packages = []string{"vim", "kubelet=1.36.0-1.1"}
-	if _, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t"}); lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), "is newer than the cluster's API server, v1.35.0") {
-		t.Errorf("a kubelet that is too new: %v", err)
+	for _, q := range []lane.Provisioning{{By: "op:t"}, {By: "op:t", ReplaceNode: true, Why: "its board burnt"}} {
+		if _, err := r.Provision(t.Context(), "node1", q); lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), "site.packages[1]: kubelet=1.36.0-1.1 is newer than the cluster's API server, v1.35.0") || strings.Count(err.Error(), "\n- ") > 1 {
+			t.Errorf("a kubelet that is too new: %v", err)
+		}
 	}
 	r.Site.Packages = nil
-	s.SetNode("node1", string(uuid1), true)
 	if _, err := r.Provision(t.Context(), "node1", lane.Provisioning{By: "op:t", ReplaceNode: true}); lane.CodeOf(err) != lane.Invalid {
 		t.Errorf("without a reason: %v", err)
 	}

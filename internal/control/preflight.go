@@ -163,7 +163,7 @@ func (p *preflight) host(ctx context.Context, h lane.Host) (lane.Bundle, []lane.
 	}
 	problems := slices.Concat(lane.Armable(h, p.reinstall), lane.Preflight(h, b), lane.Collisions(h, others), leased, p.siteProblems(h), unfit)
 	if !p.settled {
-		problems = append(problems, p.nodeProblems(ctx, h)...)
+		problems = slices.Concat(problems, p.nodeProblems(ctx, h), p.skewProblems(ctx, h))
 	}
 	if own, ok := b.For(h.Arch); ok && b.Digest != "" {
 		key := chainKey{b.Digest, h.Arch, h.Boot, p.home(h.Network.Address).Proxy}
@@ -235,34 +235,54 @@ func (p *preflight) unreachable(ctx context.Context, h lane.Host, b lane.Bundle)
 // nodeProblems says what in its cluster stands against erasing a host's disk. What cannot be
 // known counts against it: an unreachable API server must not make a live node's disk free.
 func (p *preflight) nodeProblems(ctx context.Context, h lane.Host) []lane.Problem {
-	site, origins := p.installed(h)
+	site, _ := p.installed(h)
 	cl, err := p.cluster(site.Cluster)
 	if site.Cluster == "" || err != nil || p.replaceNode {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
-	clusterVersion := p.versions.of(site.Cluster, func() (a answer) {
-		a.version, a.err = cl.Version(ctx)
-		return a
-	})
 	despite := "if it may be erased all the same, give --replace-node with --why"
 	var n lane.ClusterNode
-	if err = clusterVersion.err; lane.CodeOf(err) != lane.Unavailable {
+	if _, err = p.clusterVersion(ctx, site.Cluster, cl); lane.CodeOf(err) != lane.Unavailable {
 		n, err = cl.Node(ctx, h.NodeName())
 	}
-	field := "site.packages"
-	if i := slices.IndexFunc(origins, func(o lane.Origin) bool { return o.Field == "packages" }); i >= 0 {
-		field = origins[i].Path
-	}
-	skew := lane.KubeletSkew(field, site.Packages, clusterVersion.version)
 	switch {
 	case lane.CodeOf(err) == lane.NotFound:
-		return skew
+		return nil
 	case err != nil:
 		return []lane.Problem{{Field: "cluster", Message: "whether a machine is alive there under this name is not known: " + err.Error() + "; " + despite}}
 	case n.Ready:
 		return []lane.Problem{{Field: "cluster", Message: fmt.Sprintf("the cluster %s has a Node %s that is Ready (its machine says the UUID %s): drain it and switch the machine off first; %s", site.Cluster, n.Name, lane.Clean(n.SystemUUID, 60), despite)}}
 	}
-	return skew
+	return nil
+}
+
+// clusterVersion asks a cluster for the version of its API server, once.
+func (p *preflight) clusterVersion(ctx context.Context, name string, cl Cluster) (string, error) {
+	a := p.versions.of(name, func() (a answer) {
+		a.version, a.err = cl.Version(ctx)
+		return a
+	})
+	return a.version, a.err
+}
+
+// skewProblems says which pinned kubelet does not go with the API server of its cluster.
+func (p *preflight) skewProblems(ctx context.Context, h lane.Host) []lane.Problem {
+	site, origins := p.installed(h)
+	cl, err := p.cluster(site.Cluster)
+	if site.Cluster == "" || err != nil || !lane.PinsKubelet(site.Packages) {
+		return nil
+	}
+	field := "site.packages"
+	if i := slices.IndexFunc(origins, func(o lane.Origin) bool { return o.Field == "packages" }); i >= 0 {
+		field = origins[i].Path
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinLimit)
+	defer cancel()
+	version, err := p.clusterVersion(ctx, site.Cluster, cl)
+	if err != nil {
+		return []lane.Problem{{Field: field, Message: fmt.Sprintf("whether the pinned kubelet goes with the cluster %s is not known: %v", site.Cluster, err)}}
+	}
+	return lane.KubeletSkew(field, site.Packages, version)
 }

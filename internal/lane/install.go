@@ -174,8 +174,8 @@ var (
 	localeRE  = regexp.MustCompile(`^[A-Za-z0-9_.@-]+$`)
 	domainRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 	// packageRE takes names of Debian's and of RPM: to apt a hyphen behind a name removes it,
-	// to Anaconda one before it, and an @ is a group.
-	packageRE = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9+._-]*[A-Za-z0-9+])?$`)
+	// to Anaconda one before it, and an @ is a group. A version follows as apt has it.
+	packageRE = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9+._-]*[A-Za-z0-9+])?(=[A-Za-z0-9]([A-Za-z0-9.+:~_-]*[A-Za-z0-9+])?)?$`)
 	// kernelArg takes what stands bare in GRUB's configuration, where ; & | < > { } $ and quotes are its language.
 	kernelArg   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.,:=/@%+!-]*$`)
 	moduleRE    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$`)
@@ -272,7 +272,7 @@ func (i InstallOptions) validateLists() []Problem {
 		if packageRE.MatchString(v) {
 			return ""
 		}
-		return fmt.Sprintf("%q is not the name of a package: letters, digits, + . _ and -, no version, no group, and no hyphen at an end", v)
+		return fmt.Sprintf("%q is not the name of a package: letters, digits, + . _ and -, no group, and no hyphen at an end; NAME=VERSION pins it", v)
 	})
 	each("kernelArgs", i.KernelArgs, func(v string) string {
 		if kernelArg.MatchString(v) {

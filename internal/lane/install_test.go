@@ -77,7 +77,7 @@ func TestInstallValidate(t *testing.T) {
 		{"clear password", InstallOptions{PasswordHash: new("secret")}, []string{"passwordHash: is not a crypt hash"}},
 		{"keys", InstallOptions{SSHKeys: []string{testKey, "x", testKey + "\x1b[2J", testKey[:40]}}, []string{"sshKeys[1]: is not one", "sshKeys[2]: has control", "sshKeys[3]: is cut short"}},
 		{"ntp", InstallOptions{NTP: []string{"a;b", ""}}, []string{"ntp[0]: ", "ntp[1]: "}},
-		{"packages", InstallOptions{Packages: []string{"", "a b", "-x", "x-", "@core", "x=1", "x/y", "a,b", "x*", "%end", "x\ny", "$(x)", "htop"}},
+		{"packages", InstallOptions{Packages: []string{"", "a b", "-x", "x-", "@core", "x=", "x/y", "a,b", "x*", "%end", "x\ny", "$(x)", "htop"}},
 			[]string{"packages[0]", "packages[1]", "packages[2]", "packages[3]", "packages[4]", "packages[5]", "packages[6]", "packages[7]", "packages[8]", "packages[9]", "packages[10]", "packages[11]"}},
 		{"kernelArgs", InstallOptions{KernelArgs: []string{"", "a b", "a;b", "a&b", `a"b`, "a'b", "$x", "`x`", `a\`, "---", "#x", "a>b", "{x}", "a\nb", "quiet"}},
 			[]string{"kernelArgs[0]", "kernelArgs[1]", "kernelArgs[2]", "kernelArgs[3]", "kernelArgs[4]", "kernelArgs[5]", "kernelArgs[6]", "kernelArgs[7]", "kernelArgs[8]", "kernelArgs[9]", "kernelArgs[10]", "kernelArgs[11]", "kernelArgs[12]", "kernelArgs[13]"}},

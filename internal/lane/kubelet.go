@@ -3,6 +3,7 @@ package lane
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 )
 
@@ -11,13 +12,17 @@ import (
 const oldestKubelet = 3
 
 var (
-	// pinnedKubelet is a package of apt, dnf or zypper with its version.
-	pinnedKubelet = regexp.MustCompile(`^(kubelet|kubeadm)[=-](?:0:)?v?1\.(\d+)(?:[.*-].*)?$`)
+	pinnedKubelet = regexp.MustCompile(`^(kubelet|kubeadm)=(?:0:)?1\.(\d+)(?:[.-].*)?$`)
 	kubernetes    = regexp.MustCompile(`^v1\.(\d+)\.`)
 )
 
+// PinsKubelet reports whether one of the packages says which kubelet is installed.
+func PinsKubelet(packages []string) bool {
+	return slices.ContainsFunc(packages, pinnedKubelet.MatchString)
+}
+
 // KubeletSkew says which of the packages bring a kubelet that does not go with the version of a cluster's
-// API server, as v1.35.0. Nothing is said of packages without a version, nor for another version. Field is where
+// API server, as v1.35.0. Nothing is said of packages without a version, nor for a version that is none. Field is where
 // the packages stand.
 func KubeletSkew(field string, packages []string, version string) (out []Problem) {
 	m := kubernetes.FindStringSubmatch(version)

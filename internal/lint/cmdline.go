@@ -146,8 +146,16 @@ func (r *report) argument(p at, key, value, w string) {
 // seedArguments name where an installer's answers are.
 var seedArguments = []string{"ds", "preseed/url", "url", "inst.ks", "ks", "autoyast", "ay", "inst.auto", "ignition.config.url", "talos.config", "coreos.inst.ignition_url"}
 
-// random is a piece of a path that nobody guesses: 128 bits, in hex or base64.
-var random = regexp.MustCompile(`^[A-Za-z0-9_-]{22,}$`)
+// random are pieces of a path that nobody guesses, 128 bits: in hex, in base32, or in base64, of which no word
+// has capitals, small letters and digits in turn.
+var random = regexp.MustCompile(`^(?:[0-9a-fA-F]{32,}|[a-z2-7]{26,}|[A-Z2-7]{26,}|[A-Za-z0-9_-]{22,}={0,2})$`)
+
+// isRandom reports whether a piece of a path is.
+func isRandom(piece string) bool {
+	capitals, digits := strings.ToLower(piece) != piece, strings.ContainsAny(piece, "0123456789")
+	word := strings.Contains(piece, "-") && !capitals
+	return random.MatchString(piece) && digits && !word && !namesMachine.MatchString(piece)
+}
 
 // guessable reports whether a URL names the machine, and has nothing in it that only the machine was told.
 func guessable(value string) bool {
@@ -157,7 +165,7 @@ func guessable(value string) bool {
 	}
 	named := namesMachine.MatchString(u)
 	for _, piece := range strings.FieldsFunc(u, func(c rune) bool { return strings.ContainsRune("/?&=;.", c) }) {
-		if random.MatchString(piece) && !namesMachine.MatchString(piece) && strings.ContainsAny(piece, "0123456789") {
+		if isRandom(piece) {
 			return false
 		}
 	}
@@ -165,7 +173,7 @@ func guessable(value string) bool {
 }
 
 // namesMachine is what of a machine is seen by others: what the loader puts in, a UUID, a MAC.
-var namesMachine = regexp.MustCompile(`(?i)\$\{?(?:net[0-9]?[/_.])?(?:uuid|mac|serial|asset|hostname|ip)\b|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b`)
+var namesMachine = regexp.MustCompile(`(?i)\$\{?(?:net[0-9]?[/_.]|net_default_)?(?:uuid|mac|serial|asset|hostname|ip)\b|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b`)
 
 // seedURL judges where cloud-init is sent.
 func (r *report) seedURL(p at, value string) {

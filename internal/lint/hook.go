@@ -27,8 +27,8 @@ func isShell(program string) bool {
 }
 
 // hook judges whether a shell can read the commands that begin at p. With exact the lines are the file's own,
-// and the place is told to the letter.
-func (r *report) hook(p at, text string, exact bool) {
+// and the place is told to the letter. With told the installer stops when they fail, and shows it.
+func (r *report) hook(p at, text string, exact, told bool) {
 	if m := interpreter.FindStringSubmatch(text); m != nil && !isShell(m[1]) {
 		return
 	}
@@ -41,7 +41,7 @@ func (r *report) hook(p at, text string, exact bool) {
 			r.inHook(p, text, exact, "hook-hash-expanded", place, "the shell puts variables into this hash")
 		}
 	}
-	if strings.Contains(text, "set -") {
+	if !told && (strings.Contains(text, "set -") || strings.HasPrefix(text, "#!")) {
 		if place := shell.Unreported(text); place != nil {
 			r.inHook(p, text, exact, "hook-exit-unreported", *place, "with set -e the first failure ends this, and no trap reports it")
 		}
@@ -70,11 +70,11 @@ func (r *report) hookNode(n *yaml.Node) {
 		return
 	}
 	if n.Kind == yaml.ScalarNode {
-		r.hook(pos(n), n.Value, false)
+		r.hook(pos(n), n.Value, false, r.format == Autoinstall)
 		return
 	}
 	if w := items(n); len(w) > 2 && isShell(w[0].Value) && strings.HasPrefix(w[1].Value, "-") && strings.HasSuffix(w[1].Value, "c") {
-		r.hook(pos(w[2]), w[2].Value, false)
+		r.hook(pos(w[2]), w[2].Value, false, r.format == Autoinstall)
 	}
 }
 
@@ -83,6 +83,6 @@ func (r *report) hookNode(n *yaml.Node) {
 func (r *report) hookElement(script *element) {
 	source, by := script.child("source"), script.child("interpreter")
 	if source != nil && (by == nil || by.text == "shell" || isShell(by.text)) && !strings.Contains(source.text, "<%") {
-		r.hook(source.textAt, source.text, false)
+		r.hook(source.textAt, source.text, false, false)
 	}
 }

@@ -114,7 +114,7 @@ func (r *report) kickstart(text string) {
 	}
 	r.kickstartDisks(commands, have)
 	r.kickstartArrays(commands)
-	r.kickstartBoot(commands, have)
+	r.kickstartBoot(commands, have, release)
 	r.kickstartKubelet(commands, release)
 	r.kickstartLogin(commands)
 }
@@ -262,7 +262,7 @@ func (r *report) kickstartCommand(c command, release int) {
 // kickstartHook judges a section that is a script, a shell's where it does not say otherwise.
 func (r *report) kickstartHook(c command) {
 	if by, ok := c.option("--interpreter"); !ok || isShell(by.text) {
-		r.hook(at{c.at.line + 1, 1}, strings.Join(c.body, "\n"), true)
+		r.hook(at{c.at.line + 1, 1}, strings.Join(c.body, "\n"), true, c.has("--erroronfail"))
 	}
 }
 
@@ -431,8 +431,9 @@ func (r *report) kickstartDisks(commands []command, have map[string]command) {
 	}
 }
 
-// kickstartBoot finds a layout that firmware cannot start, and shares of a volume group that do not fit.
-func (r *report) kickstartBoot(commands []command, have map[string]command) {
+// kickstartBoot finds a layout that no firmware can start from, and shares of a volume group that do not fit. With
+// the older partition table a BIOS needs no partition of its own: it is that of RHEL up to 9 unless it is told.
+func (r *report) kickstartBoot(commands []command, have map[string]command, release int) {
 	var first *command
 	boots, percent := false, map[string]int{}
 	for i, c := range commands {
@@ -460,8 +461,9 @@ func (r *report) kickstartBoot(commands []command, have map[string]command) {
 		_, ok := have[name]
 		boots = boots || ok
 	}
-	if first != nil && !boots && label.text != "msdos" && where.text != "none" {
-		r.add("partition-boot-missing", first.at, "there is neither reqpart nor a partition that firmware boots from: /boot/efi for UEFI, biosboot for BIOS")
+	gpt := label.text == "gpt" || label.text == "" && (release >= 10 || fedora.MatchString(r.whole))
+	if first != nil && !boots && gpt && where.text != "none" {
+		r.add("partition-boot-missing", first.at, "there is neither reqpart nor a partition that firmware boots from a GPT: /boot/efi for UEFI, biosboot for BIOS")
 	}
 }
 

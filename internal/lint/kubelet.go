@@ -92,37 +92,34 @@ func (r *report) kickstartClock(c command) {
 }
 
 var (
+	// joinCommand goes on where a line ends in a backslash.
+	joinCommand    = regexp.MustCompile(`kubeadm join(?:[^\n\\]|\\\n|\\.)*`)
 	bootstrapToken = regexp.MustCompile(`\bbootstrapToken["']?\s*:`)
 	caCertHash     = regexp.MustCompile(`\bcaCertHashes["']?\s*:\s*(?:\[\s*|-\s*)?["']?([A-Za-z0-9:]+)`)
 	caPin          = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 )
 
-// joins finds nodes that are to join a cluster which they cannot tell from another.
+// joins finds nodes that are to join a cluster which they could not tell from another: kubeadm refuses to, with
+// the disk erased.
 func (r *report) joins(text string) {
-	if !strings.Contains(text, "kubeadm join") && !strings.Contains(text, "bootstrapToken") && !strings.Contains(text, "caCertHashes") {
-		return
+	place := func(i int) at {
+		from := strings.LastIndexByte(text[:i], '\n') + 1
+		return at{strings.Count(text[:i], "\n") + 1, column(text[from:], i-from)}
 	}
-	lines := strings.Split(text, "\n")
-	for n, line := range lines {
-		if comment(line) {
-			continue
+	inComment := func(i int) bool { return comment(text[strings.LastIndexByte(text[:i], '\n')+1:]) }
+	for _, m := range joinCommand.FindAllStringIndex(text, -1) {
+		line := strings.ReplaceAll(text[m[0]:m[1]], "\\\n", " ")
+		pinned := strings.Contains(line, "--discovery-") || strings.Contains(line, "--config") // a way that skips it has a finding of its own
+		if strings.Contains(line, "--token") && !pinned && !inComment(m[0]) {
+			r.add("join-ca-unpinned", place(m[0]), "there is no --discovery-token-ca-cert-hash: kubeadm refuses to join")
 		}
-		if i := strings.Index(line, "kubeadm join"); i >= 0 {
-			whole := line[i:]
-			for m := n; strings.HasSuffix(strings.TrimSpace(whole), `\`) && m+1 < len(lines); {
-				m++
-				whole = strings.TrimSuffix(strings.TrimSpace(whole), `\`) + " " + lines[m]
-			}
-			pinned := strings.Contains(whole, "--discovery-") || strings.Contains(whole, "--config") // a way that skips it has a finding of its own
-			if strings.Contains(whole, "--token") && !pinned {
-				r.add("join-ca-unpinned", at{n + 1, column(line, i)}, "there is no --discovery-token-ca-cert-hash: the cluster's certificate is not checked")
-			}
+	}
+	for _, m := range caCertHash.FindAllStringSubmatchIndex(text, -1) {
+		if !caPin.MatchString(text[m[2]:m[3]]) && !inComment(m[2]) {
+			r.add("join-ca-unpinned", place(m[2]), "a hash of caCertHashes is sha256: and 64 hex digits: kubeadm refuses another")
 		}
-		if m := caCertHash.FindStringSubmatchIndex(line); m != nil && !caPin.MatchString(line[m[2]:m[3]]) {
-			r.add("join-ca-unpinned", at{n + 1, column(line, m[2])}, "a hash of caCertHashes is sha256: and 64 hex digits")
-		}
-		if m := bootstrapToken.FindStringIndex(line); m != nil && !strings.Contains(text, "caCertHashes") && !strings.Contains(text, "CAVerification") {
-			r.add("join-ca-unpinned", at{n + 1, column(line, m[0])}, "bootstrapToken has no caCertHashes: the cluster's certificate is not checked")
-		}
+	}
+	if m := bootstrapToken.FindStringIndex(text); m != nil && !inComment(m[0]) && !strings.Contains(text, "caCertHashes") && !strings.Contains(text, "CAVerification") {
+		r.add("join-ca-unpinned", place(m[0]), "bootstrapToken has no caCertHashes: kubeadm refuses to join")
 	}
 }

@@ -37,6 +37,7 @@ func two(size string) string {
 }
 
 const (
+	two2     = "      - {type: partition, id: a2, device: d, size: 1G}\n      - {type: partition, id: b2, device: e, size: 1025M}\n"
 	efi      = "      - {type: format, id: f, volume: m, fstype: fat32}\n      - {type: mount, id: g, device: f, path: /boot/efi}\n"
 	agamaOne = `"storage": {"drives": [{"search": {"condition": {"name": "` + preDisk + `"}, ` + agamaMax + `}}]}`
 )
@@ -125,14 +126,20 @@ func diskPairs() []pair {
 		{"raid-members", AutoYaST, "<use>all</use></drive>", "<partitions config:type=\"list\"><partition><raid_name>/dev/md/r</raid_name></partition></partitions></drive>§" + suseArray("raid1", "/"), suseMember("2G", "r") + suseMember("2G", "s") + suseArray("raid1", "/")},
 		{"raid-members-unequal", AutoYaST, "<use>all</use></drive>", suseMember("2G", "r") + strings.Replace(suseMember("3G", "s"), "<partition>", "§<partition>", 1) + suseArray("raid1", "/"), suseMember("2G", "r") + suseMember("2G", "s") + suseArray("raid1", "/")},
 		{"raid-boot", AutoYaST, "<use>all</use></drive>", suseMember("2G", "r") + suseMember("2G", "s") + strings.Replace(suseArray("raid0", "/boot/efi"), "<partition>", "§<partition>", 1), suseMember("2G", "r") + suseMember("2G", "s") + suseArray("raid1", "/boot/efi")},
+		{"raid-members", Agama, agamaOne, agamaTwo("a", "b", "4 GiB", `§{"level": "raid1", "devices": ["m0"]}`), `"storage": {"drives": [{"search": "/dev/disk/by-id/scsi-a"}, {"search": "/dev/disk/by-id/scsi-b", "alias": "b"}, {"search": "/dev/disk/by-id/scsi-c", "alias": "c"}], "mdRaids": [{"level": "raid0", "devices": ["b", "c"]}]}`},
+		{"raid-one-disk", Preseed, "partman-auto/method string regular", "partman-auto/method string regular\nd-i partman-auto-raid/recipe string §1 2 0 ext4 / /dev/disk/by-id/scsi-3600508b1001c1-part1#/dev/disk/by-id/scsi-3600508b1001c1-part2 .", "partman-auto/method string regular\nd-i partman-auto-raid/recipe string 1 2 0 ext4 / /dev/disk/by-id/scsi-3600508b1001c1#/dev/disk/by-id/scsi-3600508b1001c2 . 1 2 0 ext4 /x /dev/nvme0n1#/dev/nvme0n2 ."},
+		{"raid-members-unequal", Autoinstall, autoMatch, actions(disk(`, serial: "S1"`), two("50%")+two2+"      - {type: raid, raidlevel: 1, devices: [a2, §b2]}\n"), actions(disk(`, serial: "S1"`), two("5368709120")+"      - {type: raid, raidlevel: 1, devices: [a, b]}\n")},
+		{"raid-members-unequal", AutoYaST, "<use>all</use></drive>", suseMember("2G", "r") + strings.Replace(suseMember("2049M", "s"), "<partition>", "§<partition>", 1) + suseArray("raid1", "/"), suseMember("2G", "r") + suseMember("max", "s") + suseArray("raid1", "/")},
+		{"raid-members", AutoYaST, "<use>all</use></drive>", suseMember("2G", "r") + suseMember("2G", "s") + strings.Replace(suseArray("raid1", "/"), "/dev/md/r", "§/dev/mdr", 1), suseMember("2G", "r") + suseMember("2048M", "s") + suseArray("raid1", "/")},
 		{"raid-members", Agama, agamaOne, agamaTwo("a", "b", "4 GiB", `§{"level": "raid5", "devices": ["m0", "m1"]}`), agamaTwo("a", "b", "4 GiB", `{"level": "raid1", "devices": ["m0", "m1"]}`)},
 		{"raid-one-disk", Agama, agamaOne, agamaTwo("a", "a", "4 GiB", `{"level": "raid1", "devices": ["m0", §"m1"]}`), agamaTwo("a", "b", "4 GiB", `{"level": "raid1", "devices": ["m0", "m1"]}`)},
 		{"raid-members-unequal", Agama, agamaOne, agamaTwo("a", "b", "5 GiB", `{"level": "raid1", "devices": ["m0", §"m1"]}`), agamaTwo("a", "b", "4 GiB", `{"level": "raid1", "devices": ["m0", "m1"]}`)},
 		{"raid-boot", Agama, agamaOne, agamaTwo("a", "b", "4 GiB", `§{"level": "raid0", "devices": ["m0", "m1"], "filesystem": {"path": "/boot/efi"}}`), agamaTwo("a", "b", "4 GiB", `{"level": "raid1", "devices": ["m0", "m1"], "filesystem": {"path": "/boot/efi"}}`)},
 		{"disk-preserve-wiped", Autoinstall, autoMatch, actions(disk(`, serial: "S1", preserve: true, §wipe: superblock`), ""), actions(disk(`, serial: "S1", preserve: true`), "")},
-		{"partition-boot-missing", Kickstart, "autopart", "§part / --size=1 --grow", "part / --size=1 --grow\npart /boot/efi --size=600"},
-		{"partition-boot-missing", Kickstart, "autopart", "§part / --size=1 --grow", "reqpart --add-boot\npart / --size=1 --grow"},
-		{"partition-boot-missing", Preseed, "partman-auto/method string regular", "partman-auto/method string regular\nd-i partman-auto/expert_recipe string §root :: 1 2 -1 ext4 .", "partman-auto/method string regular\nd-i partman-auto/expert_recipe string boot :: 1 1 1 free method{ biosgrub } . 1 2 -1 ext4 ."},
+		{"partition-boot-missing", Kickstart, "--initlabel --drives=" + ksDisk + "\nbootloader --boot-drive=" + ksDisk + "\nautopart", "--disklabel=gpt --drives=" + ksDisk + "\nbootloader\n§part / --size=1 --grow", "--disklabel=gpt --drives=" + ksDisk + "\nbootloader\npart / --size=1 --grow\npart /boot/efi --size=600"},
+		{"partition-boot-missing", Kickstart, base()[Kickstart], kickstartWith("#version=RHEL9", "#version=RHEL10", "autopart", "§part / --size=1 --grow"), kickstartWith("autopart", "part /boot --size=1024\npart pv.01 --size=1 --grow\nvolgroup vg pv.01\nlogvol / --vgname=vg --name=root --size=4096")},
+		{"partition-boot-missing", Kickstart, base()[Kickstart], kickstartWith("#version=RHEL9", "#version=F44", "autopart", "§part / --size=1 --grow"), kickstartWith("#version=RHEL9", "#version=F44", "autopart", "reqpart --add-boot\npart / --size=1 --grow")},
+		{"partition-boot-missing", Preseed, "partman-auto/method string regular", "partman-auto/method string regular\nd-i partman-partitioning/choose_label select gpt\nd-i partman-auto/expert_recipe string §root :: 1 2 -1 ext4 .", "partman-auto/method string regular\nd-i partman-auto/expert_recipe string boot-root :: 40 50 100 ext3 $primary{ } $bootable{ } method{ format } . 1 2 -1 ext4 ."},
 		{"partition-percent", Kickstart, "autopart", "reqpart\npart pv.1 --size=1 --grow\nvolgroup vg pv.1\nlogvol / --vgname=vg --name=root --percent=60\nlogvol /var --vgname=vg --name=var --percent=§50", "reqpart\npart pv.1 --size=1 --grow\nvolgroup vg pv.1\nlogvol / --vgname=vg --name=root --percent=60\nlogvol /var --vgname=vg --name=var --percent=40"},
 		{"secret-disk-passphrase", Autoinstall, autoMatch, `layout: {name: lvm, password: §"x", match: {serial: "S1"}}`, `layout: {name: lvm, match: {serial: "S1"}}`},
 		{"secret-disk-passphrase", Kickstart, "autopart", "autopart --encrypted --passphrase=§x", "autopart --encrypted --escrowcert=http://x"},
@@ -232,6 +239,7 @@ func secretPairs() []pair {
 		{"join-ca-unpinned", Shell, "echo go", "kubeadm join §--discovery-token-unsafe-skip-ca-verification", "kubeadm join --discovery-token-ca-cert-hash x"},
 		{"join-ca-unpinned", Shell, "echo go", "§kubeadm join 10.0.0.1:6443 \\\n  --token $TOKEN", "kubeadm join 10.0.0.1:6443 --token $TOKEN \\\n  --discovery-token-ca-cert-hash $CA"},
 		{"join-ca-unpinned", CloudConfig, `content: "hello"`, `content: "discovery: {§bootstrapToken: {token: $T}}"`, `content: "discovery: {bootstrapToken: {token: $T, caCertHashes: [\"sha256:` + sha256hex + `\"]}}"`},
+		{"join-ca-unpinned", Shell, "echo go\n", "cat > /c <<'END'\ncaCertHashes:\n  - §md5:abcd\nEND\n", "cat > /c <<'END'\ncaCertHashes:\n  - sha256:" + sha256hex + "\nEND\n# kubeadm join --token x\n"},
 		{"join-ca-unpinned", CloudConfig, `content: "hello"`, `content: "caCertHashes: [§md5:0]"`, `content: "caCertHashes: [$CA]"`},
 	}
 }
@@ -241,6 +249,8 @@ func sourcePairs() []pair {
 		{"source-unpinned", Kickstart, ksURL, "url §--mirrorlist=http://m.example.org/list", "url --url=http://m.example.org/list"},
 		{"source-unpinned", Autoinstall, "  apt: {fallback: abort}", "  apt:\n    fallback: abort\n    mirror-selection:\n      primary:\n§        - country-mirror", "  apt:\n    fallback: abort\n    mirror-selection:\n      primary:\n        - uri: http://mirror.example.org/2026"},
 		{"source-unpinned", Preseed, "d-i mirror/suite string bookworm", "d-i mirror/http/hostname string §deb.debian.org", "d-i mirror/http/hostname string snapshot.debian.org"},
+		{"source-unpinned", Kickstart, ksURL, "url --url=§https://mirror.example.org/pub/Rocky/9/BaseOS/x86_64/os/", "url --url=https://mirror.example.org/pub/Rocky/9.6/BaseOS/x86_64/os/"},
+		{"source-unpinned", Kickstart, ksURL, ksURL + "\nrepo --name=a --baseurl=§https://mirror.example.org/AlmaLinux/9/os/", ksURL},
 		{"source-unpinned", Kickstart, ksURL, "url --url=§http://mirror.example.org/rocky/9/BaseOS", "url --url=http://mirror.example.org/rocky/9.6/BaseOS"},
 		{"source-unpinned", Preseed, "mirror/suite string bookworm", "mirror/suite string §stable", "mirror/suite string trixie"},
 		{"source-unpinned", Autoinstall, "fallback: abort", "fallback: abort, mirror-selection: {primary: [{uri: \"§http://archive.ubuntu.com/ubuntu\"}]}", "fallback: abort, mirror-selection: {primary: [{uri: \"http://snapshot.ubuntu.com/ubuntu/20261101T000000Z\"}]}"},
@@ -270,7 +280,7 @@ func sourcePairs() []pair {
 		{"hook-hash-expanded", Kickstart, "echo done\n", "chpasswd -e <<END\nops:§" + sha512crypt + "\nEND\n", "chpasswd -e <<'END'\nops:" + sha512crypt + "\nEND\n"},
 		{"hook-hash-expanded", Autoinstall, `early-commands: ["true"]`, `early-commands: [§'usermod -p "` + sha512crypt + `" ops']`, `early-commands: ["usermod -p '` + sha512crypt + `' ops"]`},
 		{"hook-exit-unreported", Shell, "echo go", "  §set -eu\necho go", "set -eu\ntrap 'report $?' EXIT\necho go"},
-		{"hook-exit-unreported", Kickstart, "echo done\n", "echo done\n§set -e\n", "echo done\ncat > /x <<'END'\nset -e\nEND\n(set -e; true) || exit 1\n"},
+		{"hook-exit-unreported", Kickstart, "echo done\n%end\n", "echo done\n%end\n%onerror\n§set -e\n%end\n", "set -euxo pipefail\ncat > /x <<'END'\nset -e\nEND\n(set -e; true) || exit 1\n%end\n"},
 		{"hook-exit-unreported", AutoYaST, "</users>", `</users><scripts><pre-scripts config:type="list"><script><source>§set -e</source></script></pre-scripts></scripts>`, `</users><scripts><pre-scripts config:type="list"><script><source>set +e</source></script></pre-scripts></scripts>`},
 		{"hook-too-long", Autoinstall, `early-commands: ["true"]`, `early-commands: [§"` + strings.Repeat("#", 131072) + `"]`, `early-commands: ["` + strings.Repeat("#", 131071) + `"]`},
 		{"hook-too-long", Preseed, "report || poweroff -f", "§report || poweroff -f " + strings.Repeat("#", 131050), "report || poweroff -f " + strings.Repeat("#", 131049)},
@@ -432,6 +442,8 @@ func cmdlinePairs() []pair {
 		{"cmdline-ks-asks", CommandLine, "hostname=node-a", "inst.ks=§http://p/ks.cfg", "inst.ks=http://p/ks.cfg inst.cmdline"},
 		{"cmdline-seed-guessable", IPXE, "nocloud-net;s=http://p/h/", "§nocloud-net;s=http://p/${uuid}/", "nocloud-net;s=http://p/${net0/mac}/Zm9vYmFyMTIzYmF6cXV1eDQ1/"},
 		{"cmdline-seed-guessable", CommandLine, "autoinstall iso-url", "inst.cmdline inst.ks=§http://p/3c-ec-ef-12-34-56 autoinstall iso-url", "inst.cmdline inst.ks=http://p/site.ks autoinstall iso-url"},
+		{"cmdline-seed-guessable", IPXE, "nocloud-net;s=http://p/h/", "§nocloud-net;s=http://10.0.0.1/kickstarts-for-rhel9-servers/${net0/mac}/", "nocloud-net;s=http://10.0.0.1/kickstarts-for-rhel9-servers/"},
+		{"cmdline-seed-guessable", GRUB, "'ds=nocloud-net;s=http://p/h/'", "'ds=§nocloud-net;s=http://p/$net_default_mac/'", "'ds=nocloud-net;s=http://p/abcdefghijklmnopqrstuvwxyz234567/$net_default_mac/'"},
 		{"cmdline-seed-guessable", GRUB, "'ds=nocloud-net;s=http://p/h/'", "'ds=§nocloud-net;s=http://p/6b0f3c01-52d1-4c8e-9a77-0242ac110001/'", "'ds=nocloud-net;s=http://p/h/'"},
 	}
 }

@@ -38,6 +38,9 @@ var (
 // endedDebian are the releases without updates, in November 2026.
 var endedDebian = []string{"wheezy", "jessie", "stretch", "buster", "bullseye"}
 
+// gptOnly is a partition for disks with a GPT.
+var gptOnly = regexp.MustCompile(`\$(?:iflabel|reusemethod)\{ *gpt *\}`)
+
 // bootMethod is what partman calls a partition that firmware starts from.
 var bootMethod = regexp.MustCompile(`method\{ *(efi|biosgrub|prep) *\}`)
 
@@ -190,7 +193,7 @@ func (r *report) preseedAnswer(a answer) {
 			r.add("hook-too-long", a.valueAt, "the hook has %d bytes, and an argument at most %d", len(a.value), maxArgument)
 		}
 		if q != "preseed/run" { // which names files
-			r.hook(a.valueAt, a.value, false)
+			r.hook(a.valueAt, a.value, false, false)
 		}
 	case "time/zone":
 		r.timezone(a.valueAt, a.value)
@@ -224,8 +227,9 @@ func (r *report) preseedDisks(answers map[string]answer) {
 func (r *report) preseedLayout(answers map[string]answer) {
 	recipe, own := answers["partman-auto/expert_recipe"]
 	label := answers["partman-partitioning/choose_label"].value + answers["partman-partitioning/default_label"].value
-	if own && recipe.value != "" && !bootMethod.MatchString(recipe.value) && !strings.Contains(label, "msdos") {
-		r.add("partition-boot-missing", recipe.valueAt, "the recipe has no partition that firmware boots from: method{ efi } for UEFI, method{ biosgrub } for BIOS")
+	gpt := strings.Contains(label, "gpt") || gptOnly.MatchString(recipe.value) // else it is the older one, on machines that start by BIOS
+	if own && gpt && !bootMethod.MatchString(recipe.value) {
+		r.add("partition-boot-missing", recipe.valueAt, "the recipe has no partition that firmware boots from a GPT: method{ efi } for UEFI, method{ biosgrub } for BIOS")
 	}
 	if arrays, ok := answers["partman-auto-raid/recipe"]; ok {
 		r.preseedArrays(arrays)

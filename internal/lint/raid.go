@@ -1,9 +1,11 @@
 package lint
 
 import (
+	"cmp"
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -14,10 +16,14 @@ import (
 type member struct {
 	at         at
 	disk, size string
+	several    bool // one name that stands for more than one
 }
 
 // array judges what an array is made of.
 func (r *report) array(p at, level string, members []member) {
+	if slices.ContainsFunc(members, func(m member) bool { return m.several }) {
+		return
+	}
 	r.raid(p, level, len(members))
 	var first *member
 	for i, m := range members {
@@ -30,7 +36,7 @@ func (r *report) array(p at, level string, members []member) {
 			continue
 		}
 		switch {
-		case first.size != "" && m.size != "" && first.size != m.size:
+		case bytesOf(first.size) != 0 && bytesOf(m.size) != 0 && bytesOf(first.size) != bytesOf(m.size):
 			r.add("raid-members-unequal", m.at, "this member has %s, and another one %s", m.size, first.size)
 			return
 		case bus(first.disk) != "" && bus(m.disk) != "" && bus(first.disk) != bus(m.disk):
@@ -60,6 +66,19 @@ func (r *report) espArray(p at, level, metadata string) {
 	case metadata != "" && metadata != "1.0":
 		r.add("raid-boot", p, "/boot/efi lies on an array whose metadata, %s, stand where firmware looks for a file system", metadata)
 	}
+}
+
+// sizeForm is a size as installers write it; what is a share, or the rest of the disk, is not in it.
+var sizeForm = regexp.MustCompile(`^(\d+(?:\.\d+)?) *([KMGTP]?)B?$`)
+
+// bytesOf is a size in bytes; 0: it is not known before the disk is.
+func bytesOf(size string) int64 {
+	m := sizeForm.FindStringSubmatch(strings.ToUpper(strings.Replace(size, "i", "", 1)))
+	if m == nil {
+		return 0
+	}
+	n, _ := strconv.ParseFloat(m[1], 64) // digits
+	return int64(n * float64(int64(1)<<(10*strings.Index(" KMGTP", cmp.Or(m[2], " ")))))
 }
 
 // bus is what a disk's link says of the way that it is attached; empty: nothing.
@@ -151,8 +170,16 @@ func (r *report) kickstartArrays(commands []command) {
 	}
 }
 
-// partitionNumber is what follows the disk in the name of a partition.
-var partitionNumber = regexp.MustCompile(`(-part|p)?[0-9]+$`)
+// partitionOf are names of partitions: 1 is the disk.
+var partitionOf = regexp.MustCompile(`^(/dev/(?:sd|vd|hd|xvd)[a-z]+)[0-9]+$|^(/dev/(?:nvme[0-9]+n|mmcblk)[0-9]+)p[0-9]+$|^(/dev/disk/.+)-part[0-9]+$`)
+
+// wholeDisk is the disk of a partition, or what is named itself.
+func wholeDisk(name string) string {
+	if m := partitionOf.FindStringSubmatch(name); m != nil {
+		return m[1] + m[2] + m[3]
+	}
+	return name
+}
 
 // preseedArrays judges a recipe of partman-auto-raid: TYPE COUNT SPARES FSTYPE MOUNT DEVICE#DEVICE . for
 // each array.
@@ -164,7 +191,7 @@ func (r *report) preseedArrays(recipe answer) {
 		}
 		var members []member
 		for _, d := range strings.Split(f[len(f)-1], "#") {
-			members = append(members, member{at: recipe.valueAt, disk: partitionNumber.ReplaceAllString(d, "")})
+			members = append(members, member{at: recipe.valueAt, disk: wholeDisk(d)})
 		}
 		r.array(recipe.valueAt, f[0], members)
 		if f[4] == "/boot/efi" {
@@ -197,7 +224,11 @@ func (r *report) autoyastArrays(part *element) {
 		if kind := d.child("type"); kind == nil || kind.text != "CT_MD" || dev == nil || level == nil {
 			continue
 		}
-		r.array(d.at, level.text, members[dev.text])
+		if of := members[dev.text]; len(of) > 0 || len(members) == 0 {
+			r.array(d.at, level.text, of)
+		} else {
+			r.add("raid-members", dev.textAt, "no partition has the raid_name %q", dev.text)
+		}
 		for _, p := range d.child("partitions").list() {
 			if mount := p.child("mount"); mount != nil && mount.text == "/boot/efi" {
 				r.espArray(p.at, level.text, "")
@@ -211,15 +242,16 @@ func (r *report) agamaArrays(st *yaml.Node) {
 	parts := map[string]member{}
 	for _, d := range items(get(st, "drives")) {
 		disk := get(d, "search")
+		several := disk != nil && disk.Kind == yaml.MappingNode && !is(get(disk, "max"), "1") || is(disk, "*") // its aliases stand for as many
 		if n := get(disk, "condition", "name"); n != nil {
 			disk = n
 		}
-		for _, p := range items(get(d, "partitions")) {
+		for _, p := range append(items(get(d, "partitions")), d) { // the drive itself can be a member
 			alias := get(p, "alias")
 			if alias == nil {
 				continue
 			}
-			m := member{}
+			m := member{several: several}
 			if disk != nil && disk.Kind == yaml.ScalarNode {
 				m.disk = disk.Value
 			}

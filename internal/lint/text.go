@@ -54,7 +54,7 @@ type pattern struct {
 	re      *regexp.Regexp
 	formats []Format // empty: all
 	not     []Format
-	hints   []string // a line without any of them is not looked at: the expressions are slow, and some lines are megabytes of base64
+	hints   []string // a line without any of them, in lower case, is not looked at: the expressions are slow
 	message string
 }
 
@@ -67,27 +67,27 @@ var movingHost = regexp.MustCompile(`(?i)^(?:` + movingHosts + `)$`)
 var markerInside = regexp.MustCompile(`@[A-Z][A-Z0-9_]*@`)
 
 var patternTable = []pattern{
-	{"template-leftover", regexp.MustCompile(`\{\{|\{%|<no value>|%!\w?\(|\bCHANGE_?ME\b|\b(FIXME|TO_BE_REPLACED)\b`), nil, []Format{Shell}, []string{"{{", "{%", "<no value>", "%!", "CHANGE", "FIXME", "TO_BE_REPLACED"}, "a template was not filled in"},
+	{"template-leftover", regexp.MustCompile(`\{\{|\{%|<no value>|%!\w?\(|\bCHANGE_?ME\b|\b(FIXME|TO_BE_REPLACED)\b`), nil, []Format{Shell}, []string{"{{", "{%", "<no value>", "%!", "change", "fixme", "to_be_replaced"}, "a template was not filled in"},
 	{"template-leftover", markerInside, nil, []Format{Shell, Autoinstall, AutoYaST, Agama, Ignition}, []string{"@"}, "a marker was not replaced"},
-	{"secret-private-key", regexp.MustCompile(`-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----`), nil, nil, []string{"PRIVATE KEY"}, "a private key stands here"},
-	{"secret-join-token", regexp.MustCompile(`\bK10[0-9a-f]{64}::|(?i:token)\S{0,20}?[\s:=]+["']?[a-z0-9]{6}\.[a-z0-9]{16}\b|\b(?:K3S|K0S|RKE2)_TOKEN=["']?[^\s"'$]|\bH4sIA[A-Za-z0-9+/=]{60,}`), nil, []Format{Talos}, []string{"::", "oken", "OKEN", "H4sIA"}, "a token that admits to a cluster stands here"},
-	{"join-ca-unpinned", regexp.MustCompile(`unsafeSkipCAVerification["']?\s*:\s*true|--discovery-token-unsafe-skip-ca-verification|insecure-skip-tls-verify["']?\s*[:=]\s*true`), nil, nil, []string{"CAVerification", "ca-verification", "skip-tls-verify"}, "the cluster's certificate is not checked"},
+	{"secret-private-key", regexp.MustCompile(`-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY-----`), nil, nil, []string{"private key"}, "a private key stands here"},
+	{"secret-join-token", regexp.MustCompile(`\bK10[0-9a-f]{64}::|(?i:token)\S{0,20}?[\s:=]+["']?[a-z0-9]{6}\.[a-z0-9]{16}\b|\b(?:K3S|K0S|RKE2)_TOKEN=["']?[^\s"'$]|\bH4sIA[A-Za-z0-9+/=]{60,}`), nil, []Format{Talos}, []string{"::", "oken", "oken", "h4sia"}, "a token that admits to a cluster stands here"},
+	{"join-ca-unpinned", regexp.MustCompile(`unsafeSkipCAVerification["']?\s*:\s*true|--discovery-token-unsafe-skip-ca-verification|insecure-skip-tls-verify["']?\s*[:=]\s*true`), nil, nil, []string{"caverification", "ca-verification", "skip-tls-verify"}, "the cluster's certificate is not checked"},
 	{"secret-in-url", regexp.MustCompile(`\b[a-z][a-z0-9+.-]*://[^\s/@:"'<>]+:[^\s/@"'<>]+@`), nil, nil, []string{"://"}, "a URL holds a user and a password"},
 	{"source-unverified", regexp.MustCompile(`--noverifyssl\b|\binst\.noverifyssl\b|\bgpgcheck["']?\s*[=:]\s*["']?(?:0|false|no)\b|\btrusted=yes\b|\ballow_unauthenticated(?:_ssl)?\s+boolean\s+true|--allow-unauthenticated\b|--no-gpg-check(?:s)?\b|\bcoreos\.inst\.insecure\b|\bflatcar-install\b.*\s-f\b|--no-check-certificate\b|\binst\.auto_insecure=1`), nil, nil, []string{"noverifyssl", "gpgcheck", "trusted=yes", "allow_unauth", "allow-unauth", "no-gpg-check", "insecure", "flatcar-install", "no-check-cert"}, "what is fetched is not verified"},
 	{"source-unverified", regexp.MustCompile(`\bcurl\b[^|;&]*\s(?:-[a-zA-Z]*k[a-zA-Z]*|--insecure)\b`), nil, nil, []string{"curl"}, "what is fetched is not verified"},
 	{"disk-selector-missing", regexp.MustCompile(`\bflatcar-install\b.*\s-s\b`), []Format{Shell, Ignition, Butane, CloudConfig}, nil, []string{"flatcar-install"}, "flatcar-install -s takes the smallest disk that it finds"},
-	{"source-unverified", regexp.MustCompile(`"allowUnsigned"\s*:\s*true`), []Format{Agama}, nil, []string{"allowUnsigned"}, "packages without a signature are taken"},
+	{"source-unverified", regexp.MustCompile(`"allowUnsigned"\s*:\s*true`), []Format{Agama}, nil, []string{"allowunsigned"}, "packages without a signature are taken"},
 	{"source-unverified", regexp.MustCompile(`<accept_[a-z_]+\b[^>]*>\s*true\s*<`), []Format{AutoYaST}, nil, []string{"<accept_"}, "what is not signed, or by nobody known, is taken"},
 	{"source-unpinned", regexp.MustCompile(`--(?:mirrorlist|metalink)\b|^\s*-\s*["']?country-mirror\b`), nil, nil, []string{"--mirrorlist", "--metalink", "country-mirror"}, "what this names changes from day to day"},
-	{"source-unpinned", regexp.MustCompile(`https?://(?i:(?:` + movingHosts + `)\b)`), nil, nil, fold(".ubuntu.com", ".debian.org", ".opensuse.org", "rockylinux.org", ".almalinux.org", ".centos.org", ".fedoraproject.org"), "what this names changes from day to day"},
-	{"source-unpinned", regexp.MustCompile(`https?://(?i:\S*/(?:latest|current|stable)/|\S*/(?:rocky|alma|almalinux|centos|centos-stream|rhel)/\d+(?:-stream)?/)`), nil, nil, fold("/latest/", "/current/", "/stable/", "/rocky/", "/alma/", "/almalinux/", "/centos/", "/centos-stream/", "/rhel/"), "what this names changes from day to day"},
+	{"source-unpinned", regexp.MustCompile(`https?://(?i:(?:` + movingHosts + `)\b)`), nil, nil, []string{".ubuntu.com", ".debian.org", ".opensuse.org", "rockylinux.org", ".almalinux.org", ".centos.org", ".fedoraproject.org"}, "what this names changes from day to day"},
+	{"source-unpinned", regexp.MustCompile(`https?://(?i:\S*/(?:latest|current|stable)/|\S*/(?:rocky|alma|almalinux|centos|centos-stream|rhel)/\d+(?:-stream)?/)`), nil, nil, []string{"/latest/", "/current/", "/stable/", "/rocky/", "/alma", "/centos", "/rhel/"}, "what this names changes from day to day"},
 	{"hook-pipe-to-shell", regexp.MustCompile(`\b(?:curl|wget)\b[^|;]*\|\s*(?:sudo\s+)?(?:/bin/)?(?:ba|da)?sh\b|\b(?:ba|da)?sh\s+(?:-c\s+)?["']?(?:<\(|\$\()\s*(?:curl|wget)\b`), nil, nil, []string{"curl", "wget"}, "what comes from the network is run before it has all come"},
 }
 
 // piece is a part of a line, from a byte on.
 type piece struct {
-	text string
-	from int
+	text, lower string
+	from        int
 }
 
 // pieces returns a line without what is base64 in URLs: there are no words in it, and some are megabytes.
@@ -97,10 +97,10 @@ func pieces(line string) (out []piece) {
 	for {
 		i := strings.Index(line[from:], mark)
 		if i < 0 {
-			return append(out, piece{line[from:], from})
+			return append(out, piece{text: line[from:], from: from})
 		}
 		i += from + len(mark)
-		out = append(out, piece{line[from:i], from})
+		out = append(out, piece{text: line[from:i], from: from})
 		from = i
 		for from < len(line) && line[from] != '"' && line[from] != '\'' && line[from] > ' ' {
 			from++
@@ -108,15 +108,7 @@ func pieces(line string) (out []piece) {
 	}
 }
 
-// fold returns words as they are written, or might be.
-func fold(words ...string) []string {
-	for _, w := range words {
-		words = append(words, strings.ToUpper(w))
-	}
-	return words
-}
-
-// hinted reports whether a text has what a match would begin with.
+// hinted reports whether a text in lower case has what a match has in it.
 func (p pattern) hinted(text string) bool {
 	return slices.ContainsFunc(p.hints, func(h string) bool { return strings.Contains(text, h) })
 }
@@ -131,7 +123,8 @@ func (r *report) patterns(text string) {
 			continue
 		}
 		for _, part := range pieces(line) {
-			words.WriteString(part.text)
+			part.lower = strings.ToLower(part.text)
+			words.WriteString(part.lower)
 			words.WriteByte('\n')
 			cut[n] = append(cut[n], part)
 		}
@@ -142,7 +135,7 @@ func (r *report) patterns(text string) {
 		}
 		for n, parts := range cut {
 			for _, part := range parts {
-				if !p.hinted(part.text) {
+				if !p.hinted(part.lower) {
 					continue
 				}
 				if m := p.re.FindStringIndex(part.text); m != nil {
@@ -160,6 +153,6 @@ func (r *report) shell(text string) {
 		r.add("hook-no-interpreter", at{1, 1}, "the script does not begin with #! and its interpreter")
 	}
 	if !r.read {
-		r.hook(at{1, 1}, text, true)
+		r.hook(at{1, 1}, text, true, false)
 	}
 }

@@ -101,7 +101,13 @@ func (v view) Packages() []string {
 			clevis = slices.Insert(clevis, 2, "clevis-tpm2")
 		}
 	}
-	return slices.Concat(clevis, v.Site.Packages)
+	out := slices.Concat(clevis, v.Site.Packages)
+	if v.Bundle.Seed == lane.SeedKickstart { // which writes NAME-VERSION
+		for i, name := range out {
+			out[i] = strings.Replace(name, "=", "-", 1)
+		}
+	}
+	return out
 }
 
 // BootArgs are the kernel arguments of the installed system. Dracut brings the network up for Tang

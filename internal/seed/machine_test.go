@@ -780,7 +780,7 @@ func TestUbuntuFirmware(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, auto := range []string{text, string(written)} {
+		for _, auto := range []string{text, string(written), text + "  # sed -i s/@HOSTNAME@/x/ a@@b\n"} {
 			for _, uefi := range []bool{true, false} {
 				m := machineFor(t, lane.SeedNoCloud)
 				m.write("autoinstall.yaml", auto)

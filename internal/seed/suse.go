@@ -117,6 +117,11 @@ func (in Input) checkSUSE() (out []string) {
 		slices.Sort(have)
 		out = append(out, fmt.Sprintf("%s: AutoYaST is not told the layout %q: use one of %s", in.path("keyboard"), in.Site.Keyboard, strings.Join(have, ", ")))
 	}
+	for _, name := range in.Site.Packages {
+		if strings.Contains(name, "=") {
+			out = append(out, fmt.Sprintf("%s: SUSE's installers take names alone, and not %s: pin it by the mirror", in.path("packages"), name))
+		}
+	}
 	if agama && in.DiskLink() == "" {
 		out = append(out, "disk: Agama finds a disk by a link that udev makes, and a serial number alone is none: give byID, wwn or byPath as well")
 	}

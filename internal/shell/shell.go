@@ -54,26 +54,47 @@ func Expanded(text string, what *regexp.Regexp) (out []Fault) {
 	return out
 }
 
+// exitsByName is an interpreter that is started so.
+var exitsByName = regexp.MustCompile(`\A#!.*sh +-[a-z]*e`)
+
 // Unreported returns where the shell is told to end with the first failure, if nothing is told to be
-// done then; nil where it is not, or a trap is set. What stands in subshells and functions is theirs.
-func Unreported(text string) *Fault {
+// done then; nil where it is not, or a trap is set. What subshells and functions are told is theirs.
+func Unreported(text string) (exits *Fault) {
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
 	if err != nil {
 		return nil
 	}
-	var exits *Fault
+	if exitsByName.MatchString(text) {
+		exits = &Fault{1, 1, ""}
+	}
 	for _, s := range file.Stmts {
 		call, ok := s.Cmd.(*syntax.CallExpr)
-		if !ok || len(call.Args) < 2 {
-			continue
-		}
-		option := call.Args[1].Lit()
-		switch name := call.Args[0].Lit(); {
-		case name == "trap":
-			return nil
-		case name == "set" && strings.HasPrefix(option, "-") && strings.Contains(option, "e") && exits == nil:
+		if ok && exits == nil && len(call.Args) > 1 && call.Args[0].Lit() == "set" && setsExit(call.Args[1:]) {
 			exits = &Fault{Line: int(call.Pos().Line()), Column: int(call.Pos().Col())}
 		}
 	}
+	traps := false
+	syntax.Walk(file, func(n syntax.Node) bool {
+		call, ok := n.(*syntax.CallExpr)
+		traps = traps || ok && len(call.Args) > 0 && call.Args[0].Lit() == "trap"
+		return true
+	})
+	if traps {
+		return nil
+	}
 	return exits
+}
+
+// setsExit reports whether the arguments of set are to end the shell with the first failure.
+func setsExit(args []*syntax.Word) bool {
+	for i, a := range args {
+		option := a.Lit()
+		if !strings.HasPrefix(option, "-") {
+			continue
+		}
+		if strings.Contains(option, "e") || strings.HasSuffix(option, "o") && i+1 < len(args) && args[i+1].Lit() == "errexit" {
+			return true
+		}
+	}
+	return false
 }

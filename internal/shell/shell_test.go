@@ -86,6 +86,7 @@ func TestUnreported(t *testing.T) {
 	for text, want := range map[string]bool{
 		"set -e\n": true, "true\nset -eu\n": true, "set -u\n": false, "set +e\n": false, "set -e; trap 'x' EXIT\n": false, "trap x EXIT\nset -e\n": false,
 		"(set -e; false) || x\n": false, "cat <<E\nset -e\nE\n": false, "f() { set -e; }\n": false, "if (\n": false,
+		"set -euo pipefail\n": true, "set -o errexit\n": true, "set -u -o errexit\n": true, "set -o pipefail\n": false, "#!/bin/sh -e\ntrue\n": true, "#!/bin/sh -x\ntrue\n": false, "f() { trap x EXIT; }\nset -e\nf\n": false,
 	} {
 		if got := Unreported(text); (got != nil) != want {
 			t.Errorf("%q: %v", text, got)

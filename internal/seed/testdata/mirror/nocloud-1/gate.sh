@@ -250,6 +250,6 @@ choose
 # The firmware that started the machine will start it again: GRUB goes into the EFI system partition, or into the disk.
 uefi=false bios=true
 [ ! -d /sys/firmware/efi ] || uefi=true bios=false
-if ! sed -i "s#@DISK0@#/dev/$disk#; s#@DISK1@#/dev/$mirror#; s#[\"']\{0,1\}@UEFI@[\"']\{0,1\}#$uefi#; s#[\"']\{0,1\}@BIOS@[\"']\{0,1\}#$bios#" /autoinstall.yaml || grep -q '@[A-Z0-9]*@' /autoinstall.yaml; then
+if ! sed -i "s#@DISK0@#/dev/$disk#; s#@DISK1@#/dev/$mirror#; s#[\"']\{0,1\}@UEFI@[\"']\{0,1\}#$uefi#; s#[\"']\{0,1\}@BIOS@[\"']\{0,1\}#$bios#" /autoinstall.yaml || grep -qE '@(DISK[01]|UEFI|BIOS)@' /autoinstall.yaml; then
 	refuse installer 2 "the disk cannot be told to the installer"
 fi
