@@ -28,7 +28,7 @@ func rooms() map[string]room {
 		"internal/seed":       {imports: []string{"internal/ignition", "internal/shell", "internal/talos"}, budget: 2400, why: "2300 until a disk had a model and a name; one installer more is a file of texts and what they must know; 2200 until disks were encrypted, 1700 until Ignition and Talos, 800 until bundles had sections, installed systems layouts, and networks of their own in the forms of four network managers, 480 until those of SUSE, 400 until Anaconda"},
 		"internal/diagnose":   {budget: 360, why: "280 until runs could stop at their cluster, and it named the checks of first boot"},
 		"internal/migrate":    {budget: 335},
-		"internal/lint":       {imports: []string{"internal/ignition", "internal/shell", "internal/talos", "internal/strictyaml"}, budget: 3600, why: "files to findings: no sockets, no clock, no files. 3100 until arrays, swap and clocks were judged in every format"},
+		"internal/lint":       {imports: []string{"internal/ignition", "internal/shell", "internal/talos", "internal/strictyaml"}, budget: 3700, why: "files to findings: no sockets, no clock, no files. 3100 until arrays, swap and clocks were judged in every format"},
 		"internal/store":      {budget: 1400, why: "moves values and keeps order; judges nothing"},
 		"internal/store/sqlite": {imports: []string{"internal/store"}, budget: 150,
 			why: "an engine opens a database for the store, and nothing more"},

@@ -491,3 +491,21 @@ func shellWord(s string) (word, rest string, ok bool) {
 	}
 	return b.String(), "", true
 }
+
+// TestPinnedPackages: a version is written as each installer reads it, or refused.
+func TestPinnedPackages(t *testing.T) {
+	for seed, want := range map[string]string{lane.SeedPreseed: " kubelet=1.35.0-1.1\n", lane.SeedNoCloud: "\n    - \"kubelet=1.35.0-1.1\"\n", lane.SeedKickstart: "\nkubelet-1.35.0-1.1\n", lane.SeedAutoYaST: "", lane.SeedAgama: ""} {
+		in := full(seed)
+		in.Site.Packages = []string{"kubelet=1.35.0-1.1"}
+		if want == "" {
+			if _, err := Documents(in); err == nil || !strings.Contains(err.Error(), "site.packages: SUSE's installers take names alone, and not kubelet=1.35.0-1.1") {
+				t.Errorf("%s: %v", seed, err)
+			}
+			continue
+		}
+		name := map[string]string{lane.SeedPreseed: "preseed.cfg", lane.SeedNoCloud: "user-data", lane.SeedKickstart: "ks.cfg"}[seed]
+		if text := document(t, in, name); !strings.Contains(text, want) {
+			t.Errorf("%s: no %q in\n%s", seed, want, text)
+		}
+	}
+}
