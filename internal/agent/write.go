@@ -58,12 +58,15 @@ func (j *job) writeDisk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer wire.Close()
 	raw, err := decompress(wire, j.order.Image.Compression)
 	if err != nil {
+		wire.Close()
 		return err
 	}
-	defer func() { _ = raw.Close() }()
+	defer func() {
+		wire.Close() // first: what unpacks may wait for it
+		_ = raw.Close()
+	}()
 	j.wire, j.raw = wire, raw
 	if err := j.begin(); err != nil {
 		return fmt.Errorf("nothing was written: %w", err)

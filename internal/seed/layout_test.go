@@ -107,9 +107,9 @@ func TestNoCloudLayout(t *testing.T) {
 				sizes = append(sizes, fmt.Sprintf("%s%s/%s=%v", c.Device, c.Volgroup, c.ID, c.Size))
 			}
 		}
-		want := "disk0/esp=1G disk0/boot=2G disk0/var_log=20G disk0/root=40G disk0/var=-1"
+		want := "disk0/grub=1M disk0/esp=1G disk0/boot=2G disk0/var_log=20G disk0/root=40G disk0/var=-1"
 		if layout == lane.LayoutLVM {
-			want = "disk0/esp=1G disk0/boot=2G disk0/pv=-1 vg/var_log=20G vg/root=40G vg/var=-1"
+			want = "disk0/grub=1M disk0/esp=1G disk0/boot=2G disk0/pv=-1 vg/var_log=20G vg/root=40G vg/var=-1"
 		}
 		if got := strings.Join(sizes, " "); got != want || !slices.Equal(mounts, []string{"/", "/var", "/var/log", "/boot", "/boot/efi"}) {
 			t.Errorf("%s: %s, want %s; mounts %v", layout, got, want, mounts)
