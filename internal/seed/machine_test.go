@@ -457,6 +457,9 @@ func TestDiskGate(t *testing.T) {
 		{"no pattern", lane.DiskSelector{Serial: "S1", Model: "Sam*"}, func(m *machine) { m.write("sys/block/sda/device/model", "Samsung SSD\n") }, "no disk matches serial=S1 model=Sam*"},
 		{"no model", lane.DiskSelector{Serial: "S1", Model: "SSD"}, nil, "no disk matches serial=S1 model=SSD"},
 		{"by the kernel's name", lane.DiskSelector{Name: "sdb"}, nil, "/dev/sdb"},
+		{"300 disks", lane.DiskSelector{Serial: "S1"}, shelf, "/dev/sda"},
+		{"300 disks, and none of them", lane.DiskSelector{Serial: "S9"}, shelf, "no disk matches serial=S9; seen: sda sd"},
+		{"300 disks, two of one serial", lane.DiskSelector{Serial: "D7"}, func(m *machine) { shelf(m); m.write("sys/block/sdzz/serial", "D7\n") }, "2 disks match serial=D7: sd"},
 		{"a name that is none here", lane.DiskSelector{Name: "sdc"}, nil, "no disk matches name=sdc"},
 
 		{"no such link", lane.DiskSelector{ByID: "wwn-0x5002538e00000009"}, nil, "no disk matches byID=wwn-0x5002538e00000009; seen: sda sdb"},
@@ -691,6 +694,18 @@ func TestWholeDisks(t *testing.T) {
 	if len(want) < 5 || !slices.Equal(got, want) {
 		t.Errorf("the gate sees %v, the agent %v", got, want)
 	}
+}
+
+// shelf puts 300 more disks into the machine.
+func shelf(m *machine) {
+	n := 0
+	for a := 'a'; a <= 'z' && n < 300; a++ {
+		for b := 'a'; b <= 'z' && n < 300; b++ {
+			n++
+			m.disk(fmt.Sprintf("sd%c%c", a, b), map[string]string{"size": "937500000", "serial": fmt.Sprintf("D%d", n), "ro": "0", "removable": "0"})
+		}
+	}
+	m.disk("sdzz", map[string]string{"size": "937500000", "serial": "D301", "ro": "0", "removable": "0"})
 }
 
 func diskGate(t *testing.T, m *machine, script, want string) {
