@@ -53,7 +53,7 @@ check: ## format, vet, shell scripts
 
 bench-image: ## the agent's write of an image over a link of 10 Gbit/s, against link and disk alone; LINK=25gbit is another
 	go test -c -o $(CACHE)/agent.test ./internal/agent
-	unshare -n sh -c 'ip link set lo up && tc qdisc add dev lo root tbf rate $(or $(LINK),10gbit) burst 4mb latency 20ms && exec $(CACHE)/agent.test -test.run XXX -test.bench Write -test.benchtime 7x'
+	unshare -n sh -c 'ip link set lo up && tc qdisc add dev lo root tbf rate $(or $(LINK),10gbit) burst 4mb latency 20ms && exec $(CACHE)/agent.test -test.run ^$$ -test.bench Write -test.benchtime 7x'
 
 bench-go: ## speed of single parts, by Go's own benchmarks
 	go test -run '^$$' -bench . -benchmem ./internal/...

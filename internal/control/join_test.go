@@ -331,8 +331,8 @@ func TestNodeBefore(t *testing.T) {
 	refused("is not known")
 	s.Down(false)
 	r.Site.Packages = []string{"vim", "kubelet=1.36.0-1.1"}
-	for _, q := range []lane.Provisioning{{By: "op:t"}, {By: "op:t", ReplaceNode: true, Why: "its board burnt"}} {
-		if _, err := r.Provision(t.Context(), "node1", q); lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), "site.packages[1]: kubelet=1.36.0-1.1 is newer than the cluster's API server, v1.35.0") || strings.Count(err.Error(), "\n- ") > 1 {
+	for _, q := range []lane.Provisioning{{By: "op:t"}, {By: "op:t", ReplaceNode: true, Why: "its board burnt"}} { // whether a Node is alive is another question
+		if _, err := r.Provision(t.Context(), "node1", q); lane.CodeOf(err) != lane.Refused || !strings.Contains(err.Error(), "site.packages[1]: kubelet=1.36.0-1.1 is newer than the cluster's API server, v1.35.0") {
 			t.Errorf("a kubelet that is too new: %v", err)
 		}
 	}

@@ -146,15 +146,13 @@ func (r *report) argument(p at, key, value, w string) {
 // seedArguments name where an installer's answers are.
 var seedArguments = []string{"ds", "preseed/url", "url", "inst.ks", "ks", "autoyast", "ay", "inst.auto", "ignition.config.url", "talos.config", "coreos.inst.ignition_url"}
 
-// random are pieces of a path that nobody guesses, 128 bits: in hex, in base32, or in base64, of which no word
-// has capitals, small letters and digits in turn.
-var random = regexp.MustCompile(`^(?:[0-9a-fA-F]{32,}|[a-z2-7]{26,}|[A-Z2-7]{26,}|[A-Za-z0-9_-]{22,}={0,2})$`)
+// random is how 128 bits look in a path at their shortest, in base64; in hex and base32 they are longer.
+var random = regexp.MustCompile(`^[A-Za-z0-9_-]{22,}$`)
 
-// isRandom reports whether a piece of a path is.
+// isRandom reports whether nobody guesses a piece of a path. Words with hyphens are as long, and in small letters.
 func isRandom(piece string) bool {
-	capitals, digits := strings.ToLower(piece) != piece, strings.ContainsAny(piece, "0123456789")
-	word := strings.Contains(piece, "-") && !capitals
-	return random.MatchString(piece) && digits && !word && !namesMachine.MatchString(piece)
+	words := strings.Contains(piece, "-") && strings.ToLower(piece) == piece
+	return random.MatchString(piece) && strings.ContainsAny(piece, "0123456789") && !words && !namesMachine.MatchString(piece)
 }
 
 // guessable reports whether a URL names the machine, and has nothing in it that only the machine was told.

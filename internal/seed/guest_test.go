@@ -129,17 +129,15 @@ func TestGuestNetwork(t *testing.T) {
 		"member lan0 bond0 9000", "member lan1 bond0 9000", "mtu bond0 9000", "vlan id 20 on lower_bond0",
 	}
 	for _, c := range []struct {
-		name     string
-		in       Input
-		off      []string
-		on       []string
-		resolved bool // by systemd-resolved, per interface
-		account  bool
+		name    string
+		in      Input
+		off, on []string // units
+		account bool     // cloud-init makes it, and names the machine
 	}{
-		{"NetworkManager", wired(lane.SeedKickstart), []string{"systemd-networkd.service", "cloud-init.target"}, []string{"NetworkManager.service"}, true, false},
-		{"systemd-networkd", wired(lane.SeedPreseed), []string{"NetworkManager.service", "cloud-init.target"}, []string{"systemd-networkd.service"}, true, false},
-		{"netplan", wired(lane.SeedNoCloud), []string{"NetworkManager.service", "cloud-init.target"}, []string{"systemd-networkd.service"}, true, false},
-		{"cloud-init", clouded(wired(lane.SeedImage)), []string{"NetworkManager.service"}, []string{"systemd-networkd.service"}, true, true},
+		{"NetworkManager", wired(lane.SeedKickstart), []string{"systemd-networkd.service", "cloud-init.target"}, []string{"NetworkManager.service"}, false},
+		{"systemd-networkd", wired(lane.SeedPreseed), []string{"NetworkManager.service", "cloud-init.target"}, []string{"systemd-networkd.service"}, false},
+		{"netplan", wired(lane.SeedNoCloud), []string{"NetworkManager.service", "cloud-init.target"}, []string{"systemd-networkd.service"}, false},
+		{"cloud-init", clouded(wired(lane.SeedImage)), []string{"NetworkManager.service"}, []string{"systemd-networkd.service"}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g, want := newGuest(t), slices.Clone(want)
