@@ -32,6 +32,7 @@ Exit codes: 0 clean or warnings only, 3 errors; with --strict warnings count as 
 type lintRun struct {
 	format, sarif         string
 	hosts, ignore         []string
+	release               string
 	all, strict, external bool
 }
 
@@ -69,7 +70,7 @@ func (a *app) lintCmd() *cobra.Command {
 			res := lintResult{Findings: []lint.Finding{}, Linted: []linted{}, Notes: notes}
 			for _, d := range docs {
 				res.Linted = append(res.Linted, linted{d.name, d.format})
-				res.Findings = append(res.Findings, lint.File(d.name, d.body, d.format, lint.Options{Ignore: run.ignore})...)
+				res.Findings = append(res.Findings, lint.File(d.name, d.body, d.format, lint.Options{Ignore: run.ignore, Release: run.release})...)
 			}
 			if run.external {
 				var found []lint.Finding
@@ -85,6 +86,7 @@ func (a *app) lintCmd() *cobra.Command {
 	f.StringSliceVar(&run.hosts, "host", nil, "lint what this `host` would be served; may be given several times")
 	f.BoolVar(&run.all, "all", false, "lint what every host would be served")
 	f.BoolVar(&run.strict, "strict", false, "warnings count as errors")
+	f.StringVar(&run.release, "release", "", "the `release` of Ubuntu that reads an autoinstall, as 24.04")
 	f.StringSliceVar(&run.ignore, "ignore", nil, "leave out this `rule`; may be given several times")
 	f.StringVar(&run.sarif, "sarif", "", "write the findings to this `file` too, as SARIF 2.1.0")
 	f.BoolVar(&run.external, "external", false, "also run the formats' own validators, where they are installed")

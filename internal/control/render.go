@@ -33,7 +33,7 @@ func (c *Control) seedProblems(h lane.Host, b lane.Bundle) []lane.Problem {
 		docs, err = seed.Documents(in)
 	}
 	if err == nil {
-		out = c.lintProblems(append(docs, seed.Document{Name: "cmdline", Body: []byte(seed.KernelArgs(in, ""))}))
+		out = c.lintProblems(b, append(docs, seed.Document{Name: "cmdline", Body: []byte(seed.KernelArgs(in, ""))}))
 	}
 	if e := new(lane.Error); errors.As(err, &e) && len(e.Problems) > 0 { // each names its field
 		for _, p := range e.Problems {
@@ -59,13 +59,13 @@ const unpinned = "source-unpinned"
 
 // lintProblems returns what the linter holds against the texts that an installer would read.
 // Other warnings keep nobody from installing: `bootlane lint` tells them.
-func (c *Control) lintProblems(docs []seed.Document) (out []lane.Problem) {
+func (c *Control) lintProblems(b lane.Bundle, docs []seed.Document) (out []lane.Problem) {
 	for _, d := range docs {
 		if strings.HasSuffix(d.Name, ".service") { // ours, of which no rule speaks
 			continue
 		}
 		f := lint.Detect(d.Name, d.Body)
-		for _, x := range lint.File(d.Name, d.Body, f, lint.Options{Read: true}) { // package seed had what a bundle brings judged, and our scripts are known
+		for _, x := range lint.File(d.Name, d.Body, f, lint.Options{Read: true, Release: b.Release}) { // package seed had what a bundle brings judged, and our scripts are known
 			if x.Severity != lint.Error && (x.Rule != unpinned || c.Unpinned) {
 				continue
 			}

@@ -12,6 +12,9 @@ var autoinstallKeys = []string{"active-directory", "apt", "codecs", "debconf-sel
 	"keyboard", "late-commands", "locale", "network", "oem", "packages", "proxy", "refresh-installer", "reporting", "shutdown", "snaps", "source", "ssh", "storage", "timezone", "ubuntu-advantage",
 	"ubuntu-pro", "updates", "user-data", "version", "zdevs"}
 
+// autoinstallSince are the releases from which on Subiquity reads a key, where those of 22.04 do not.
+var autoinstallSince = map[string]string{"active-directory": "24.04", "codecs": "24.04", "oem": "24.04", "source": "24.04", "ubuntu-pro": "24.04", "kernel-crash-dumps": "25.04", "zdevs": "25.04"}
+
 var (
 	// What Subiquity compares when it looks for a disk. Another key is passed over, and what
 	// is left then matches every disk.
@@ -26,6 +29,11 @@ var (
 // autoinstall judges the answers to Ubuntu's installer.
 func (r *report) autoinstall(p at, n *yaml.Node) {
 	r.known("autoinstall-unknown-key", n, autoinstallKeys, "autoinstall")
+	each(n, func(k, _ *yaml.Node) {
+		if since := autoinstallSince[k.Value]; r.reader != "" && r.reader < since { // two digits each
+			r.add("autoinstall-key-release", pos(k), "Ubuntu %s does not read %q, which came with %s", r.reader, k.Value, since)
+		}
+	})
 	seq, mapping := yaml.SequenceNode, yaml.MappingNode
 	r.kinds(n, map[string]yaml.Kind{"identity": mapping, "ssh": mapping, "storage": mapping, "network": mapping, "apt": mapping, "reporting": mapping, "refresh-installer": mapping, "user-data": mapping,
 		"early-commands": seq, "late-commands": seq, "error-commands": seq, "packages": seq, "interactive-sections": seq})

@@ -63,7 +63,9 @@ func Formats() []Format {
 // Options are what a caller wants otherwise.
 type Options struct {
 	Ignore []string // ids of rules that say nothing
-	Read   bool     // that it can be read is known: of Ignition, Butane and Talos by their libraries, of a script by tests over what it was made of
+	// Release is the one of Ubuntu that reads an autoinstall, 24.04 or 24.04.3; empty: any. A kickstart says its own.
+	Release string
+	Read    bool // that it can be read is known: of Ignition, Butane and Talos by their libraries, of a script by tests over what it was made of
 }
 
 // Finding is one place in one file where a rule is broken.
@@ -97,6 +99,7 @@ type report struct {
 	ignore []string
 	read   bool   // by its reader's library
 	whole  string // the file's text
+	reader string // its release
 	found  []Finding
 	silent []Finding // of the rules that say nothing
 }
@@ -117,7 +120,7 @@ func (r *report) add(rule string, p at, format string, args ...any) {
 // File returns what is wrong with a file, in the order of its lines. Whatever the bytes are, it
 // answers; a format that is not linted is a finding too, for silence would be taken for praise.
 func File(name string, data []byte, f Format, o Options) []Finding {
-	r := &report{file: name, format: f, ignore: o.Ignore, read: o.Read, whole: string(data)}
+	r := &report{file: name, format: f, ignore: o.Ignore, read: o.Read, reader: o.Release, whole: string(data)}
 	text := r.whole
 	judge := map[Format]func(string){
 		Autoinstall: r.userData, CloudConfig: r.userData, MetaData: r.metaData, Kickstart: r.kickstart, Preseed: r.preseed,

@@ -222,8 +222,19 @@ func TestPairs(t *testing.T) {
 		})
 	}
 	for _, r := range Rules() {
-		if !seen[r.ID] && r.ID != "format-not-linted" {
+		if !seen[r.ID] && r.ID != "format-not-linted" && r.ID != "autoinstall-key-release" { // which have tests of their own
 			t.Errorf("the rule %s has no pair", r.ID)
+		}
+	}
+}
+
+// TestKeyRelease: a key is held against the release that reads it, where that is known.
+func TestKeyRelease(t *testing.T) {
+	text := strings.Replace(base()[Autoinstall], "  version: 1\n", "  version: 1\n  ubuntu-pro: {token: \"\"}\n", 1)
+	for release, want := range map[string]bool{"": false, "22.04": true, "22.04.5": true, "24.04": false, "24.04.3": false, "26.04": false} {
+		found := File("f", []byte(text), Autoinstall, Options{Release: release})
+		if got := len(found) == 1 && found[0].Rule == "autoinstall-key-release" && found[0].Line == 4; got != want || !want && len(found) > 0 {
+			t.Errorf("%s: %v", release, found)
 		}
 	}
 }

@@ -131,6 +131,9 @@ func (r *report) netInterface(w *network, kind string, name, n *yaml.Node) {
 		if primary != nil && !slices.ContainsFunc(items(get(n, "interfaces")), func(m *yaml.Node) bool { return m.Value == primary.Value }) {
 			r.add("net-members", pos(primary), "the primary %q is not among the bond's interfaces", primary.Value)
 		}
+		if mode := get(n, "parameters", "mode"); is(mode, "active-backup") && primary == nil {
+			r.add("net-bond-primary", pos(mode), "the bond has no primary")
+		}
 	}
 }
 

@@ -225,6 +225,7 @@ func netPairs() []pair {
 		{"mac-illegal", NetworkConfig, `"3c:ec:ef:12:34:57"`, `§"ff:ff:ff:ff:ff:ff"`, `"3c:ec:ef:12:34:58"`},
 		{"mac-local", NetworkConfig, `"3c:ec:ef:12:34:57"`, `§"52:54:00:12:34:56"`, `"00:11:22:33:44:55"`},
 		{"mac-twice", NetworkConfig, `"3c:ec:ef:12:34:57"`, `§"3C:EC:EF:12:34:56"`, `"3c:ec:ef:12:34:59"`},
+		{"net-bond-primary", NetworkConfig, "pair: {interfaces: [lan, wan]}", "pair: {interfaces: [lan, wan], parameters: {mode: §active-backup}}", "pair: {interfaces: [lan, wan], parameters: {mode: active-backup, primary: lan}}"},
 	}
 }
 
